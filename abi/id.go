@@ -1,0 +1,69 @@
+package abi
+
+import (
+	"cmp"
+	"strconv"
+	"strings"
+)
+
+// ID names a chunk within its job: an unsigned integer or a text. The zero ID
+// is the integer 0. IDs are comparable with ==.
+type ID struct {
+	text   string
+	number uint64
+	isText bool
+}
+
+// IntID returns the id with the value n.
+func IntID(n uint64) ID { return ID{number: n} }
+
+// TextID returns the id with the value s, which must be valid UTF-8.
+func TextID(s string) ID { return ID{text: s, isText: true} }
+
+// Int returns the value of an integer id; ok is false for a text.
+func (id ID) Int() (n uint64, ok bool) { return id.number, !id.isText }
+
+// Text returns the value of a text id; ok is false for an integer.
+func (id ID) Text() (s string, ok bool) { return id.text, id.isText }
+
+// Compare gives id order: integers by value, then texts bytewise. It is -1, 0
+// or 1 as id comes before, is, or comes after other.
+func (id ID) Compare(other ID) int {
+	switch {
+	case id.isText != other.isText:
+		if id.isText {
+			return 1
+		}
+		return -1
+	case id.isText:
+		return strings.Compare(id.text, other.text)
+	default:
+		return cmp.Compare(id.number, other.number)
+	}
+}
+
+// AppendCBOR appends the id in its shortest (deterministic) encoding, the only
+// one that the host writes (RFC 8949, section 4.2.1).
+func (id ID) AppendCBOR(dst []byte) []byte {
+	if id.isText {
+		return AppendText(dst, id.text)
+	}
+	return AppendHead(dst, MajorUint, id.number)
+}
+
+// AppendOrderKey appends bytes whose bytewise order is id order: the shortest
+// encoding of an integer, or 0x60 and the text.
+func (id ID) AppendOrderKey(dst []byte) []byte {
+	if id.isText {
+		return append(append(dst, MajorText<<5), id.text...)
+	}
+	return AppendHead(dst, MajorUint, id.number)
+}
+
+// String returns the id as people read it: a number, or a quoted text.
+func (id ID) String() string {
+	if id.isText {
+		return strconv.Quote(id.text)
+	}
+	return strconv.FormatUint(id.number, 10)
+}
