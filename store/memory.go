@@ -1,0 +1,177 @@
+package store
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"iter"
+	"slices"
+	"sync"
+)
+
+// slabSize is how much memory is taken at once. Outputs lie packed in slabs,
+// which hold no pointers, so that a million of them cost the garbage collector
+// nothing.
+const slabSize = 256 << 10
+
+// Memory is the store of a process: it keeps outputs until Close. The zero
+// value is not usable; call [NewMemory].
+type Memory struct {
+	mu      sync.RWMutex
+	actions map[Action]*shelf // nil after Close
+}
+
+// shelf holds the records of one action. Slabs only grow, and a slab's memory
+// never moves, so readers use what they have found without the lock.
+type shelf struct {
+	index map[Digest]place
+	slabs [][]byte
+}
+
+// place is where a record starts.
+type place struct{ slab, offset uint32 }
+
+// NewMemory returns an empty store in memory.
+func NewMemory() *Memory { return &Memory{actions: map[Action]*shelf{}} }
+
+// Put implements [Store].
+func (m *Memory) Put(ctx context.Context, action Action, records []Record) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.actions == nil {
+		return ErrClosed
+	}
+	s := m.actions[action]
+	if s == nil {
+		s = &shelf{index: map[Digest]place{}}
+		m.actions[action] = s
+	}
+	var conflicts []error
+	for _, r := range records {
+		if stored, ok := s.find(r.Chunk); !ok {
+			s.add(r)
+		} else if !bytes.Equal(stored.Output, r.Output) {
+			conflicts = append(conflicts, &ConflictError{action, r.Chunk, sha256.Sum256(stored.Output), sha256.Sum256(r.Output)})
+		}
+	}
+	return errors.Join(conflicts...)
+}
+
+// Get implements [Store].
+func (m *Memory) Get(ctx context.Context, action Action, keys []Key, found func(i int, output []byte) error) error {
+	for i, key := range keys {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		record, ok, err := m.lookUp(action, key.Chunk)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			continue
+		}
+		if err := found(i, record.Output); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (m *Memory) lookUp(action Action, chunk Digest) (Record, bool, error) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	if m.actions == nil {
+		return Record{}, false, ErrClosed
+	}
+	s := m.actions[action]
+	if s == nil {
+		return Record{}, false, nil
+	}
+	r, ok := s.find(chunk)
+	return r, ok, nil
+}
+
+// All implements [Store].
+func (m *Memory) All(ctx context.Context, action Action) iter.Seq2[Record, error] {
+	return func(yield func(Record, error) bool) {
+		records, err := m.sorted(action)
+		for _, r := range records {
+			if err = ctx.Err(); err != nil {
+				break
+			}
+			if !yield(r, nil) {
+				return
+			}
+		}
+		if err != nil {
+			yield(Record{}, err)
+		}
+	}
+}
+
+func (m *Memory) sorted(action Action) ([]Record, error) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	if m.actions == nil {
+		return nil, ErrClosed
+	}
+	s := m.actions[action]
+	if s == nil {
+		return nil, nil
+	}
+	records := make([]Record, 0, len(s.index))
+	for chunk := range s.index {
+		r, _ := s.find(chunk)
+		records = append(records, r)
+	}
+	slices.SortFunc(records, func(a, b Record) int {
+		return cmp.Or(bytes.Compare(a.Order, b.Order), bytes.Compare(a.Chunk[:], b.Chunk[:]))
+	})
+	return records, nil
+}
+
+// Close implements [Store].
+func (m *Memory) Close() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.actions = nil
+	return nil
+}
+
+// find returns views into the slabs.
+func (s *shelf) find(chunk Digest) (Record, bool) {
+	at, ok := s.index[chunk]
+	if !ok {
+		return Record{}, false
+	}
+	b := s.slabs[at.slab][at.offset:]
+	order, b := cut(b)
+	output, _ := cut(b)
+	return Record{Key{chunk, order}, output}, true
+}
+
+// cut takes a length and as many bytes from the front of b.
+func cut(b []byte) (field, rest []byte) {
+	n, width := binary.Uvarint(b)
+	end := width + int(n)
+	return b[width:end:end], b[end:]
+}
+
+func (s *shelf) add(r Record) {
+	need := 2*binary.MaxVarintLen64 + len(r.Order) + len(r.Output)
+	last := len(s.slabs) - 1
+	if last < 0 || cap(s.slabs[last])-len(s.slabs[last]) < need {
+		s.slabs = append(s.slabs, make([]byte, 0, max(need, slabSize)))
+		last++
+	}
+	b := s.slabs[last]
+	s.index[r.Chunk] = place{uint32(last), uint32(len(b))}
+	b = append(binary.AppendUvarint(b, uint64(len(r.Order))), r.Order...)
+	s.slabs[last] = append(binary.AppendUvarint(b, uint64(len(r.Output))), r.Output...)
+}
