@@ -153,7 +153,7 @@ func containerEnd(b []byte, next, depth int, h Head) (int, error) {
 		count = 1
 	case MajorMap:
 		if count > uint64(len(b)) { // also keeps count*2 from overflowing
-			return 0, io.ErrUnexpectedEOF
+			return 0, moreOrMalformed(b, next, depth)
 		}
 		count *= 2
 	}
