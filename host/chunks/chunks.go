@@ -1,0 +1,323 @@
+// Package chunks reads chunk files: CBOR sequences (RFC 8742) of chunks, or one
+// CBOR array whose elements are the chunks.
+//
+// A file is scanned once from end to end before any chunk is handed out: each
+// chunk is one well-formed CBOR item within its limits, ids are unique, and the
+// input digest is known. What is kept in memory is eight bytes a chunk for its
+// place, and, only where chunks state ids, eight more and the texts; never a
+// chunk. After that, chunks are read in id order, whatever their order in the
+// file: unsigned integers by value, then texts bytewise.
+//
+// Input is hostile: no declared length is believed before its bytes arrived, a
+// chunk that is too large is refused before it is held, and whatever is wrong
+// comes back as an [InputError] that says where.
+package chunks
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"iter"
+	"os"
+	"time"
+
+	"github.com/wasm-jobs/wasm-jobs/abi"
+)
+
+// Format says how the top level of a chunk file is read.
+type Format uint8
+
+// The formats.
+const (
+	Auto     Format = iota // an array where the first item is one, else a sequence
+	Sequence               // each item is a chunk
+	Array                  // one array, each element is a chunk
+)
+
+// String returns the format as the flag --chunk-format spells it.
+func (f Format) String() string {
+	switch f {
+	case Sequence:
+		return "sequence"
+	case Array:
+		return "array"
+	default:
+		return "auto"
+	}
+}
+
+// ParseFormat is the inverse of [Format.String].
+func ParseFormat(s string) (Format, error) {
+	for _, f := range []Format{Auto, Sequence, Array} {
+		if s == f.String() {
+			return f, nil
+		}
+	}
+	return 0, fmt.Errorf("chunk format %q is none of auto, sequence, array", s)
+}
+
+// DefaultIDKey is the map key whose value is a chunk's id.
+const DefaultIDKey = "id"
+
+// DefaultMaxChunk is the limit of one chunk, in bytes.
+const DefaultMaxChunk = 64 << 20
+
+// MaxTextID is the limit of a text id, in bytes. Ids are held in memory for the
+// life of a job, and stand in every key, report and log line about the chunk.
+const MaxTextID = 64 << 10
+
+// Options say how a chunk file is read. The zero Options are the defaults of
+// the command line.
+type Options struct {
+	// Name stands for the file in messages; empty means its path, or
+	// "standard input" for [Spool].
+	Name string
+	// IDKey is the map key whose value is a chunk's id; empty means [DefaultIDKey].
+	IDKey string
+	// NoIDKey numbers all chunks by position, whatever they hold.
+	NoIDKey bool
+	Format  Format
+	// MaxChunk is the limit of one chunk in bytes; 0 means [DefaultMaxChunk].
+	MaxChunk int64
+	// TempDir is where input that can be read but once is kept; empty means
+	// that of [os.TempDir].
+	TempDir string
+	// Progress, if not nil, is called during the scan about once for each MiB
+	// and at the end, from the goroutine that scans. total is negative where
+	// the size is not known.
+	Progress func(bytes, total int64)
+}
+
+func (o Options) withDefaults(name string) Options {
+	if o.Name == "" {
+		o.Name = name
+	}
+	if o.IDKey == "" {
+		o.IDKey = DefaultIDKey
+	}
+	if o.MaxChunk <= 0 {
+		o.MaxChunk = DefaultMaxChunk
+	}
+	return o
+}
+
+// A File is a scanned chunk file. All methods are safe for concurrent use,
+// except that Close must come last.
+type File struct {
+	name     string
+	data     io.ReaderAt
+	file     *os.File    // data where it is a file, else nil
+	temp     string      // removed by Close; empty where the name is gone already
+	stat     fs.FileInfo // of file, as it was scanned
+	index    index
+	digest   [sha256.Size]byte
+	warnings []string
+}
+
+// Open scans the chunk file at path. A pipe or device is kept in a temporary
+// file, as [Spool] does. The error is an *[InputError], or ctx's where ctx
+// ended first.
+func Open(ctx context.Context, path string, o Options) (*File, error) {
+	o = o.withDefaults(path)
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, openError(o.Name, err)
+	}
+	stat, err := file.Stat()
+	if err != nil {
+		file.Close()
+		return nil, openError(o.Name, err)
+	}
+	switch mode := stat.Mode(); {
+	case mode.IsRegular():
+		return scanOwned(ctx, &File{name: o.Name, data: file, file: file, stat: stat}, file, stat.Size(), o)
+	case mode.IsDir():
+		file.Close()
+		return nil, fileError(o.Name, "is a directory", "a chunk file is needed", errors.ErrUnsupported)
+	default:
+		defer file.Close()
+		return Spool(ctx, file, o)
+	}
+}
+
+func openError(name string, err error) error {
+	reason := err.Error()
+	if pathErr, ok := errors.AsType[*fs.PathError](err); ok {
+		reason = pathErr.Err.Error()
+	}
+	return fileError(name, "cannot be opened: "+reason, "", err)
+}
+
+// scanOwned scans r into f and closes f where that fails.
+func scanOwned(ctx context.Context, f *File, r io.Reader, size int64, o Options) (*File, error) {
+	if err := f.scan(ctx, r, size, o); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// Spool scans what r delivers up to its end and keeps it in a temporary file
+// of o.TempDir for reading again. The file has no name any more where the
+// system allows that, and is removed by [File.Close] elsewhere. r is read as it
+// is scanned: bad input is refused without waiting for its end. Where r can be
+// given a read deadline, as pipes can, the end of ctx interrupts a read.
+//
+// The error is an *[InputError], ctx's where ctx ended first, or what the
+// system says of the temporary file.
+func Spool(ctx context.Context, r io.Reader, o Options) (*File, error) {
+	o = o.withDefaults("standard input")
+	f, err := newSpool(o)
+	if err != nil {
+		return nil, err
+	}
+	defer interruptReads(ctx, r)()
+	return scanOwned(ctx, f, io.TeeReader(r, spoolWriter{f.file}), -1, o)
+}
+
+// interruptReads makes a read of r that waits return when ctx ends. The
+// function that it returns ends that, and waits for it.
+func interruptReads(ctx context.Context, r io.Reader) (stop func()) {
+	deadliner, ok := r.(interface{ SetReadDeadline(time.Time) error })
+	if !ok {
+		return func() {}
+	}
+	done := make(chan struct{})
+	stopFunc := context.AfterFunc(ctx, func() {
+		defer close(done)
+		_ = deadliner.SetReadDeadline(time.Unix(1, 0)) // a file that cannot be polled just keeps waiting
+	})
+	return func() {
+		if !stopFunc() {
+			<-done
+		}
+	}
+}
+
+// newSpool returns a File over a new, empty temporary file.
+func newSpool(o Options) (*File, error) {
+	file, err := os.CreateTemp(o.TempDir, "wasm-jobs-chunks-*")
+	if err != nil {
+		return nil, &spoolError{err}
+	}
+	f := &File{name: o.Name, data: file, file: file}
+	if os.Remove(file.Name()) != nil { // a file in use keeps its name on some systems
+		f.temp = file.Name()
+	}
+	return f, nil
+}
+
+// spoolWriter marks errors of the temporary file, which are not the input's.
+type spoolWriter struct{ file *os.File }
+
+func (w spoolWriter) Write(b []byte) (int, error) {
+	n, err := w.file.Write(b)
+	if err != nil {
+		err = &spoolError{err}
+	}
+	return n, err
+}
+
+type spoolError struct{ err error }
+
+func (e *spoolError) Error() string {
+	return "chunks cannot be kept in a temporary file: " + e.err.Error()
+}
+func (e *spoolError) Unwrap() error { return e.err }
+
+// FromSeq keeps chunks that come from code in a temporary file, as [Spool]
+// does. Each item of seq is one chunk, of which no byte is kept after the next
+// is asked for; o.Format is not looked at. An error of seq ends the scan and
+// comes back wrapped.
+func FromSeq(ctx context.Context, seq iter.Seq2[[]byte, error], o Options) (*File, error) {
+	o = o.withDefaults("chunks")
+	f, err := newSpool(o)
+	if err != nil {
+		return nil, err
+	}
+	if err := f.collect(ctx, seq, spoolWriter{f.file}, o); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// Of returns a File over copies of a few chunks in memory, with the default
+// options.
+func Of(items ...[]byte) (*File, error) {
+	o := Options{}.withDefaults("chunks")
+	data := bytes.Join(items, nil)
+	f := &File{name: o.Name, data: bytes.NewReader(data)}
+	seq := func(yield func([]byte, error) bool) {
+		for _, item := range items {
+			if !yield(item, nil) {
+				return
+			}
+		}
+	}
+	if err := f.collect(context.Background(), seq, io.Discard, o); err != nil {
+		return nil, err
+	}
+	return f, nil
+}
+
+// Len returns the number of chunks.
+func (f *File) Len() int { return f.index.len() }
+
+// ID returns the id of the i-th chunk in id order. It panics where i is not
+// below Len.
+func (f *File) ID(i int) abi.ID { return f.index.id(f.index.position(i)) }
+
+// Position returns where the i-th chunk in id order stands in the file,
+// counted in chunks from zero. It panics where i is not below Len.
+func (f *File) Position(i int) int { return f.index.position(i) }
+
+// Size returns the size of the i-th chunk in id order, in bytes. It panics
+// where i is not below Len.
+func (f *File) Size(i int) int {
+	start, end := f.index.span(f.index.position(i))
+	return int(end - start)
+}
+
+// Digest returns the input digest: the Merkle tree hash (RFC 6962) over the
+// entries [id, chunk] in id order.
+func (f *File) Digest() [sha256.Size]byte { return f.digest }
+
+// Warnings returns what is worth a word but no error, such as that the file is
+// empty: one line each, naming the file.
+func (f *File) Warnings() []string { return f.warnings }
+
+// Unchanged returns nil while the size and the time of the last change of the
+// file are those of the scan, and else an [InputError] of [ErrChanged]. A new
+// file put in its place by renaming is no change: the old one is still read.
+func (f *File) Unchanged() error {
+	if f.file == nil {
+		return nil
+	}
+	stat, err := f.file.Stat()
+	if err != nil {
+		return openError(f.name, err)
+	}
+	if stat.Size() != f.stat.Size() || !stat.ModTime().Equal(f.stat.ModTime()) {
+		return changedError(f.name)
+	}
+	return nil
+}
+
+// Close lets go of the file, and removes it where it is a temporary one. Reads
+// fail with [os.ErrClosed] afterwards.
+func (f *File) Close() error {
+	if f.file == nil {
+		return nil
+	}
+	err := f.file.Close()
+	if f.temp != "" {
+		err = errors.Join(err, os.Remove(f.temp))
+		f.temp = ""
+	}
+	return err
+}

@@ -1,0 +1,194 @@
+package chunks
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+
+	"github.com/wasm-jobs/wasm-jobs/abi"
+)
+
+// maxChunks keeps positions within 32 bits: a file of more one-byte chunks than
+// that would need 32 GiB for their offsets.
+const maxChunks = math.MaxUint32
+
+// index knows where each chunk stands and what its id is. Chunks are added in
+// file order; nothing changes after sort.
+type index struct {
+	offsets []uint64 // where each chunk starts, by position
+	end     uint64   // where the last chunk ends; chunks are adjacent
+	ids     *idTable // nil while every id is the chunk's position
+	last    abi.ID   // of the chunk added last
+	sorted  bool     // ids ascend strictly in file order; true where there are none
+	order   []uint32 // positions in id order; nil where sorted
+}
+
+func (x *index) len() int { return len(x.offsets) }
+
+// add appends the chunk at [start, end) with its id, and returns the id's value
+// by position where stated is false.
+func (x *index) add(start, end uint64, id abi.ID, stated bool) abi.ID {
+	position := x.len()
+	if !stated {
+		id = abi.IntID(uint64(position))
+	}
+	x.sorted = position == 0 || x.sorted && x.last.Compare(id) < 0
+	x.last = id
+	if x.ids == nil && id != abi.IntID(uint64(position)) {
+		x.ids = positionsUpTo(position)
+	}
+	if x.ids != nil {
+		x.ids.add(id)
+	}
+	x.offsets = append(x.offsets, start)
+	x.end = end
+	return id
+}
+
+// id returns the id of the chunk at a position.
+func (x *index) id(position int) abi.ID {
+	if x.ids == nil {
+		_ = x.offsets[position]
+		return abi.IntID(uint64(position))
+	}
+	return x.ids.at(position)
+}
+
+// position returns the position of the i-th chunk in id order.
+func (x *index) position(i int) int {
+	if x.order == nil {
+		_ = x.offsets[i]
+		return i
+	}
+	return int(x.order[i])
+}
+
+// span returns where the chunk at a position starts and ends in the file.
+func (x *index) span(position int) (start, end int64) {
+	if position+1 < len(x.offsets) {
+		return int64(x.offsets[position]), int64(x.offsets[position+1])
+	}
+	return int64(x.offsets[position]), int64(x.end)
+}
+
+// sort finds id order. Where two chunks have one id, it returns the positions
+// of the first pair by the later one's place in the file, else ok.
+func (x *index) sort(ctx context.Context) (first, second int, ok bool, err error) {
+	if x.len() == 0 || x.sorted {
+		x.sorted = true
+		return 0, 0, true, nil
+	}
+	x.order = make([]uint32, x.len())
+	for i := range x.order {
+		x.order[i] = uint32(i)
+	}
+	slices.SortFunc(x.order, x.comparer(ctx))
+	if err := ctx.Err(); err != nil {
+		return 0, 0, false, err
+	}
+	first, second, found := x.duplicate()
+	return first, second, !found, nil
+}
+
+// comparer compares positions by id, then by themselves. Once ctx has ended it
+// calls all equal, so that sorting ends soon.
+func (x *index) comparer(ctx context.Context) func(a, b uint32) int {
+	calls, stopped := 0, false
+	return func(a, b uint32) int {
+		if calls++; calls%(1<<16) == 0 {
+			stopped = ctx.Err() != nil
+		}
+		if stopped {
+			return 0
+		}
+		if c := x.ids.compare(int(a), int(b)); c != 0 {
+			return c
+		}
+		return cmp.Compare(a, b)
+	}
+}
+
+func (x *index) duplicate() (first, second int, found bool) {
+	for i := 1; i < len(x.order); i++ {
+		a, b := int(x.order[i-1]), int(x.order[i])
+		if x.ids.compare(a, b) == 0 && (!found || b < second) {
+			first, second, found = a, b, true
+		}
+	}
+	return first, second, found
+}
+
+// idTable holds ids compactly: eight bytes for each, a bit for texts, and the
+// texts packed in blocks.
+type idTable struct {
+	values []uint64 // the integer, or where the text stands: see textRef
+	isText []uint64 // a bit for each id
+	blocks []*strings.Builder
+}
+
+// A text stands in one block: 27 bits for the block, 20 for where it starts, 17
+// for its length, which may be MaxTextID.
+const (
+	lengthBits = 17
+	startBits  = 20
+	blockSize  = 1 << startBits
+)
+
+// positionsUpTo returns the table of n ids that are their positions.
+func positionsUpTo(n int) *idTable {
+	t := &idTable{values: make([]uint64, n), isText: make([]uint64, (n+63)/64)}
+	for i := range t.values {
+		t.values[i] = uint64(i)
+	}
+	return t
+}
+
+func (t *idTable) add(id abi.ID) {
+	i := len(t.values)
+	if i/64 == len(t.isText) {
+		t.isText = append(t.isText, 0)
+	}
+	value, isInt := id.Int()
+	if !isInt {
+		text, _ := id.Text()
+		value = t.keep(text)
+		t.isText[i/64] |= 1 << (i % 64)
+	}
+	t.values = append(t.values, value)
+}
+
+// keep stores a text and returns where.
+func (t *idTable) keep(text string) uint64 {
+	last := len(t.blocks) - 1
+	if last < 0 || t.blocks[last].Len()+len(text) > blockSize || t.blocks[last].Len() == blockSize {
+		t.blocks = append(t.blocks, new(strings.Builder))
+		last++
+	}
+	start := t.blocks[last].Len()
+	t.blocks[last].WriteString(text)
+	return uint64(last)<<(startBits+lengthBits) | uint64(start)<<lengthBits | uint64(len(text))
+}
+
+func (t *idTable) at(position int) abi.ID {
+	if t.isText[position/64]>>(position%64)&1 == 0 {
+		return abi.IntID(t.values[position])
+	}
+	ref := t.values[position]
+	start := ref >> lengthBits & (blockSize - 1)
+	block := t.blocks[ref>>(startBits+lengthBits)].String()
+	return abi.TextID(block[start : start+ref&(1<<lengthBits-1)])
+}
+
+func (t *idTable) compare(a, b int) int { return t.at(a).Compare(t.at(b)) }
+
+// shortID returns an id for a message, cut where it is long.
+func shortID(id abi.ID) string {
+	s := id.String()
+	if r := []rune(s); len(r) > 64 {
+		return fmt.Sprintf("%s… (%d bytes)", string(r[:64]), len(s))
+	}
+	return s
+}

@@ -1,0 +1,84 @@
+package chunks
+
+import (
+	"context"
+	"sync"
+
+	"github.com/wasm-jobs/wasm-jobs/abi"
+)
+
+// readSize is what one read of neighbouring chunks takes at most, but for a
+// single chunk that is larger.
+const readSize = 1 << 20
+
+// buffers holds *[]byte of readSize, for [File.Read].
+var buffers = sync.Pool{New: func() any { b := make([]byte, readSize); return &b }}
+
+// Read calls each for the chunks from..to-1 in id order. A chunk's bytes are
+// those of the file and may be used until each returns. Chunks that are
+// neighbours in the file are read together.
+//
+// The error is the first that each returns, ctx's where ctx ended, or an
+// *[InputError], of [ErrChanged] where what stands at a chunk's place is no
+// longer one CBOR item. Read panics where from..to is no range of chunks.
+func (f *File) Read(ctx context.Context, from, to int, each func(i int, chunk []byte) error) error {
+	if from < 0 || from > to || to > f.Len() {
+		panic("chunks: Read of chunks that are not there")
+	}
+	pooled := buffers.Get().(*[]byte)
+	defer buffers.Put(pooled)
+	buf := *pooled
+	for i := from; i < to; {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		next, start, size := f.run(i, to)
+		if size > len(buf) {
+			buf = make([]byte, size)
+		}
+		if _, err := f.data.ReadAt(buf[:size], start); err != nil {
+			return readError(f.name, start, err)
+		}
+		if err := f.eachOf(ctx, i, next, start, buf[:size], each); err != nil {
+			return err
+		}
+		i = next
+	}
+	return nil
+}
+
+// run returns how far the chunks from i on, to be read before to, lie together
+// in the file, and which bytes of it they are.
+func (f *File) run(i, to int) (next int, start int64, size int) {
+	position := f.index.position(i)
+	start, end := f.index.span(position)
+	for next = i + 1; next < to; next++ {
+		if position++; f.index.position(next) != position {
+			break
+		}
+		_, e := f.index.span(position)
+		if e-start > readSize {
+			break
+		}
+		end = e
+	}
+	return next, start, int(end - start)
+}
+
+// eachOf hands out the chunks i..next-1, which are b, read from start.
+func (f *File) eachOf(ctx context.Context, i, next int, start int64, b []byte, each func(int, []byte) error) error {
+	for ; i < next; i++ {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		from, to := f.index.span(f.index.position(i))
+		chunk := b[from-start : to-start : to-start]
+		if n, err := abi.ItemSize(chunk); err != nil || n != len(chunk) {
+			return changedError(f.name)
+		}
+		if err := each(i, chunk); err != nil {
+			return err
+		}
+	}
+	return nil
+}
