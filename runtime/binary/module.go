@@ -1,0 +1,222 @@
+package binary
+
+import "fmt"
+
+// ValueType is the type of a value, by its code in the binary format.
+type ValueType byte
+
+// The types of WebAssembly 2.0.
+const (
+	I32       ValueType = 0x7f
+	I64       ValueType = 0x7e
+	F32       ValueType = 0x7d
+	F64       ValueType = 0x7c
+	V128      ValueType = 0x7b
+	FuncRef   ValueType = 0x70
+	ExternRef ValueType = 0x6f
+)
+
+// IsRef reports whether t is a reference type.
+func (t ValueType) IsRef() bool { return t == FuncRef || t == ExternRef }
+
+func (t ValueType) valid() bool { return t >= V128 && t <= I32 || t.IsRef() }
+
+// String returns the name of the type in the text format.
+func (t ValueType) String() string {
+	switch t {
+	case I32:
+		return "i32"
+	case I64:
+		return "i64"
+	case F32:
+		return "f32"
+	case F64:
+		return "f64"
+	case V128:
+		return "v128"
+	case FuncRef:
+		return "funcref"
+	case ExternRef:
+		return "externref"
+	}
+	return fmt.Sprintf("0x%02x", byte(t))
+}
+
+// badType describes a byte that stands where a value type is expected.
+func badType(b byte) string {
+	switch {
+	case b == 0x69:
+		return "exnref (exception handling), which is not supported"
+	case b == 0x63, b == 0x64, b >= 0x65 && b <= 0x74 && !ValueType(b).IsRef():
+		return fmt.Sprintf("0x%02x (typed references or garbage collection), which is not supported", b)
+	}
+	return fmt.Sprintf("0x%02x, which is no value type", b)
+}
+
+// Kind is what an import or export is.
+type Kind byte
+
+// The kinds of imports and exports.
+const (
+	KindFunc   Kind = 0
+	KindTable  Kind = 1
+	KindMemory Kind = 2
+	KindGlobal Kind = 3
+	kindTag    Kind = 4
+)
+
+// String returns the word of the text format.
+func (k Kind) String() string {
+	if k <= kindTag {
+		return [...]string{"func", "table", "memory", "global", "tag"}[k]
+	}
+	return fmt.Sprintf("kind 0x%02x", byte(k))
+}
+
+// FuncType is the type of a function.
+type FuncType struct {
+	Params, Results []ValueType
+}
+
+// String returns the type as in "(i32, i32) -> i64".
+func (t FuncType) String() string { return tuple(t.Params) + " -> " + results(t.Results) }
+
+func results(types []ValueType) string {
+	if len(types) == 1 {
+		return types[0].String()
+	}
+	return tuple(types)
+}
+
+func tuple(types []ValueType) string {
+	s := "("
+	for i, t := range types {
+		if i == 8 {
+			return s + fmt.Sprintf(", and %d more)", len(types)-i)
+		}
+		if i > 0 {
+			s += ", "
+		}
+		s += t.String()
+	}
+	return s + ")"
+}
+
+// Limits are the sizes of a table, in entries, or of a memory, in pages of
+// 64 KiB.
+type Limits struct {
+	Min    uint32
+	Max    uint32 // meaningless where HasMax is false
+	HasMax bool
+}
+
+// Table is the type of a table.
+type Table struct {
+	Type ValueType
+	Limits
+}
+
+// Global is the type of a global.
+type Global struct {
+	Type    ValueType
+	Mutable bool
+}
+
+// Import is one import. Type is the index of a function's type; Table, Memory
+// and Global are set by Kind.
+type Import struct {
+	Module, Name string
+	Kind         Kind
+	Offset       int
+	Type         uint32
+	Table        Table
+	Memory       Limits
+	Global       Global
+}
+
+// Export is one export: the index counts imports first.
+type Export struct {
+	Name   string
+	Kind   Kind
+	Index  uint32
+	Offset int
+}
+
+// Section is one section as it stands in the file.
+type Section struct {
+	ID         byte
+	Name       string // of a custom section
+	Head       int    // offset of its id
+	Start, End int    // of its contents; of a custom section behind the name
+}
+
+// Body is one function body as it stands in the file.
+type Body struct {
+	Offset     int // of its size
+	Start      int // of the vector of locals
+	Code, End  int // of the instructions
+	Locals     int // declared ones, parameters not counted
+	BrTargets  int // of all its br_table together
+	MaxNesting int // levels of blocks
+}
+
+// Module is the structure of a module. It shares no memory with the file.
+// Types, functions and so on are in the order of their indices; Functions,
+// Tables, Memories and Globals begin with the imported ones.
+type Module struct {
+	Size      int
+	Sections  []Section
+	Types     []FuncType
+	Imports   []Import
+	Functions []uint32 // index of the type of each
+	Tables    []Table
+	Memories  []Limits
+	Globals   []Global
+	Exports   []Export
+	Start     *uint32
+	Bodies    []Body
+	Data      int // number of data segments
+	Elements  int // number of element segments
+	Entries   int // of all element segments together
+
+	ImportedFunctions int
+	ImportedGlobals   int
+
+	// Name is the module's name from the name section; "" where there is none.
+	Name string
+	// Names reports whether the name section, if any, is one that an engine can
+	// read: where it is false, hand it [Module.WithoutNames].
+	Names bool
+	// Producers is the text of the custom section "producers": lines such as
+	// "language Rust", "processed-by clang 19.1".
+	Producers []string
+}
+
+// FuncType returns the type of the function with the given index, which must
+// be in range, as every index of a parsed module is.
+func (m *Module) FuncType(index uint32) FuncType { return m.Types[m.Functions[index]] }
+
+// Export returns the export of that name.
+func (m *Module) Export(name string) (Export, bool) {
+	for _, e := range m.Exports {
+		if e.Name == name {
+			return e, true
+		}
+	}
+	return Export{}, false
+}
+
+// WithoutNames returns a copy of wasm, the bytes that m was parsed from,
+// without its name sections. They mean nothing to the code: a malformed one is
+// no error of a module (Core Specification, section 7.4).
+func (m *Module) WithoutNames(wasm []byte) []byte {
+	out := make([]byte, 0, len(wasm))
+	from := 0
+	for _, s := range m.Sections {
+		if s.ID == sectionCustom && s.Name == "name" {
+			out = append(out, wasm[from:s.Head]...)
+			from = s.End
+		}
+	}
+	return append(out, wasm[from:]...)
+}
