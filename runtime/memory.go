@@ -5,8 +5,6 @@ import "github.com/tetratelabs/wazero/experimental"
 const (
 	// maxPages is one below 2^16, for which compiled code sees a size of 0.
 	maxPages = 65_535
-
-	defaultMemory = 256 << 20
 )
 
 // linearMemory is the memory of one instance, on the heap of Go.

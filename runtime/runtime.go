@@ -1,0 +1,198 @@
+// Package runtime runs guests: bytes in, bytes out.
+//
+// A module is admitted ([Inspect], [Runtime.Compile]), prepared for one job
+// ([Module.Prepare]) and then called through leased instances
+// ([Pool.Lease], [Instance.Call]). Each call sees the state that the instance
+// had right after _initialize and setup, whatever ran before and however it
+// ended. What a guest does wrong comes back as an [*abi.Failure].
+package runtime
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"reflect"
+	goruntime "runtime"
+	"sync"
+
+	"github.com/tetratelabs/wazero"
+	"github.com/tetratelabs/wazero/api"
+	"github.com/tetratelabs/wazero/experimental"
+
+	"github.com/wasm-jobs/wasm-jobs/abi"
+)
+
+// ErrClosed is returned after Close.
+var ErrClosed = errors.New("the runtime is closed")
+
+// Config says how modules are compiled. The zero Config compiles in memory.
+type Config struct {
+	// CacheDir keeps compiled code between processes; empty means none. Who
+	// can write to it can run code in this process: it is made with mode 0700
+	// and must not be shared with others. A damaged cache is not used.
+	CacheDir string
+}
+
+// Runtime compiles modules and keeps them compiled. All methods are safe for
+// concurrent use; Close must come after every pool is closed.
+type Runtime struct {
+	config  Config
+	engines []wazero.Runtime        // the first uses the cache
+	cache   wazero.CompilationCache // nil without a directory
+	trap    reflect.Type            // of the engine's traps
+	mu      sync.Mutex
+	modules map[[sha256.Size]byte]*Module // nil after Close
+}
+
+// New returns a runtime. A cache directory that cannot be used is left out.
+func New(ctx context.Context, config Config) (*Runtime, error) {
+	r := &Runtime{config: config, modules: map[[sha256.Size]byte]*Module{}}
+	if config.CacheDir != "" && os.MkdirAll(config.CacheDir, 0o700) == nil {
+		if cache, err := wazero.NewCompilationCacheWithDir(config.CacheDir); err == nil {
+			r.cache = cache
+		}
+	}
+	engine, err := newEngine(ctx, r.cache)
+	if err != nil {
+		return nil, errors.Join(err, r.Close(ctx))
+	}
+	r.engines = append(r.engines, engine)
+	if r.trap, err = trapType(ctx, engine); err != nil {
+		return nil, errors.Join(err, r.Close(ctx))
+	}
+	return r, nil
+}
+
+// newEngine returns an engine that serves the imports of guests.
+func newEngine(ctx context.Context, cache wazero.CompilationCache) (wazero.Runtime, error) {
+	config := wazero.NewRuntimeConfig().
+		WithCoreFeatures(api.CoreFeaturesV2 | experimental.CoreFeaturesExtendedConst).
+		WithMemoryLimitPages(maxPages).
+		WithCloseOnContextDone(true).
+		WithDebugInfoEnabled(false)
+	if cache != nil {
+		config = config.WithCompilationCache(cache)
+	}
+	engine := wazero.NewRuntimeWithConfig(ctx, config)
+	if err := serveImports(ctx, engine); err != nil {
+		return nil, errors.Join(err, engine.Close(ctx))
+	}
+	return engine, nil
+}
+
+// Module is an admitted and compiled module.
+type Module struct {
+	runtime     *Runtime
+	engine      wazero.Runtime
+	description *Description
+	digest      [sha256.Size]byte
+	compiled    wazero.CompiledModule
+	initialize  bool
+	setup       bool
+}
+
+// Compile admits and compiles a module, once for each digest. wasm is not kept.
+// The error is a *[RefusedError] for what is wrong with the module.
+func (r *Runtime) Compile(ctx context.Context, wasm []byte) (*Module, error) {
+	digest := sha256.Sum256(wasm)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.modules == nil {
+		return nil, ErrClosed
+	}
+	if m := r.modules[digest]; m != nil {
+		return m, nil
+	}
+	parsed, description := admit(wasm)
+	if !description.Accepted {
+		return nil, &RefusedError{description.Problems}
+	}
+	if !parsed.Names {
+		wasm = parsed.WithoutNames(wasm)
+	}
+	engine, compiled, err := r.compile(ctx, wasm)
+	if err != nil {
+		return nil, err
+	}
+	m := &Module{
+		runtime: r, engine: engine, description: description, digest: digest, compiled: compiled,
+		initialize: description.exports[abi.ExportInitialize],
+		setup:      description.exports[abi.ExportSetup],
+	}
+	r.modules[digest] = m
+	return m, nil
+}
+
+// compile takes an error of the compilation cache, which would come again
+// however often it is asked, for a reason to throw the cache away and do
+// without it this once.
+func (r *Runtime) compile(ctx context.Context, wasm []byte) (wazero.Runtime, wazero.CompiledModule, error) {
+	ctx = experimental.WithCompilationWorkers(ctx, goruntime.GOMAXPROCS(0))
+	engine := r.engines[0]
+	compiled, err := compileSafely(ctx, engine, wasm)
+	if err == nil || r.cache == nil {
+		return engine, compiled, err
+	}
+	engine, engineErr := newEngine(ctx, nil)
+	if engineErr != nil {
+		return nil, nil, engineErr
+	}
+	if compiled, err = compileSafely(ctx, engine, wasm); err != nil {
+		return nil, nil, errors.Join(err, engine.Close(ctx))
+	}
+	r.engines = append(r.engines, engine)
+	r.forgetCache()
+	return engine, compiled, nil
+}
+
+// forgetCache removes what the engine wrote into the cache directory.
+func (r *Runtime) forgetCache() {
+	written, _ := filepath.Glob(filepath.Join(r.config.CacheDir, "wazero-*"))
+	for _, dir := range written {
+		_ = os.RemoveAll(dir) // what stays is replaced or thrown away the next time
+	}
+}
+
+// compileSafely makes of a panic of the compiler a refusal.
+func compileSafely(ctx context.Context, engine wazero.Runtime, wasm []byte) (compiled wazero.CompiledModule, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = &RefusedError{[]string{fmt.Sprintf("the compiler broke: %.200v", p)}}
+		}
+	}()
+	compiled, err = engine.CompileModule(ctx, wasm)
+	if err != nil {
+		return nil, &RefusedError{[]string{firstLine(err)}}
+	}
+	return compiled, nil
+}
+
+// Close frees all modules. No call may be running.
+func (r *Runtime) Close(ctx context.Context) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.modules = nil
+	var errs []error
+	for _, engine := range r.engines {
+		errs = append(errs, engine.Close(ctx))
+	}
+	r.engines = nil
+	if r.cache != nil {
+		errs = append(errs, r.cache.Close(ctx))
+		r.cache = nil
+	}
+	return errors.Join(errs...)
+}
+
+// Digest returns the SHA-256 of the module's file.
+func (m *Module) Digest() [sha256.Size]byte { return m.digest }
+
+// Exports reports whether the module exports the function of that name, one
+// of the ABI's.
+func (m *Module) Exports(name string) bool { return m.description.exports[name] }
+
+// Description says what the module is.
+func (m *Module) Description() *Description { return m.description }

@@ -1,0 +1,96 @@
+package runtime
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+	"strings"
+
+	"github.com/tetratelabs/wazero"
+
+	"github.com/wasm-jobs/wasm-jobs/abi"
+)
+
+// unreachable is the smallest module that traps: its start function is one
+// unreachable instruction.
+var unreachable = []byte("\x00asm\x01\x00\x00\x00" +
+	"\x01\x04\x01\x60\x00\x00" + // type () -> ()
+	"\x03\x02\x01\x00" + // function 0 of it
+	"\x08\x01\x00" + // start
+	"\x0a\x05\x01\x03\x00\x00\x0b") // body: unreachable, end
+
+// trapType returns the type of the engine's traps, which has no public name.
+func trapType(ctx context.Context, engine wazero.Runtime) (reflect.Type, error) {
+	_, err := engine.InstantiateWithConfig(ctx, unreachable, wazero.NewModuleConfig().WithName(""))
+	for ; err != nil; err = errors.Unwrap(err) {
+		if errors.Unwrap(err) == nil {
+			return reflect.TypeOf(err), nil
+		}
+	}
+	return nil, errors.New("the engine did not trap on unreachable")
+}
+
+// failure says what became of a call that the engine ended with err.
+func (r *Runtime) failure(err error, memory *linearMemory) *abi.Failure {
+	if exit, ok := errors.AsType[*exitError](err); ok {
+		return abi.Failf(abi.ClassExit, "the guest called proc_exit(%d)", exit.code)
+	}
+	message, stack := splitTrap(err)
+	for e := err; e != nil; e = errors.Unwrap(e) {
+		if reflect.TypeOf(e) == r.trap {
+			return trapped(message, stack, memory)
+		}
+	}
+	f := abi.Failf(abi.ClassHost, "%s", message)
+	f.Stack = stack
+	return f
+}
+
+func trapped(message string, stack []string, memory *linearMemory) *abi.Failure {
+	f := abi.Failf(abi.ClassTrap, "%s", message)
+	if memory.denied {
+		f = abi.Failf(abi.ClassMemory, "%s after a growth beyond the limit of %d bytes was denied", message, memory.limit)
+	}
+	f.Stack = stack
+	return f
+}
+
+// maxFrames bounds the stack of a failure: the innermost frames are kept.
+const maxFrames = 64
+
+// splitTrap takes the engine's text of an error apart: the first line, and the
+// frames behind "wasm stack trace:".
+func splitTrap(err error) (message string, stack []string) {
+	text, trace, _ := strings.Cut(err.Error(), "\nwasm stack trace:\n")
+	message = strings.TrimSuffix(strings.TrimPrefix(text, "wasm error: "), " (recovered by wazero)")
+	for line := range strings.Lines(trace) {
+		frame, isFrame := strings.CutPrefix(strings.TrimRight(line, "\n"), "\t")
+		if !isFrame {
+			break
+		}
+		if len(stack) == maxFrames {
+			stack = append(stack, "...")
+			break
+		}
+		stack = append(stack, cutText(strings.TrimPrefix(frame, "."), maxText))
+	}
+	message, _, _ = strings.Cut(message, "\n")
+	return message, stack
+}
+
+func firstLine(err error) string {
+	line, _, _ := strings.Cut(err.Error(), "\n")
+	return cutText(line, maxText)
+}
+
+// InitError says that _initialize or setup failed, before any chunk.
+type InitError struct {
+	Step    string // the export
+	Failure *abi.Failure
+}
+
+func (e *InitError) Error() string { return fmt.Sprintf("%s failed: %v", e.Step, e.Failure) }
+
+// Unwrap returns the failure.
+func (e *InitError) Unwrap() error { return e.Failure }
