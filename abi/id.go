@@ -2,6 +2,7 @@ package abi
 
 import (
 	"cmp"
+	"encoding/json"
 	"strconv"
 	"strings"
 )
@@ -66,4 +67,23 @@ func (id ID) String() string {
 		return strconv.Quote(id.text)
 	}
 	return strconv.FormatUint(id.number, 10)
+}
+
+// MarshalJSON returns the id as a JSON number or string.
+func (id ID) MarshalJSON() ([]byte, error) {
+	if id.isText {
+		return json.Marshal(id.text)
+	}
+	return strconv.AppendUint(nil, id.number, 10), nil
+}
+
+// UnmarshalJSON is the inverse of MarshalJSON.
+func (id *ID) UnmarshalJSON(b []byte) error {
+	if len(b) > 0 && b[0] == '"' {
+		*id = ID{isText: true}
+		return json.Unmarshal(b, &id.text)
+	}
+	n, err := strconv.ParseUint(string(b), 10, 64)
+	*id = IntID(n)
+	return err
 }

@@ -86,6 +86,9 @@ func (m *Module) Prepare(ctx context.Context, s Settings) (*Pool, error) {
 	p := &Pool{module: m, settings: s}
 	spare, err := p.make(ctx)
 	if err != nil {
+		if init, ok := errors.AsType[*InitError](err); ok {
+			init.Instances = p.Stats()
+		}
 		return nil, err
 	}
 	p.spare = spare
@@ -227,7 +230,7 @@ func (p *Pool) prepare(ctx context.Context, inst *instance) error {
 		failure = said
 	}
 	if failure != nil {
-		return &InitError{name, failure}
+		return &InitError{Step: name, Failure: failure}
 	}
 	return nil
 }

@@ -86,8 +86,9 @@ func firstLine(err error) string {
 
 // InitError says that _initialize or setup failed, before any chunk.
 type InitError struct {
-	Step    string // the export
-	Failure *abi.Failure
+	Step      string // the export
+	Failure   *abi.Failure
+	Instances Stats // of the attempt
 }
 
 func (e *InitError) Error() string { return fmt.Sprintf("%s failed: %v", e.Step, e.Failure) }

@@ -1,0 +1,205 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"runtime/debug"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/wasm-jobs/wasm-jobs/host"
+	"github.com/wasm-jobs/wasm-jobs/host/chunks"
+	"github.com/wasm-jobs/wasm-jobs/runtime"
+)
+
+// Exit codes.
+const (
+	exitOK          = 0
+	exitFailed      = 1   // the job finished with failed chunks
+	exitRefused     = 2   // usage, module or input, before anything ran
+	exitFold        = 3   // _initialize, setup, aggregate or merge failed
+	exitStore       = 4   // the store or a file of results
+	exitInterrupted = 130 // stopped by a signal; may be resumed
+)
+
+const exitHelp = `Exit codes:
+   0    all chunks succeeded and the result was written
+   1    the job finished with failed chunks
+   2    refused before anything ran: usage, module or input
+   3    _initialize, setup, aggregate or merge failed
+   4    the store failed, or results could not be written
+   130  interrupted`
+
+// exitError ends the command with a code of its own.
+type exitError struct {
+	code int
+	err  error // nil where all is said
+}
+
+func (e *exitError) Error() string {
+	if e.err == nil {
+		return ""
+	}
+	return e.err.Error()
+}
+
+func (e *exitError) Unwrap() error { return e.err }
+
+// refuse returns a usage error.
+func refuse(format string, args ...any) error {
+	return &exitError{exitRefused, fmt.Errorf(format, args...)}
+}
+
+// console is where a command reads and writes.
+type console struct {
+	in       io.Reader
+	out, err io.Writer
+}
+
+// Main runs one command and returns its exit code. args[0] is the program.
+func Main(ctx context.Context, args []string, in io.Reader, out, err io.Writer) int {
+	c := &console{in, out, err}
+	app := newApp(c)
+	runErr := app.RunContext(ctx, interleave(app, args))
+	if runErr == nil {
+		return exitOK
+	}
+	if text := runErr.Error(); text != "" {
+		fmt.Fprintln(c.err, "wasm-jobs: "+strings.ReplaceAll(text, "\n", "; "))
+	}
+	return exitCode(runErr)
+}
+
+// exitCode is the one place where an error becomes a number.
+func exitCode(err error) int {
+	if exit, ok := errors.AsType[*exitError](err); ok {
+		return exit.code
+	}
+	if _, ok := errors.AsType[*host.StoreError](err); ok {
+		return exitStore
+	}
+	if errors.Is(err, host.ErrInterrupted) || errors.Is(err, context.Canceled) {
+		return exitInterrupted
+	}
+	if _, ok := errors.AsType[*runtime.RefusedError](err); ok {
+		return exitRefused
+	}
+	if _, ok := errors.AsType[*chunks.InputError](err); ok {
+		return exitRefused
+	}
+	if _, ok := errors.AsType[*runtime.InitError](err); ok {
+		return exitFold
+	}
+	if _, ok := errors.AsType[*host.FoldError](err); ok {
+		return exitFold
+	}
+	return exitRefused
+}
+
+func newApp(c *console) *cli.App {
+	usage := func(_ *cli.Context, err error, _ bool) error { return refuse("%w", err) }
+	app := &cli.App{
+		Name:      "wasm-jobs",
+		Usage:     "run one WebAssembly function over many chunks",
+		UsageText: "wasm-jobs run square.wasm chunks.cbor",
+		Description: `A module exports exec, and perhaps aggregate; a CBOR file holds the chunks.
+Each chunk runs on an instance in fresh state; outputs are folded in id order.
+
+` + exitHelp,
+		Reader: c.in, Writer: c.out, ErrWriter: c.err,
+		Commands:        []*cli.Command{runCommand(c), inspectCommand(c), versionCommand(c)},
+		HideVersion:     true,
+		ExitErrHandler:  func(*cli.Context, error) {},
+		OnUsageError:    usage,
+		CommandNotFound: nil,
+		Action: func(ctx *cli.Context) error {
+			if name := ctx.Args().First(); name != "" {
+				return refuse("unknown command %q; wasm-jobs --help lists them", name)
+			}
+			return cli.ShowAppHelp(ctx)
+		},
+	}
+	for _, command := range app.Commands {
+		command.OnUsageError = usage
+	}
+	return app
+}
+
+// interleave moves the flags of a command before its arguments, where cli
+// looks for them.
+func interleave(app *cli.App, args []string) []string {
+	if len(args) < 3 {
+		return args
+	}
+	command := app.Command(args[1])
+	if command == nil {
+		return args
+	}
+	takesValue := map[string]bool{}
+	for _, flag := range command.Flags {
+		_, isBool := flag.(*cli.BoolFlag)
+		for _, name := range flag.Names() {
+			takesValue[name] = !isBool
+		}
+	}
+	flags, rest := []string{args[0], args[1]}, []string{}
+	for i := 2; i < len(args); i++ {
+		arg := args[i]
+		if arg == "--" {
+			rest = append(rest, args[i+1:]...)
+			break
+		}
+		if arg == "-" || !strings.HasPrefix(arg, "-") {
+			rest = append(rest, arg)
+			continue
+		}
+		flags = append(flags, arg)
+		name := strings.TrimLeft(arg, "-")
+		if !strings.Contains(name, "=") && takesValue[name] && i+1 < len(args) {
+			i++
+			flags = append(flags, args[i])
+		}
+	}
+	return append(append(flags, "--"), rest...)
+}
+
+func versionCommand(c *console) *cli.Command {
+	return &cli.Command{
+		Name: "version", Usage: "print the version", UsageText: "wasm-jobs version [--json]\n\nExample: wasm-jobs version",
+		Flags: []cli.Flag{&cli.BoolFlag{Name: "json", Usage: "as JSON"}},
+		Action: func(ctx *cli.Context) error {
+			v := readVersion()
+			if ctx.Bool("json") {
+				return writeJSON(c.out, v)
+			}
+			_, err := fmt.Fprintf(c.out, "wasm-jobs %s (ABI %d, wazero %s, %s)\n", v.Version, v.ABI, v.Wazero, v.Go)
+			return err
+		},
+	}
+}
+
+// versions are those of what can change a result.
+type versions struct {
+	Version string `json:"version"`
+	ABI     int    `json:"abi"`
+	Wazero  string `json:"wazero"`
+	Go      string `json:"go"`
+}
+
+func readVersion() versions {
+	v := versions{Version: "unknown", ABI: abiVersion, Wazero: "unknown"}
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return v
+	}
+	v.Version, v.Go = info.Main.Version, info.GoVersion
+	for _, d := range info.Deps {
+		if d.Path == "github.com/tetratelabs/wazero" {
+			v.Wazero = d.Version
+		}
+	}
+	return v
+}

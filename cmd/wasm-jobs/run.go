@@ -1,0 +1,386 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/dustin/go-humanize"
+	"github.com/urfave/cli/v2"
+
+	"github.com/wasm-jobs/wasm-jobs/abi"
+	"github.com/wasm-jobs/wasm-jobs/host"
+	"github.com/wasm-jobs/wasm-jobs/host/chunks"
+	"github.com/wasm-jobs/wasm-jobs/runtime"
+)
+
+// runOptions are the flags of run, parsed.
+type runOptions struct {
+	module, chunks string
+	context        string
+	input          chunks.Options
+	settings       runtime.Settings
+	retry          host.RetryPolicy
+	workers        int
+	maxFailures    failureLimit
+	partial        bool
+	grace          time.Duration
+	format         string
+	files          resultFiles
+	progress       string
+	logLevel       int32
+}
+
+func runFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringFlag{Name: "output", Aliases: []string{"o"}, Usage: "write the result as CBOR to `FILE` (- = stdout)"},
+		&cli.StringFlag{Name: "outputs", Usage: "write every output to `FILE`, a CBOR sequence that is itself a chunk file"},
+		&cli.StringFlag{Name: "format", Aliases: []string{"f"}, Value: "json", Usage: "how the result goes to stdout: json, diag or cbor"},
+		&cli.IntFlag{Name: "workers", Aliases: []string{"j"}, DefaultText: "GOMAXPROCS", Usage: "instances that run at once"},
+		&cli.IntFlag{Name: "retries", Value: 3, Usage: "retries after the first attempt"},
+		&cli.StringFlag{Name: "retry-on", Value: joinClasses(host.DefaultRetryClasses()), Usage: "`CLASSES` of failure that are retried, or none"},
+		&cli.BoolFlag{Name: "retry-deterministic", Usage: "retry also after the same trap twice"},
+		&cli.DurationFlag{Name: "backoff", Value: 50 * time.Millisecond, Usage: "time before the first retry; it doubles"},
+		&cli.DurationFlag{Name: "backoff-max", Value: 5 * time.Second, Usage: "the longest time before a retry"},
+		&cli.DurationFlag{Name: "timeout", Value: 30 * time.Second, Usage: "limit of one attempt; 0 = none"},
+		&cli.DurationFlag{Name: "fold-timeout", Value: 10 * time.Minute, Usage: "limit of one setup, aggregate or merge; 0 = none"},
+		&cli.StringFlag{Name: "memory", Value: "256MiB", Usage: "limit of a guest's memory"},
+		&cli.StringFlag{Name: "max-output", Value: "16MiB", Usage: "limit of one output"},
+		&cli.StringFlag{Name: "max-aggregate", Value: "256MiB", Usage: "limit of what aggregate or merge returns"},
+		&cli.StringFlag{Name: "max-chunk", Value: "64MiB", Usage: "limit of one chunk"},
+		&cli.IntFlag{Name: "max-requeues", Value: 100, Usage: "uncounted returns of one chunk to the queue"},
+		&cli.StringFlag{Name: "context", Usage: "`FILE` with one CBOR item for the module's setup"},
+		&cli.Uint64Flag{Name: "seed", Usage: "seed of the guest's random bytes"},
+		&cli.StringFlag{Name: "id-key", Value: chunks.DefaultIDKey, Usage: "map key that holds a chunk's id; empty = number chunks by position"},
+		&cli.StringFlag{Name: "chunk-format", Value: "auto", Usage: "auto, sequence or array"},
+		&cli.StringFlag{Name: "max-failures", DefaultText: "unlimited", Usage: "stop once more than `N|P%` chunks have failed"},
+		&cli.BoolFlag{Name: "fail-fast", Usage: "stop at the first failed chunk: --max-failures 0"},
+		&cli.BoolFlag{Name: "partial", Usage: "aggregate what there is where chunks failed"},
+		&cli.StringFlag{Name: "dead-letter", Usage: "write the failed chunks to `FILE`, a chunk file"},
+		&cli.StringFlag{Name: "report", Usage: "write a JSON report to `FILE`"},
+		&cli.StringFlag{Name: "events", Usage: "write events as JSON lines to `FILE`"},
+		&cli.DurationFlag{Name: "grace", Value: 10 * time.Second, Usage: "time that running attempts get after a first SIGINT"},
+		&cli.StringFlag{Name: "progress", Value: "auto", Usage: "auto, plain or none"},
+		&cli.StringFlag{Name: "log-level", Value: "off", Usage: "show what guests log: off, debug, info, warn or error"},
+	}
+}
+
+func runCommand(c *console) *cli.Command {
+	return &cli.Command{
+		Name: "run", Usage: "run a module over the chunks of a file",
+		UsageText: `wasm-jobs run [flags] MODULE CHUNKS
+
+Example: wasm-jobs run square.wasm chunks.cbor
+         cat chunks.cbor | wasm-jobs run -j 4 --report report.json square.wasm -
+
+CHUNKS is a CBOR sequence of chunks, or one CBOR array; - is standard input.
+
+` + exitHelp,
+		ArgsUsage: "MODULE CHUNKS",
+		Flags:     runFlags(),
+		Action: func(ctx *cli.Context) error {
+			o, err := parseRun(ctx)
+			if err != nil {
+				return err
+			}
+			return run(ctx.Context, c, o)
+		},
+	}
+}
+
+func parseRun(ctx *cli.Context) (*runOptions, error) {
+	if ctx.NArg() != 2 {
+		return nil, refuse("run takes MODULE and CHUNKS, and %d arguments are given", ctx.NArg())
+	}
+	o := &runOptions{
+		module: ctx.Args().Get(0), chunks: ctx.Args().Get(1), context: ctx.String("context"),
+		workers: ctx.Int("workers"), partial: ctx.Bool("partial"), grace: ctx.Duration("grace"),
+		format: ctx.String("format"), progress: ctx.String("progress"),
+		files: resultFiles{
+			result: ctx.String("output"), outputs: ctx.String("outputs"),
+			deadLetter: ctx.String("dead-letter"), report: ctx.String("report"), events: ctx.String("events"),
+		},
+		retry: host.RetryPolicy{
+			Retries: ctx.Int("retries"), Backoff: ctx.Duration("backoff"), BackoffMax: ctx.Duration("backoff-max"),
+			MaxRequeues: ctx.Int("max-requeues"), Deterministic: ctx.Bool("retry-deterministic"),
+		},
+		settings: runtime.Settings{Seed: ctx.Uint64("seed"), Timeout: ctx.Duration("timeout"), FoldTimeout: ctx.Duration("fold-timeout")},
+	}
+	return o, errors.Join(o.parseChoices(ctx), o.parseSizes(ctx), o.parseNumbers(ctx))
+}
+
+func (o *runOptions) parseChoices(ctx *cli.Context) (err error) {
+	if !slices.Contains([]string{"json", "diag", "cbor"}, o.format) {
+		return refuse("--format %q is none of json, diag, cbor", o.format)
+	}
+	if !slices.Contains([]string{"auto", "plain", "none"}, o.progress) {
+		return refuse("--progress %q is none of auto, plain, none", o.progress)
+	}
+	levels := map[string]int32{"off": 127, "debug": abi.LogDebug, "info": abi.LogInfo, "warn": abi.LogWarn, "error": abi.LogError}
+	level, ok := levels[ctx.String("log-level")]
+	if !ok {
+		return refuse("--log-level %q is none of off, debug, info, warn, error", ctx.String("log-level"))
+	}
+	o.logLevel = level
+	o.input.IDKey, o.input.NoIDKey = ctx.String("id-key"), ctx.String("id-key") == ""
+	if o.input.Format, err = chunks.ParseFormat(ctx.String("chunk-format")); err != nil {
+		return refuse("--chunk-format: %w", err)
+	}
+	o.retry.Classes, err = parseClasses(ctx.String("retry-on"))
+	return err
+}
+
+func parseClasses(s string) ([]abi.Class, error) {
+	classes := []abi.Class{}
+	if s == "" || s == "none" {
+		return classes, nil
+	}
+	for name := range strings.SplitSeq(s, ",") {
+		class := abi.Class(strings.TrimSpace(name))
+		if !slices.Contains(abi.Classes(), class) {
+			return nil, refuse("--retry-on: %q is none of %s", name, joinClasses(abi.Classes()))
+		}
+		classes = append(classes, class)
+	}
+	return classes, nil
+}
+
+func joinClasses(classes []abi.Class) string {
+	names := make([]string, len(classes))
+	for i, class := range classes {
+		names[i] = string(class)
+	}
+	return strings.Join(names, ",")
+}
+
+func (o *runOptions) parseSizes(ctx *cli.Context) error {
+	var maxChunk uint64
+	for name, to := range map[string]*uint64{
+		"memory": &o.settings.Memory, "max-output": &o.settings.MaxOutput,
+		"max-aggregate": &o.settings.MaxAggregate, "max-chunk": &maxChunk,
+	} {
+		size, err := humanize.ParseBytes(ctx.String(name))
+		if err != nil || size == 0 || size > 1<<40 {
+			return refuse("--%s %q is no size such as 64KiB, 256MiB or 1000000", name, ctx.String(name))
+		}
+		*to = size
+	}
+	o.input.MaxChunk = int64(maxChunk)
+	return nil
+}
+
+func (o *runOptions) parseNumbers(ctx *cli.Context) (err error) {
+	if ctx.IsSet("workers") && o.workers < 1 {
+		return refuse("--workers %d: 1 or more are needed", o.workers)
+	}
+	for _, name := range []string{"retries", "max-requeues"} {
+		if ctx.Int(name) < 0 {
+			return refuse("--%s %d is negative", name, ctx.Int(name))
+		}
+	}
+	for _, name := range []string{"backoff", "backoff-max", "timeout", "fold-timeout", "grace"} {
+		if ctx.Duration(name) < 0 {
+			return refuse("--%s %s is negative", name, ctx.Duration(name))
+		}
+	}
+	if ctx.Bool("fail-fast") {
+		if ctx.IsSet("max-failures") {
+			return refuse("--fail-fast is --max-failures 0: give one of them")
+		}
+		o.maxFailures = failureLimit{set: true}
+		return nil
+	}
+	o.maxFailures, err = parseFailureLimit(ctx.String("max-failures"))
+	return err
+}
+
+// failureLimit is a number of chunks, or a share of them.
+type failureLimit struct {
+	set     bool
+	count   int
+	percent float64 // where percents
+	share   bool
+}
+
+func parseFailureLimit(s string) (l failureLimit, err error) {
+	if s == "" {
+		return l, nil
+	}
+	l.set = true
+	if number, isShare := strings.CutSuffix(s, "%"); isShare {
+		l.share = true
+		if l.percent, err = strconv.ParseFloat(number, 64); err == nil && l.percent >= 0 && l.percent <= 100 {
+			return l, nil
+		}
+	} else if l.count, err = strconv.Atoi(s); err == nil && l.count >= 0 {
+		return l, nil
+	}
+	return l, refuse("--max-failures %q is neither a number of chunks nor a percentage such as 5%%", s)
+}
+
+// of returns the limit for a number of chunks; nil = none.
+func (l failureLimit) of(total int) *int {
+	switch {
+	case !l.set:
+		return nil
+	case l.share:
+		count := int(float64(total) * l.percent / 100)
+		return &count
+	}
+	return &l.count
+}
+
+// compiledDir returns where compiled modules are kept, or "".
+func compiledDir() string {
+	dir, err := os.UserCacheDir()
+	if err != nil {
+		return ""
+	}
+	return filepath.Join(dir, "wasm-jobs", "compiled")
+}
+
+// run runs one job from files to files.
+func run(ctx context.Context, c *console, o *runOptions) error {
+	stops := notify(ctx)
+	defer stops.end()
+	job := &host.Job{Settings: o.settings, Retry: o.retry, Partial: o.partial, Stop: stops.soft.Done(), Grace: o.grace}
+	var err error
+	if job.Module, err = readModule(o.module); err != nil {
+		return err
+	}
+	if d := runtime.Inspect(job.Module); !d.Accepted {
+		return &exitError{exitRefused, fmt.Errorf("%s: %w", o.module, &runtime.RefusedError{Problems: d.Problems})}
+	}
+	if o.context != "" {
+		if job.Settings.Context, err = readContext(o.context); err != nil {
+			return err
+		}
+	}
+	if err := o.files.open(c.out); err != nil {
+		return err
+	}
+	defer o.files.discard()
+	screen := newScreen(c, o)
+	defer screen.close()
+	scanStart := time.Now()
+	if job.Chunks, err = openChunks(stops.soft, c, o, screen); err != nil {
+		return interruptedScan(stops.soft, err)
+	}
+	defer job.Chunks.Close()
+	scanned := time.Since(scanStart)
+	for _, warning := range job.Chunks.Warnings() {
+		screen.say("warning: %s", warning)
+	}
+	job.MaxFailures = o.maxFailures.of(job.Chunks.Len())
+	coordinator, err := host.New(ctx, host.Config{Workers: o.workers, CacheDir: compiledDir(), Observer: screen})
+	if err != nil {
+		return err
+	}
+	defer coordinator.Close(context.WithoutCancel(ctx))
+	result, err := coordinator.Run(stops.hard, job)
+	if result == nil {
+		if _, refused := errors.AsType[*runtime.RefusedError](err); refused {
+			err = fmt.Errorf("%s: %w", o.module, err)
+		}
+		return err
+	}
+	if eventsErr := screen.finish(result); eventsErr != nil {
+		err = errors.Join(err, &exitError{exitStore, fmt.Errorf("events could not be written: %w", eventsErr)})
+	}
+	result.Report.Module.Path, result.Report.Phases.Scan = o.module, scanned.Seconds()
+	return o.conclude(c, result, err)
+}
+
+func interruptedScan(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return host.ErrInterrupted
+	}
+	return err
+}
+
+func openChunks(ctx context.Context, c *console, o *runOptions, screen *screen) (*chunks.File, error) {
+	o.input.Progress = screen.scanned
+	if o.chunks == "-" {
+		return chunks.Spool(ctx, c.in, o.input)
+	}
+	return chunks.Open(ctx, o.chunks, o.input)
+}
+
+func readContext(path string) ([]byte, error) {
+	b, err := readBounded(path, maxContext, "a context")
+	if err != nil {
+		return nil, err
+	}
+	if err := abi.CheckItem(b); err != nil {
+		return nil, refuse("%s: the context is not one CBOR item: %w", path, err)
+	}
+	return b, nil
+}
+
+// conclude writes what is to be written, and says how the job ended.
+func (o *runOptions) conclude(c *console, result *host.Result, runErr error) error {
+	ctx := context.Background() // an interrupted job's results are written all the same
+	complete := runErr == nil && (result.Report.Chunks.Succeeded == result.Report.Chunks.Total || o.partial)
+	if err := o.files.write(ctx, c, result, complete, o.format); err != nil {
+		return errors.Join(&exitError{exitStore, fmt.Errorf("results could not be written: %w", err)}, runErr)
+	}
+	if runErr != nil {
+		return runErr
+	}
+	if n := result.Report.Chunks.Failed; n > 0 {
+		return &exitError{exitFailed, nil}
+	}
+	return nil
+}
+
+// stops are the two ways to end a job early: softly after a first signal, hard
+// after a second.
+type stops struct {
+	soft, hard context.Context
+	signals    chan os.Signal
+	done       chan struct{}
+}
+
+// notify begins to listen for SIGINT and SIGTERM. A third signal, or a hard
+// stop that takes longer than a second, ends the process.
+func notify(ctx context.Context) *stops {
+	s := &stops{signals: make(chan os.Signal, 3), done: make(chan struct{})}
+	hard, cancelHard := context.WithCancel(ctx)
+	soft, cancelSoft := context.WithCancel(hard)
+	s.soft, s.hard = soft, hard
+	signal.Notify(s.signals, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		defer close(s.done)
+		defer cancelHard()
+		for count := 0; ; {
+			if _, more := <-s.signals; !more {
+				return
+			}
+			switch count++; count {
+			case 1:
+				cancelSoft()
+			case 2:
+				cancelHard()
+				time.AfterFunc(time.Second, func() { os.Exit(exitInterrupted) })
+			default:
+				os.Exit(exitInterrupted)
+			}
+		}
+	}()
+	return s
+}
+
+// end stops listening and waits for the goroutine of notify.
+func (s *stops) end() {
+	signal.Stop(s.signals)
+	close(s.signals)
+	<-s.done
+}

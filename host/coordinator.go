@@ -1,0 +1,399 @@
+package host
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	goruntime "runtime"
+	"sync"
+	"time"
+
+	"github.com/wasm-jobs/wasm-jobs/abi"
+	"github.com/wasm-jobs/wasm-jobs/runtime"
+	"github.com/wasm-jobs/wasm-jobs/store"
+)
+
+// Config says with what a coordinator runs jobs. The zero Config works.
+type Config struct {
+	Workers  int         // attempts at once; 0 = GOMAXPROCS
+	Store    store.Store // of outputs; nil = one in memory for each Run
+	CacheDir string      // of compiled code; "" = none; see [runtime.Config]
+	Engine   Engine      // nil = a runtime of the coordinator's own
+	Observer Observer    // nil = nobody listens
+}
+
+// Coordinator runs jobs. It is safe for concurrent use.
+type Coordinator struct {
+	config Config
+	owned  bool // the engine is closed with the coordinator
+}
+
+// New returns a coordinator.
+func New(ctx context.Context, config Config) (*Coordinator, error) {
+	if config.Workers < 0 {
+		return nil, fmt.Errorf("host: Config.Workers is %d, expected 0 or more", config.Workers)
+	}
+	if config.Workers == 0 {
+		config.Workers = goruntime.GOMAXPROCS(0)
+	}
+	c := &Coordinator{config: config}
+	if config.Engine == nil {
+		r, err := runtime.New(ctx, runtime.Config{CacheDir: config.CacheDir})
+		if err != nil {
+			return nil, err
+		}
+		c.config.Engine, c.owned = NewEngine(r), true
+	}
+	return c, nil
+}
+
+// Close frees the engine. No Run may be going on. The store stays open.
+func (c *Coordinator) Close(ctx context.Context) error {
+	if !c.owned {
+		return nil
+	}
+	return c.config.Engine.Close(ctx)
+}
+
+// Run runs a job. Chunks that failed are data in the result and no error; the
+// aggregate is then not made, unless the job is Partial.
+//
+// The end of ctx cancels running attempts; job.Stop ends the job softly. Both
+// give [ErrInterrupted] with a result that holds what was finished. Other
+// errors are *[runtime.RefusedError] and *[runtime.InitError], before anything
+// ran, *[chunks.InputError] where the chunk file changed, *[FoldError] and
+// *[StoreError]. The result is nil where the job or its module is refused.
+//
+// Run returns after all its goroutines have ended and its instances are closed.
+func (c *Coordinator) Run(ctx context.Context, job *Job) (*Result, error) {
+	if err := job.validate(); err != nil {
+		return nil, err
+	}
+	r := &run{
+		Job: job, config: &c.config, store: c.config.Store,
+		results: make(chan result), histories: map[int]*history{},
+		started: time.Now(), counts: Counts{Total: job.Chunks.Len()},
+	}
+	r.observed = c.config.Observer != nil && c.config.Observer.Wants()
+	if r.store == nil {
+		memory := store.NewMemory()
+		r.store = memory
+	}
+	return r.run(ctx)
+}
+
+// run is one Run of one job. Its fields belong to the goroutine of Run, which
+// is the scheduler; workers read those above the line, which do not change
+// while they run.
+type run struct {
+	*Job
+	config   *Config
+	store    store.Store
+	action   store.Action
+	lookup   bool // the store may hold outputs of the action
+	observed bool
+	module   Module // compiled from Job.Module
+	pool     Pool
+	results  chan result // from workers
+
+	started   time.Time
+	queue     queue
+	histories map[int]*history
+	idle      []*worker
+	active    map[*worker]*lease
+	counts    Counts
+	attempts  int
+	retries   int
+	cost      time.Duration // of an attempt, moving average
+	failures  []ChunkFailure
+	stopping  bool
+	stopped   error // why the job ends early; nil with stopping for MaxFailures
+	phases    Phases
+	phase     string
+	phaseAt   time.Time
+}
+
+func (r *run) run(ctx context.Context) (*Result, error) {
+	res := &Result{run: r}
+	err := r.untilStop(ctx, r.prepare)
+	if _, refused := errors.AsType[*runtime.RefusedError](err); refused {
+		return nil, err
+	}
+	if err == nil {
+		err = r.execute(ctx)
+		if err == nil || errors.Is(err, ErrInterrupted) {
+			ended := err == nil
+			err = errors.Join(err, r.untilStop(ctx, func(ctx context.Context) error { return r.finish(ctx, res, ended) }))
+		}
+		err = errors.Join(err, r.pool.Close())
+	}
+	res.Report = r.report(res, err)
+	r.enter("", KindEnd)
+	return res, err
+}
+
+// untilStop calls f with a context that ends also when the job is stopped.
+func (r *run) untilStop(ctx context.Context, f func(context.Context) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	var watcher sync.WaitGroup
+	watcher.Go(func() {
+		select {
+		case <-r.Stop:
+			cancel()
+		case <-ctx.Done():
+		}
+	})
+	defer watcher.Wait()
+	defer cancel()
+	return f(ctx)
+}
+
+// prepare compiles the module and makes the first instance.
+func (r *run) prepare(ctx context.Context) (err error) {
+	r.enter("compile", KindPhase)
+	if r.module, err = r.config.Engine.Compile(ctx, r.Job.Module); err != nil {
+		return interrupted(ctx, err)
+	}
+	r.action = r.Job.action(r.module.Digest())
+	for _, storeErr := range r.store.All(ctx, r.action) {
+		if storeErr != nil {
+			return interrupted(ctx, &StoreError{storeErr})
+		}
+		r.lookup = true
+		break
+	}
+	r.enter("prepare", KindPhase)
+	if r.pool, err = r.module.Prepare(ctx, r.Settings); err != nil {
+		return interrupted(ctx, err)
+	}
+	return nil
+}
+
+// interrupted replaces err where ctx's end is behind it.
+func interrupted(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return ErrInterrupted
+	}
+	return err
+}
+
+// enter begins a phase and tells the observer.
+func (r *run) enter(phase string, kind Kind) {
+	now := time.Now()
+	r.phases.add(r.phase, now.Sub(r.phaseAt))
+	r.phase, r.phaseAt = phase, now
+	if r.config.Observer == nil {
+		return
+	}
+	r.config.Observer.Progress(phase, r.counts)
+	if r.observed {
+		counts := r.counts
+		r.config.Observer.Observe([]Event{{Time: now, Kind: kind, Message: phase, Counts: &counts}})
+	}
+}
+
+// execute runs all chunks. It starts the workers and waits for them.
+func (r *run) execute(ctx context.Context) error {
+	r.enter("execute", KindPhase)
+	hard, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var workers sync.WaitGroup
+	r.active = map[*worker]*lease{}
+	r.queue.add(span{0, r.counts.Total})
+	var all []*worker
+	for i := range min(r.config.Workers, max(r.counts.Total, 1)) {
+		w := &worker{id: i + 1, job: r, leases: make(chan *lease, 1)}
+		all = append(all, w)
+		workers.Go(func() { w.work(hard) })
+	}
+	r.idle = append(r.idle, all...)
+	r.schedule(hard, cancel)
+	for _, w := range all {
+		close(w.leases)
+	}
+	workers.Wait()
+	return r.stopped
+}
+
+// schedule gives out leases until everything is done or the job is stopped.
+func (r *run) schedule(ctx context.Context, cancel context.CancelFunc) {
+	stop, done := r.Stop, ctx.Done()
+	var grace <-chan time.Time
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for {
+		r.dispatch(time.Now(), timer)
+		if len(r.active) == 0 && (r.stopping || r.queue.empty()) {
+			return
+		}
+		select {
+		case res := <-r.results:
+			r.settle(res)
+		case <-timer.C:
+		case <-stop:
+			stop = nil
+			r.stop(ErrInterrupted)
+			graceTimer := time.NewTimer(r.Grace)
+			defer graceTimer.Stop()
+			grace = graceTimer.C
+		case <-grace:
+			cancel()
+		case <-done:
+			done = nil
+			r.stop(ErrInterrupted)
+		}
+	}
+}
+
+// stop ends all leases: no new attempts.
+func (r *run) stop(why error) {
+	if r.stopped == nil {
+		r.stopped = why
+	}
+	r.stopping = true
+	for _, l := range r.active {
+		l.cut(2)
+	}
+}
+
+// dispatch gives work to idle workers, and sets the timer to the next retry.
+func (r *run) dispatch(now time.Time, timer *time.Timer) {
+	for !r.stopping && len(r.idle) > 0 {
+		s, ok := r.queue.next(now, r.batch())
+		if !ok {
+			s, ok = r.steal()
+		}
+		if !ok {
+			break
+		}
+		last := len(r.idle) - 1
+		w, l := r.idle[last], newLease(s)
+		r.idle = r.idle[:last]
+		r.active[w] = l
+		w.leases <- l // does not wait: an idle worker has none
+	}
+	if len(r.queue.waiting) > 0 {
+		timer.Reset(max(0, r.queue.waiting[0].notBefore.Sub(now)))
+	}
+}
+
+const (
+	// leaseTime is how long a batch should take: long enough that handing it
+	// out does not count, short enough for smooth progress.
+	leaseTime   = 20 * time.Millisecond
+	maxBatch    = 4096
+	probeBatch  = 4 // while the cost of a chunk is not known
+	costHistory = 8 // reports over which the cost is averaged
+)
+
+// batch returns how many chunks the next lease should have.
+func (r *run) batch() int {
+	size := probeBatch
+	if r.attempts > 0 {
+		size = int(min(maxBatch, leaseTime/max(r.cost, 1)))
+	} else if r.counts.Succeeded > 0 {
+		size = maxBatch // all reused so far
+	}
+	return max(1, size)
+}
+
+// steal takes work from the worker that has most of it left.
+func (r *run) steal() (span, bool) {
+	var most *lease
+	for _, l := range r.active {
+		if most == nil || l.rest().len() > most.rest().len() {
+			most = l
+		}
+	}
+	if most == nil {
+		return span{}, false
+	}
+	s := most.cut(1)
+	return s, s.len() > 0
+}
+
+// settle takes in what a worker reports.
+func (r *run) settle(res result) {
+	if n := res.ran; n > 0 {
+		r.attempts += n
+		cost := res.busy / time.Duration(n)
+		if r.cost == 0 {
+			r.cost = cost
+		}
+		r.cost += (cost - r.cost) / costHistory
+	}
+	r.counts.Succeeded += res.done + res.reused
+	r.counts.Reused += res.reused
+	switch {
+	case res.failed != nil:
+		res.events = append(res.events, r.judge(res))
+	case res.unended:
+		r.attempts--
+		r.queue.add(span{res.chunk, res.chunk + 1})
+	}
+	if res.err != nil {
+		r.stop(res.err)
+	}
+	if res.over {
+		r.queue.add(r.active[res.worker].rest())
+		delete(r.active, res.worker)
+		r.idle = append(r.idle, res.worker)
+	}
+	if r.config.Observer != nil {
+		r.config.Observer.Progress(r.phase, r.counts)
+		if r.observed && len(res.events) > 0 {
+			r.config.Observer.Observe(res.events)
+		}
+	}
+}
+
+// judge decides what becomes of a chunk that an attempt failed on.
+func (r *run) judge(res result) Event {
+	h := r.histories[res.chunk]
+	if h == nil {
+		h = &history{}
+		r.histories[res.chunk] = h
+	}
+	f, now := res.failed, time.Now()
+	id := r.Chunks.ID(res.chunk)
+	e := Event{Time: now, Kind: KindRetry, ID: &id, Worker: res.worker.id, Failure: f}
+	var wait time.Duration
+	failed := f
+	if f.Class == abi.ClassRequeued {
+		e.Kind = KindRequeue
+		h.requeues++
+		if h.requeues > r.Retry.MaxRequeues {
+			failed = abi.Failf(f.Class, "returned to the queue %d times: %s", h.requeues, f.Message)
+		} else {
+			failed, wait = nil, r.Retry.Backoff
+		}
+	} else {
+		h.failures++
+		switch {
+		case !r.Retry.retries(f.Class):
+		case !r.Retry.Deterministic && f.SameTrap(h.last):
+			failed = &abi.Failure{Class: f.Class, Stack: f.Stack, Message: f.Message + " (the same twice: deterministic)"}
+		case h.failures <= r.Retry.Retries:
+			failed, wait = nil, h.delay(&r.Retry)
+			r.retries++
+		}
+		h.last = f
+	}
+	e.Attempt = h.failures + h.requeues
+	if failed == nil {
+		notBefore := now.Add(wait)
+		e.NotBefore = &notBefore
+		r.queue.delay(res.chunk, notBefore)
+		return e
+	}
+	e.Kind, e.Failure = KindFailed, failed
+	delete(r.histories, res.chunk)
+	r.failures = append(r.failures, ChunkFailure{
+		ID: id, Failure: *failed, Attempts: e.Attempt, Index: res.chunk,
+	})
+	r.counts.Failed++
+	if r.MaxFailures != nil && r.counts.Failed > *r.MaxFailures {
+		r.stop(nil)
+	}
+	return e
+}

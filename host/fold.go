@@ -1,0 +1,215 @@
+package host
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"sync"
+
+	"github.com/wasm-jobs/wasm-jobs/abi"
+	"github.com/wasm-jobs/wasm-jobs/host/merkle"
+	"github.com/wasm-jobs/wasm-jobs/store"
+)
+
+// The bounds of a group of outputs or partial aggregates, where the module can
+// merge: a group is closed before the element that would make it exceed one of
+// them, and has one element at least, for merge two. Which elements form a
+// group therefore depends on ids and outputs alone. They are part of the
+// guest ABI (abi/ABI.md): other bounds can give other results.
+const (
+	groupCount = 10_000
+	groupBytes = 8 << 20
+)
+
+// finish computes the outputs' digest and, where complete, the aggregate.
+func (r *run) finish(ctx context.Context, res *Result, ended bool) error {
+	r.enter("fold", KindPhase)
+	if !ended { // what is there is read in any case, and folded in none
+		ctx = context.WithoutCancel(ctx)
+	}
+	var tree merkle.Tree
+	for o, err := range res.Outputs(ctx) {
+		if err != nil {
+			return interrupted(ctx, err)
+		}
+		tree.AddEntry(o.ID, o.Output)
+	}
+	res.outputs, res.hashed = tree.Root(), true
+	complete := ended && (int(tree.Len()) == r.counts.Total || r.Partial && !r.stopping)
+	if !complete || !r.module.Exports(abi.ExportAggregate) {
+		return nil
+	}
+	aggregate, err := r.keptAggregate(ctx, res.outputs)
+	if err == nil && aggregate == nil {
+		aggregate, err = r.aggregate(ctx, res, int(tree.Len()))
+	}
+	if err != nil {
+		return interrupted(ctx, err)
+	}
+	res.Aggregate = aggregate
+	return nil
+}
+
+// keptAggregate returns the aggregate of these outputs from the store, or nil.
+func (r *run) keptAggregate(ctx context.Context, outputs [sha256.Size]byte) (kept []byte, err error) {
+	if !r.lookup {
+		return nil, nil
+	}
+	keys := []store.Key{{Chunk: outputs}}
+	err = r.store.Get(ctx, foldAction(r.action), keys, func(_ int, output []byte) error {
+		kept = append([]byte{}, output...)
+		return nil
+	})
+	if err != nil {
+		return nil, &StoreError{err}
+	}
+	return kept, nil
+}
+
+// aggregate folds the outputs, and keeps the result in the store.
+func (r *run) aggregate(ctx context.Context, res *Result, count int) ([]byte, error) {
+	aggregate, err := r.fold(ctx, res, count)
+	if err != nil {
+		return nil, err
+	}
+	record := store.Record{Key: store.Key{Chunk: res.outputs}, Output: aggregate}
+	if err := r.store.Put(ctx, foldAction(r.action), []store.Record{record}); err != nil {
+		return nil, &StoreError{err}
+	}
+	return aggregate, nil
+}
+
+func (r *run) fold(ctx context.Context, res *Result, count int) ([]byte, error) {
+	f := &folder{run: r, function: abi.ExportAggregate, groups: r.module.Exports(abi.ExportMerge), least: 1}
+	f.start(ctx)
+	for o, err := range res.Outputs(f.ctx) {
+		if err != nil {
+			return nil, f.end(err)
+		}
+		f.entry = abi.AppendEntry(f.entry[:0], o.ID, o.Output)
+		f.add(f.entry)
+	}
+	f.close()
+	if err := f.end(nil); err != nil {
+		return nil, err
+	}
+	for len(f.partials) > 1 {
+		next := &folder{run: r, function: abi.ExportMerge, groups: true, least: 2}
+		next.start(ctx)
+		for _, p := range f.partials {
+			next.add(p)
+		}
+		next.close()
+		if err := next.end(nil); err != nil {
+			return nil, err
+		}
+		f = next
+	}
+	return f.partials[0], nil
+}
+
+// folder makes groups of elements, each a CBOR item, and calls a function of
+// the guest for each group, on as many instances as the job has workers.
+type folder struct {
+	run      *run
+	function string
+	groups   bool // several groups are allowed
+	least    int  // elements of a group before its bytes count
+
+	ctx      context.Context
+	cancel   context.CancelFunc
+	slots    chan struct{} // one for each call that may run
+	calls    sync.WaitGroup
+	mu       sync.Mutex
+	partials [][]byte // one for each group; mu, while calls run
+	err      error    // the first of a call, by time; mu
+
+	entry    []byte
+	elements []byte // of the open group, behind room for the array's head
+	count    int    // of the open group
+	made     int    // groups so far
+}
+
+// headRoom is the size of the longest head of an array.
+const headRoom = 9
+
+func (f *folder) start(ctx context.Context) {
+	f.ctx, f.cancel = context.WithCancel(ctx)
+	f.slots = make(chan struct{}, f.run.config.Workers)
+}
+
+// add puts an element into the open group, or closes that before.
+func (f *folder) add(element []byte) {
+	full := f.count >= groupCount || len(f.elements)-headRoom+len(element) > groupBytes
+	if f.groups && f.count >= f.least && full {
+		f.flush()
+	}
+	if f.count == 0 {
+		f.elements = append(f.elements[:0], make([]byte, headRoom)...)
+	}
+	f.elements = append(f.elements, element...)
+	f.count++
+}
+
+// close calls the function for the last group. With merge, a last group of one
+// partial aggregate is passed on as it is.
+func (f *folder) close() {
+	switch {
+	case f.count == 1 && f.function == abi.ExportMerge:
+		f.mu.Lock()
+		f.partials = append(f.partials, append([]byte{}, f.elements[headRoom:]...))
+		f.mu.Unlock()
+	case f.count > 0 || f.made == 0:
+		f.flush()
+	}
+}
+
+// flush calls the function for the open group and begins a new one.
+func (f *folder) flush() {
+	if f.count == 0 {
+		f.elements = make([]byte, headRoom)
+	}
+	head := abi.AppendHead(nil, abi.MajorArray, uint64(f.count))
+	input := f.elements[headRoom-len(head):]
+	copy(input, head)
+	group := f.made
+	f.made++
+	f.mu.Lock()
+	f.partials = append(f.partials, nil)
+	f.mu.Unlock()
+	f.elements, f.count = nil, 0
+	f.slots <- struct{}{}
+	f.calls.Go(func() {
+		defer func() { <-f.slots }()
+		f.call(group, input)
+	})
+}
+
+func (f *folder) call(group int, input []byte) {
+	instance := f.run.pool.Lease(nil)
+	defer instance.Release()
+	output, err := instance.Call(f.ctx, f.function, input, nil)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.partials[group] = output
+	if failure, ok := errors.AsType[*abi.Failure](err); ok {
+		err = &FoldError{f.function, failure}
+	}
+	if err != nil && f.err == nil {
+		f.err = err
+		f.cancel()
+	}
+}
+
+// end waits for the calls and returns the first error.
+func (f *folder) end(err error) error {
+	if err != nil {
+		f.cancel()
+	}
+	f.calls.Wait()
+	f.cancel()
+	if f.err != nil {
+		return f.err
+	}
+	return err
+}

@@ -1,0 +1,205 @@
+package host
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"io"
+	"iter"
+	"slices"
+	"time"
+
+	"github.com/wasm-jobs/wasm-jobs/abi"
+	"github.com/wasm-jobs/wasm-jobs/runtime"
+	"github.com/wasm-jobs/wasm-jobs/store"
+)
+
+// Result is what a job gave. It reads outputs from the store and chunks from
+// the job's file, which must be open while it is used.
+type Result struct {
+	Report Report
+	// Aggregate is what the module made of all outputs: one CBOR item; nil
+	// where the module has no aggregate, chunks failed, or the job was stopped.
+	Aggregate []byte
+
+	run     *run
+	outputs [sha256.Size]byte
+	hashed  bool
+}
+
+// Output is the output of one chunk.
+type Output struct {
+	ID     abi.ID
+	Output []byte // one CBOR item; valid until the next one is asked for
+}
+
+// outputBatch is how many outputs are asked for at once.
+const outputBatch = 1024
+
+// Outputs yields the outputs there are, in id order. After an error, which may
+// be a *[StoreError], an input error or ctx's, the iteration ends.
+func (res *Result) Outputs(ctx context.Context) iter.Seq2[Output, error] {
+	return func(yield func(Output, error) bool) {
+		r := res.run
+		var keys []store.Key
+		left := false
+		for from := 0; from < r.counts.Total && !left; from += outputBatch {
+			to := min(from+outputBatch, r.counts.Total)
+			keys = keys[:0]
+			err := r.Chunks.Read(ctx, from, to, func(_ int, chunk []byte) error {
+				keys = append(keys, store.Key{Chunk: sha256.Sum256(chunk)})
+				return nil
+			})
+			if err == nil {
+				err = r.store.Get(ctx, r.action, keys, func(i int, output []byte) error {
+					if !yield(Output{r.Chunks.ID(from + i), output}, nil) {
+						left = true
+						return errLeaseOver
+					}
+					return nil
+				})
+				if err != nil && ctx.Err() == nil {
+					err = &StoreError{err}
+				}
+			}
+			if err != nil && !left {
+				yield(Output{}, err)
+				return
+			}
+		}
+	}
+}
+
+// Failed calls each with the exact bytes of every failed chunk, in id order.
+// They may be used until each returns.
+func (res *Result) Failed(ctx context.Context, each func(f *ChunkFailure, chunk []byte) error) error {
+	for i := range res.Report.Failures {
+		f := &res.Report.Failures[i]
+		err := res.run.Chunks.Read(ctx, f.Index, f.Index+1, func(_ int, chunk []byte) error {
+			return each(f, chunk)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// WriteDeadLetter writes the failed chunks' bytes, in id order, as one CBOR
+// array: a chunk file.
+func (res *Result) WriteDeadLetter(ctx context.Context, w io.Writer) error {
+	head := abi.AppendHead(nil, abi.MajorArray, uint64(len(res.Report.Failures)))
+	if _, err := w.Write(head); err != nil {
+		return err
+	}
+	return res.Failed(ctx, func(_ *ChunkFailure, chunk []byte) error {
+		_, err := w.Write(chunk)
+		return err
+	})
+}
+
+// WriteOutputs writes every output as a CBOR sequence of maps with the keys
+// "id" and "output", in id order: a chunk file with the same ids.
+func (res *Result) WriteOutputs(ctx context.Context, w io.Writer) error {
+	var entry []byte
+	for o, err := range res.Outputs(ctx) {
+		if err != nil {
+			return err
+		}
+		entry = abi.AppendOutput(entry[:0], o.ID, o.Output)
+		if _, err := w.Write(entry); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// HasAggregate reports whether the module folds its outputs. Where it does
+// not, the outputs are the job's result.
+func (res *Result) HasAggregate() bool {
+	return res.run.module != nil && res.run.module.Exports(abi.ExportAggregate)
+}
+
+// ChunkFailure is a chunk that failed for good.
+type ChunkFailure struct {
+	ID abi.ID `json:"id"`
+	abi.Failure
+	Attempts int `json:"attempts"`
+	Index    int `json:"-"` // of the chunk in id order
+}
+
+// Phases says how long each phase took, in seconds.
+type Phases struct {
+	Scan    float64 `json:"scan"` // of the chunk file; whoever scanned it fills this in
+	Compile float64 `json:"compile"`
+	Prepare float64 `json:"prepare"`
+	Execute float64 `json:"execute"`
+	Fold    float64 `json:"fold"`
+}
+
+func (p *Phases) add(phase string, d time.Duration) {
+	switch phase {
+	case "compile":
+		p.Compile += d.Seconds()
+	case "prepare":
+		p.Prepare += d.Seconds()
+	case "execute":
+		p.Execute += d.Seconds()
+	case "fold":
+		p.Fold += d.Seconds()
+	}
+}
+
+// Report is what happened in a job, as JSON for other programs.
+type Report struct {
+	Module struct {
+		Path   string `json:"path,omitempty"` // as given; whoever read the file fills this in
+		SHA256 string `json:"sha256"`
+	} `json:"module"`
+	Chunks      Counts         `json:"chunks"`
+	Attempts    int            `json:"attempts"`
+	Retries     int            `json:"retries"`
+	Fuel        uint64         `json:"fuel"` // 0 while instructions are not metered
+	Instances   runtime.Stats  `json:"instances"`
+	Failures    []ChunkFailure `json:"failures"` // in id order
+	Digests     Digests        `json:"digests"`
+	Phases      Phases         `json:"phases"`
+	Workers     int            `json:"workers"`
+	Interrupted bool           `json:"interrupted"`
+}
+
+// Digests are "sha256:" and 64 hex digits, or empty where there is none.
+type Digests struct {
+	Module    string `json:"module"`
+	Input     string `json:"input"`
+	Outputs   string `json:"outputs,omitempty"`
+	Aggregate string `json:"aggregate,omitempty"`
+}
+
+func digest(sum [sha256.Size]byte) string { return "sha256:" + hex.EncodeToString(sum[:]) }
+
+func (r *run) report(res *Result, err error) (report Report) {
+	r.phases.add(r.phase, time.Since(r.phaseAt))
+	r.phase = ""
+	slices.SortFunc(r.failures, func(a, b ChunkFailure) int { return cmp.Compare(a.Index, b.Index) })
+	sum := sha256.Sum256(r.Job.Module)
+	report.Module.SHA256 = hex.EncodeToString(sum[:])
+	report.Chunks, report.Attempts, report.Retries = r.counts, r.attempts, r.retries
+	if r.pool != nil {
+		report.Instances = r.pool.Stats()
+	} else if init, failed := errors.AsType[*runtime.InitError](err); failed {
+		report.Instances = init.Instances
+	}
+	report.Failures = append([]ChunkFailure{}, r.failures...)
+	report.Phases, report.Workers, report.Interrupted = r.phases, r.config.Workers, errors.Is(err, ErrInterrupted)
+	report.Digests = Digests{Module: digest(sum), Input: digest(r.Chunks.Digest())}
+	if res.hashed {
+		report.Digests.Outputs = digest(res.outputs)
+	}
+	if res.Aggregate != nil {
+		report.Digests.Aggregate = digest(sha256.Sum256(res.Aggregate))
+	}
+	return report
+}

@@ -1,0 +1,202 @@
+package host
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"time"
+
+	"github.com/wasm-jobs/wasm-jobs/abi"
+	"github.com/wasm-jobs/wasm-jobs/store"
+)
+
+const (
+	// flushBytes and flushTime bound what a worker holds that is not stored.
+	flushBytes = 4 << 20
+	flushTime  = 100 * time.Millisecond
+)
+
+// result is what a worker tells the scheduler. over says that the lease is
+// given back; what is left of it goes back to the queue.
+type result struct {
+	worker  *worker
+	over    bool
+	ran     int // attempts
+	reused  int
+	done    int // attempts that gave an output, now stored
+	busy    time.Duration
+	failed  *abi.Failure // of chunk; at most one, the last of its lease
+	chunk   int
+	events  []Event
+	err     error // the job cannot go on
+	unended bool  // the attempt on chunk was cut off by the end of the context
+}
+
+// worker runs leases on one instance. Its fields belong to its goroutine,
+// apart from id and leases.
+type worker struct {
+	id       int
+	job      *run
+	leases   chan *lease // sent and closed by the scheduler
+	current  *lease      // of the scheduler: what the worker has
+	instance Instance
+	found    []bool // chunks of the lease that the store has
+	keys     []store.Key
+	arena    []byte // outputs and order keys that are not stored yet
+	pending  []pendingRecord
+	records  []store.Record
+	result   result
+	flushed  time.Time
+	chunk    int // that runs now
+}
+
+// pendingRecord says where a record's bytes stand in the arena.
+type pendingRecord struct {
+	chunk              store.Digest
+	start, middle, end int // order key, output
+}
+
+// work runs leases until there are no more.
+func (w *worker) work(ctx context.Context) {
+	w.instance = w.job.pool.Lease(w.log)
+	defer w.instance.Release()
+	for l := range w.leases {
+		w.flushed = time.Now()
+		err := w.run(ctx, l)
+		if !errors.Is(err, errLeaseOver) {
+			w.result.err = err
+		}
+		w.flush(ctx, true)
+	}
+}
+
+// errLeaseOver ends a lease early: a chunk failed, or the rest was taken.
+var errLeaseOver = errors.New("lease over")
+
+func (w *worker) run(ctx context.Context, l *lease) error {
+	s := l.rest()
+	if s.len() <= 0 {
+		return nil
+	}
+	w.found = w.found[:0]
+	if w.job.lookup {
+		if err := w.lookUp(ctx, s); err != nil {
+			return err
+		}
+	}
+	return w.job.Chunks.Read(ctx, s.from, s.to, func(i int, chunk []byte) error {
+		if taken, ok := l.take(); !ok || taken != i {
+			return errLeaseOver
+		}
+		if w.job.lookup && w.found[i-s.from] {
+			w.result.reused++
+			w.event(Event{Kind: KindReused}, i)
+			return nil
+		}
+		return w.exec(ctx, i, chunk)
+	})
+}
+
+// lookUp asks the store which chunks of the lease it has.
+func (w *worker) lookUp(ctx context.Context, s span) error {
+	w.keys = w.keys[:0]
+	err := w.job.Chunks.Read(ctx, s.from, s.to, func(_ int, chunk []byte) error {
+		w.keys = append(w.keys, store.Key{Chunk: sha256.Sum256(chunk)})
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	w.found = append(w.found, make([]bool, len(w.keys))...)
+	err = w.job.store.Get(ctx, w.job.action, w.keys, func(i int, _ []byte) error {
+		w.found[i] = true
+		return nil
+	})
+	if err != nil && ctx.Err() == nil {
+		return &StoreError{err}
+	}
+	return err
+}
+
+func (w *worker) exec(ctx context.Context, i int, chunk []byte) error {
+	w.chunk = i
+	start := len(w.arena)
+	w.arena = w.job.Chunks.ID(i).AppendOrderKey(w.arena)
+	middle := len(w.arena)
+	before := time.Now()
+	var err error
+	w.arena, err = w.instance.Call(ctx, abi.ExportExec, chunk, w.arena)
+	now := time.Now()
+	w.result.busy += now.Sub(before)
+	w.result.ran++
+	if err != nil {
+		w.arena = w.arena[:start]
+		return w.fail(ctx, i, err)
+	}
+	w.pending = append(w.pending, pendingRecord{sha256.Sum256(chunk), start, middle, len(w.arena)})
+	w.result.done++
+	w.event(Event{Kind: KindSucceeded}, i)
+	if len(w.arena) >= flushBytes || now.Sub(w.flushed) >= flushTime {
+		w.flush(ctx, false)
+		w.flushed = now
+	}
+	return nil
+}
+
+func (w *worker) fail(ctx context.Context, i int, err error) error {
+	w.result.chunk = i
+	if failure, ok := errors.AsType[*abi.Failure](err); ok {
+		w.result.failed = failure
+		return errLeaseOver
+	}
+	if ctx.Err() != nil {
+		w.result.unended = true
+		return errLeaseOver
+	}
+	w.result.failed = abi.Failf(abi.ClassHost, "%v", err)
+	return errLeaseOver
+}
+
+// flush stores what is pending, and only then reports it. An attempt that was
+// cut off by the context does not keep finished ones from being stored.
+func (w *worker) flush(ctx context.Context, over bool) {
+	if err := w.put(context.WithoutCancel(ctx)); err != nil {
+		w.result.done, w.result.err = 0, err
+	}
+	w.result.worker, w.result.over = w, over
+	w.job.results <- w.result
+	w.result = result{}
+}
+
+func (w *worker) put(ctx context.Context) error {
+	if len(w.pending) == 0 {
+		return nil
+	}
+	w.records = w.records[:0]
+	for _, p := range w.pending {
+		w.records = append(w.records, store.Record{
+			Key:    store.Key{Chunk: p.chunk, Order: w.arena[p.start:p.middle]},
+			Output: w.arena[p.middle:p.end],
+		})
+	}
+	err := w.job.store.Put(ctx, w.job.action, w.records)
+	w.pending, w.arena = w.pending[:0], w.arena[:0]
+	if err != nil {
+		return &StoreError{err}
+	}
+	return nil
+}
+
+// event notes an event of a chunk, where somebody listens.
+func (w *worker) event(e Event, chunk int) {
+	if !w.job.observed {
+		return
+	}
+	id := w.job.Chunks.ID(chunk)
+	e.Time, e.ID, e.Worker = time.Now(), &id, w.id
+	w.result.events = append(w.result.events, e)
+}
+
+func (w *worker) log(level int32, line string) {
+	w.event(Event{Kind: KindLog, Level: level, Message: line}, w.chunk)
+}
