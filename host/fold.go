@@ -35,7 +35,7 @@ func (r *run) finish(ctx context.Context, res *Result, ended bool) error {
 		tree.AddEntry(o.ID, o.Output)
 	}
 	res.outputs, res.hashed = tree.Root(), true
-	complete := ended && (int(tree.Len()) == r.counts.Total || r.Partial && !r.stopping)
+	complete := ended && (int(tree.Len()) == r.counts.Total || r.Partial)
 	if !complete || !r.module.Exports(abi.ExportAggregate) {
 		return nil
 	}

@@ -10,3 +10,38 @@ import (
 func TestMemory(t *testing.T) {
 	storetest.Run(t, func(*testing.T) store.Store { return store.NewMemory() })
 }
+
+// TestSharedPrefix stores digests that the index cannot tell apart.
+func TestSharedPrefix(t *testing.T) {
+	m := store.NewMemory()
+	var records []store.Record
+	for i := range 3 {
+		r := store.Record{Key: store.Key{Order: []byte{byte(i)}}, Output: []byte{0x10 + byte(i)}}
+		r.Chunk[31] = byte(i)
+		records = append(records, r)
+	}
+	if err := m.Put(t.Context(), store.Action{}, records); err != nil {
+		t.Fatal(err)
+	}
+	found := 0
+	keys := []store.Key{records[0].Key, records[1].Key, records[2].Key, {Chunk: store.Digest{31: 9}}}
+	err := m.Get(t.Context(), store.Action{}, keys, func(i int, output []byte) error {
+		if found++; output[0] != 0x10+byte(i) {
+			t.Errorf("key %d: output %x", i, output)
+		}
+		return nil
+	})
+	if err != nil || found != 3 {
+		t.Errorf("found %d, %v", found, err)
+	}
+	all := 0
+	for r, err := range m.All(t.Context(), store.Action{}) {
+		if err != nil || r.Order[0] != byte(all) {
+			t.Errorf("record %d: %v, %v", all, r, err)
+		}
+		all++
+	}
+	if all != 3 {
+		t.Errorf("%d records", all)
+	}
+}

@@ -328,7 +328,7 @@ func readContext(path string) ([]byte, error) {
 // conclude writes what is to be written, and says how the job ended.
 func (o *runOptions) conclude(c *console, result *host.Result, runErr error) error {
 	ctx := context.Background() // an interrupted job's results are written all the same
-	complete := runErr == nil && (result.Report.Chunks.Succeeded == result.Report.Chunks.Total || o.partial)
+	complete := runErr == nil && (!result.HasAggregate() || result.Aggregate != nil) && (result.Report.Chunks.Succeeded == result.Report.Chunks.Total || o.partial)
 	if err := o.files.write(ctx, c, result, complete, o.format); err != nil {
 		return errors.Join(&exitError{exitStore, fmt.Errorf("results could not be written: %w", err)}, runErr)
 	}
