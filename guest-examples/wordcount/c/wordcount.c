@@ -85,29 +85,44 @@ static void count_words(counts *c, uint8_t *text, size_t size) {
     }
 }
 
+// A ranked word is sorted by its first bytes, for which the word itself need not
+// be fetched: its size up to 255, and then seven bytes of it.
+typedef struct {
+    uint64_t rank;
+    const slot *s;
+} ranked;
+
+static ranked ranked_word(const slot *s) {
+    uint64_t rank = s->size < UINT8_MAX ? s->size : UINT8_MAX;
+    for (uint32_t i = 0; i < 7; i++) rank = rank << 8 | (i < s->size ? s->word[i] : 0);
+    return (ranked){rank, s};
+}
+
 // before is the order of encoded texts: the shorter first, since its head is.
-static bool before(const slot *a, const slot *b) {
+static bool before(const ranked *x, const ranked *y) {
+    if (x->rank != y->rank) return x->rank < y->rank;
+    const slot *a = x->s, *b = y->s;
     if (a->size != b->size) return a->size < b->size;
     for (uint32_t i = 0; i < a->size; i++)
         if (a->word[i] != b->word[i]) return a->word[i] < b->word[i];
     return false;
 }
 
-// sorted returns the slots in use in order, by a merge sort from the bottom up,
-// which has no bad cases.
-static slot **sorted(const counts *c) {
-    slot **from = wj_must_alloc(c->used * sizeof *from), **to = wj_must_alloc(c->used * sizeof *to);
+// sorted returns the words in order, by a merge sort from the bottom up, which
+// has no bad cases.
+static const ranked *sorted(const counts *c) {
+    ranked *from = wj_must_alloc(c->used * sizeof *from), *to = wj_must_alloc(c->used * sizeof *to);
     uint32_t n = 0;
     for (uint32_t i = 0; i <= c->mask; i++)
-        if (c->slots[i].word) from[n++] = &c->slots[i];
+        if (c->slots[i].word) from[n++] = ranked_word(&c->slots[i]);
     for (uint32_t run = 1; run < n; run *= 2) {
         for (uint32_t start = 0; start < n; start += 2 * run) {
             uint32_t middle = run < n - start ? start + run : n, end = run < n - middle ? middle + run : n;
             uint32_t a = start, b = middle;
             for (uint32_t i = start; i < end; i++)
-                to[i] = b == end || (a < middle && !before(from[b], from[a])) ? from[a++] : from[b++];
+                to[i] = b == end || (a < middle && !before(&from[b], &from[a])) ? from[a++] : from[b++];
         }
-        slot **swap = from;
+        ranked *swap = from;
         from = to, to = swap;
     }
     return from;
@@ -115,16 +130,16 @@ static slot **sorted(const counts *c) {
 
 static uint64_t written(const counts *c) {
     if (c->overflow) return wj_fail(WJ_PERMANENT, "overflow");
-    slot **order = sorted(c);
+    const ranked *order = sorted(c);
     wj_writer w = {0};
     size_t size = wj_head_size(c->used);
     for (uint32_t i = 0; i < c->used; i++)
-        size += wj_head_size(order[i]->size) + order[i]->size + wj_head_size(order[i]->count);
+        size += wj_head_size(order[i].s->size) + order[i].s->size + wj_head_size(order[i].s->count);
     wj_reserve(&w, size);
     wj_write_head(&w, WJ_MAP, c->used);
     for (uint32_t i = 0; i < c->used; i++) {
-        wj_write_string(&w, WJ_TEXT, order[i]->word, order[i]->size);
-        wj_write_uint(&w, order[i]->count);
+        wj_write_string(&w, WJ_TEXT, order[i].s->word, order[i].s->size);
+        wj_write_uint(&w, order[i].s->count);
     }
     return wj_written(&w);
 }
