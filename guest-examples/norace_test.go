@@ -1,0 +1,5 @@
+//go:build !race
+
+package guestexamples_test
+
+const raceEnabled = false

@@ -1,0 +1,6 @@
+;; There is a memory, but it is not exported.
+;; Build: make -C guest-examples wat
+(module $no-memory-export
+  (memory 1)
+  (func $alloc (export "alloc") (param $size i32) (result i32) (i32.const 64))
+  (func $exec (export "exec") (param $ptr i32) (param $size i32) (result i64) (i64.const 0)))
