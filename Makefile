@@ -1,18 +1,26 @@
-# `make help` lists the targets.
 GO ?= go
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 BUILD = build
+FUZZTIME ?= 60s
 
-.PHONY: help build test check vet fmt cross
+.PHONY: help build demo guests test check fmt vet cross fuzz soak scale
 
 help: ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
 
 build: ## build the command into build/
 	CGO_ENABLED=0 $(GO) build -trimpath -o $(BUILD)/ ./cmd/wasm-jobs
 
+demo: build ## count the words in the Go toolchain's own sources
+	$(GO) run ./guest-examples/wordcount/corpus "$$($(GO) env GOROOT)/src" > $(BUILD)/go-src.cbor
+	$(BUILD)/wasm-jobs run guest-examples/wordcount/c/wordcount.wasm $(BUILD)/go-src.cbor -o $(BUILD)/words.cbor
+	$(GO) run ./guest-examples/wordcount/top -n 20 $(BUILD)/words.cbor
+
+guests: ## build the example guests whose compilers are installed
+	$(MAKE) -C guest-examples c wat go
+
 test: ## run all tests under the race detector
-	$(GO) test -race ./...
+	$(GO) test -race -timeout 15m ./...
 
 check: fmt vet cross ## what CI checks beside the tests
 
@@ -23,7 +31,19 @@ vet:
 	$(GO) vet ./...
 	$(GO) run $(STATICCHECK) ./...
 
-cross: ## build for every supported system
+cross:
 	@for os in linux darwin windows; do for arch in amd64 arm64; do \
-		echo "build $$os/$$arch"; CGO_ENABLED=0 GOOS=$$os GOARCH=$$arch $(GO) build -o /dev/null ./... || exit 1; \
+		echo "build for $$os/$$arch"; CGO_ENABLED=0 GOOS=$$os GOARCH=$$arch $(GO) build -o $(BUILD)/cross/ ./cmd/wasm-jobs || exit 1; \
+		CGO_ENABLED=0 GOOS=$$os GOARCH=$$arch $(GO) vet ./... || exit 1; \
 	done; done
+
+fuzz: ## run every fuzz target for FUZZTIME (60s)
+	@for p in $$($(GO) list ./...); do for f in $$($(GO) test -list '^Fuzz' $$p | grep '^Fuzz'); do \
+		echo "$$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$p || exit 1; \
+	done; done
+
+soak: ## the heavy tests many times over, under the race detector
+	$(GO) test -race -count 20 -run 'Cancel|Workers|Concurrent|Steal' ./host/... ./store/... ./runtime/...
+
+scale: build ## a million chunks, as an array and as a sequence, with the memory they took
+	$(GO) test -run Scale -scale -v ./cmd/wasm-jobs

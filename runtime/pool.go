@@ -253,12 +253,22 @@ func (i *instance) instantiate(ctx *step, m *Module) *abi.Failure {
 // tickResolution is what guests are told of their clocks' resolution.
 const tickResolution = 1_000_000
 
+// enter calls a function of the guest.
+func (i *instance) enter(ctx *step, name string, stack []uint64) *abi.Failure {
+	err := i.module.ExportedFunction(name).CallWithStack(ctx, stack)
+	if err == nil {
+		return nil
+	}
+	failure := i.runtime.failure(err, i.memory)
+	if len(failure.Stack) == 0 {
+		failure.Stack = []string{name} // all that is known of a stack overflow
+	}
+	return failure
+}
+
 // run calls a function without parameters and results.
 func (i *instance) run(ctx *step, name string) *abi.Failure {
-	if err := i.module.ExportedFunction(name).CallWithStack(ctx, nil); err != nil {
-		return i.runtime.failure(err, i.memory)
-	}
-	return nil
+	return i.enter(ctx, name, nil)
 }
 
 // call passes input to a function and returns a view of what it gave back,
@@ -269,8 +279,8 @@ func (i *instance) call(ctx *step, name string, input []byte) ([]byte, *abi.Fail
 		return nil, failure
 	}
 	stack := [2]uint64{uint64(ptr), uint64(len(input))}
-	if err := i.module.ExportedFunction(name).CallWithStack(ctx, stack[:]); err != nil {
-		return nil, i.runtime.failure(err, i.memory)
+	if failure := i.enter(ctx, name, stack[:]); failure != nil {
+		return nil, failure
 	}
 	at, size := abi.Unpack(stack[0])
 	if name == abi.ExportSetup {
@@ -289,8 +299,8 @@ func (i *instance) allocate(ctx *step, input []byte) (ptr uint32, failure *abi.F
 		return 0, abi.Failf(abi.ClassMemory, "%d bytes do not fit into the address space of a guest", len(input))
 	}
 	stack := [1]uint64{uint64(len(input))}
-	if err := i.module.ExportedFunction(abi.ExportAlloc).CallWithStack(ctx, stack[:]); err != nil {
-		return 0, i.runtime.failure(err, i.memory)
+	if failure := i.enter(ctx, abi.ExportAlloc, stack[:]); failure != nil {
+		return 0, failure
 	}
 	ptr = uint32(stack[0])
 	if ptr == 0 {

@@ -1,0 +1,275 @@
+package runtime_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/wasm-jobs/wasm-jobs/abi"
+	"github.com/wasm-jobs/wasm-jobs/runtime"
+)
+
+func wasmFile(t testing.TB, name string) []byte {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join("..", "testdata", "wasm", name+".wasm"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func faulty(t testing.TB) []byte {
+	t.Helper()
+	b, err := os.ReadFile("../guest-examples/faulty/c/faulty.wasm")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func newRuntime(t testing.TB, config runtime.Config) *runtime.Runtime {
+	t.Helper()
+	r, err := runtime.New(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := r.Close(t.Context()); err != nil {
+			t.Errorf("close: %v", err)
+		}
+	})
+	return r
+}
+
+func prepare(t testing.TB, wasm []byte, s runtime.Settings) *runtime.Pool {
+	t.Helper()
+	m, err := newRuntime(t, runtime.Config{}).Compile(t.Context(), wasm)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := m.Prepare(t.Context(), s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := p.Close(); err != nil {
+			t.Errorf("close: %v", err)
+		}
+		if s := p.Stats(); s.Created != s.Closed {
+			t.Errorf("%d instances created, %d closed", s.Created, s.Closed)
+		}
+	})
+	return p
+}
+
+// request is the chunk {"do": what} for the guest faulty.
+func request(what string) []byte {
+	return abi.AppendText(abi.AppendText([]byte{0xa1}, "do"), what)
+}
+
+func TestEveryProblemIsNamedAtOnce(t *testing.T) {
+	for _, test := range []struct {
+		name string
+		wasm []byte
+		want []string
+	}{
+		{"empty", nil, []string{"the file is empty"}},
+		{"text", []byte("(module)"), []string{"text format: run wat2wasm"}},
+		{"component", []byte("\x00asm\x0d\x00\x01\x00"), []string{"a WebAssembly component"}},
+		{"no exports", []byte("\x00asm\x01\x00\x00\x00"), []string{`export "memory" is missing`, `export "alloc" is missing`, `export "exec" is missing`}},
+		{"unknown imports", wasmFile(t, "unknown-imports"), []string{"import "}},
+		{"wrong types", wasmFile(t, "wrong-types"), []string{`export "alloc"`, `export "exec"`}},
+		{"memory is not exported", wasmFile(t, "no-memory-export"), []string{`export it as "memory"`}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			_, err := newRuntime(t, runtime.Config{}).Compile(t.Context(), test.wasm)
+			refused, ok := errors.AsType[*runtime.RefusedError](err)
+			if !ok {
+				t.Fatalf("error %v, expected a refusal", err)
+			}
+			for _, want := range test.want {
+				if !strings.Contains(refused.Error(), want) {
+					t.Errorf("%q is not in: %v", want, refused)
+				}
+			}
+			if strings.Contains(refused.Error(), "\n") {
+				t.Errorf("more than one line: %q", refused)
+			}
+		})
+	}
+}
+
+// TestDamagedModules cuts a module at every byte and flips bits in it: each is
+// refused or runs, and nothing panics.
+func TestDamagedModules(t *testing.T) {
+	wasm := wasmFile(t, "echo-aggregate")
+	r := newRuntime(t, runtime.Config{})
+	for n := range wasm {
+		_, err := r.Compile(t.Context(), wasm[:n])
+		if _, refused := errors.AsType[*runtime.RefusedError](err); !refused && !bytes.Contains(wasm[n:], []byte("name")) {
+			t.Errorf("cut at byte %d: %v", n, err)
+		}
+	}
+	for bit := range len(wasm) * 8 {
+		damaged := bytes.Clone(wasm)
+		damaged[bit/8] ^= 1 << (bit % 8)
+		m, err := r.Compile(t.Context(), damaged)
+		if _, refused := errors.AsType[*runtime.RefusedError](err); err != nil && !refused {
+			t.Errorf("bit %d: %v", bit, err)
+		}
+		if err == nil && m == nil {
+			t.Errorf("bit %d: neither module nor error", bit)
+		}
+	}
+}
+
+func TestDamagedCacheIsThrownAway(t *testing.T) {
+	dir := t.TempDir()
+	wasm := wasmFile(t, "echo")
+	compile := func() {
+		t.Helper()
+		r, err := runtime.New(t.Context(), runtime.Config{CacheDir: dir})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := r.Compile(t.Context(), wasm); err != nil {
+			t.Errorf("compile: %v", err)
+		}
+		if err := r.Close(t.Context()); err != nil {
+			t.Errorf("close: %v", err)
+		}
+	}
+	cached := func() (files []string) {
+		files, err := filepath.Glob(filepath.Join(dir, "*", "*"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return files
+	}
+	compile()
+	for _, damage := range []string{"", "x", strings.Repeat("x", 5000)} {
+		files := cached()
+		if len(files) == 0 {
+			t.Fatal("nothing is cached")
+		}
+		for _, f := range files {
+			if err := os.WriteFile(f, []byte(damage), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		compile() // survives
+		compile() // and is cached again
+	}
+}
+
+func TestCalls(t *testing.T) {
+	p := prepare(t, faulty(t), runtime.Settings{Timeout: 10 * time.Second, Memory: 2 << 20})
+	instance := p.Lease(nil)
+	defer instance.Release()
+	for _, test := range []struct {
+		do    string
+		class abi.Class
+		want  string // of the message
+	}{
+		{"trap", abi.ClassTrap, "unreachable"},
+		{"oob", abi.ClassTrap, "out of bounds memory access"},
+		{"div0", abi.ClassTrap, "integer divide by zero"},
+		{"stack", abi.ClassTrap, "stack overflow"},
+		{"permanent", abi.ClassGuest, "told to fail"},
+		{"retryable", abi.ClassGuestRetryable, "told to fail"},
+		{"requeue", abi.ClassRequeued, "told to fail"},
+		{"exit", abi.ClassExit, "proc_exit(0)"},
+		{"badptr", abi.ClassABI, "outside its memory"},
+		{"wrap", abi.ClassABI, "outside its memory"},
+		{"malformed", abi.ClassABI, "not one CBOR item"},
+		{"trailing", abi.ClassABI, "more bytes"},
+		{"empty", abi.ClassABI, "empty"},
+		{"grow", abi.ClassMemory, "growth beyond the limit"},
+	} {
+		t.Run(test.do, func(t *testing.T) {
+			out, err := instance.Call(t.Context(), abi.ExportExec, request(test.do), []byte("kept"))
+			failure, ok := errors.AsType[*abi.Failure](err)
+			if !ok || failure.Class != test.class || !strings.Contains(failure.Message, test.want) {
+				t.Errorf("failure %v, expected class %s with %q", err, test.class, test.want)
+			}
+			if string(out) != "kept" {
+				t.Errorf("output %q", out)
+			}
+			if test.class == abi.ClassTrap && len(failure.Stack) == 0 {
+				t.Error("a trap without its stack")
+			}
+			// The call after it sees nothing of it.
+			out, err = instance.Call(t.Context(), abi.ExportExec, request("counter"), nil)
+			if err != nil || !bytes.Equal(out, []byte{1}) {
+				t.Errorf("then counter gave %x, %v", out, err)
+			}
+		})
+	}
+}
+
+func TestTimeoutEndsALoop(t *testing.T) {
+	p := prepare(t, faulty(t), runtime.Settings{Timeout: 20 * time.Millisecond})
+	_, err := p.Lease(nil).Call(t.Context(), abi.ExportExec, request("loop"), nil)
+	if failure, ok := errors.AsType[*abi.Failure](err); !ok || failure.Class != abi.ClassTimeout {
+		t.Errorf("%v, expected class timeout", err)
+	}
+}
+
+func TestHermetic(t *testing.T) {
+	calls := func(seed uint64, what string) string {
+		p := prepare(t, faulty(t), runtime.Settings{Seed: seed})
+		instance := p.Lease(nil)
+		first, err := instance.Call(t.Context(), abi.ExportExec, request(what), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		again, err := instance.Call(t.Context(), abi.ExportExec, request(what), nil)
+		if err != nil || !bytes.Equal(first, again) {
+			t.Errorf("%s: %x, then %x, %v", what, first, again, err)
+		}
+		return fmt.Sprintf("%x", first)
+	}
+	if a, b := calls(1, "clock"), calls(2, "clock"); a != b {
+		t.Errorf("clocks %s and %s", a, b)
+	}
+	if a, b := calls(1, "random"), calls(1, "random"); a != b {
+		t.Errorf("random bytes %s and %s of one seed", a, b)
+	}
+	if a, b := calls(1, "random"), calls(2, "random"); a == b {
+		t.Errorf("random bytes %s of two seeds", a)
+	}
+}
+
+func TestLogs(t *testing.T) {
+	p := prepare(t, faulty(t), runtime.Settings{})
+	lines := []string{}
+	instance := p.Lease(func(level int32, line string) { lines = append(lines, fmt.Sprint(level, " ", line)) })
+	for _, what := range []string{"log", "print"} {
+		if _, err := instance.Call(t.Context(), abi.ExportExec, request(what), nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, want := strings.Join(lines, "|"), "0 line 1|-4 printed"; got != want {
+		t.Errorf("lines %q, expected %q", got, want)
+	}
+}
+
+func TestPrepareFails(t *testing.T) {
+	r := newRuntime(t, runtime.Config{})
+	for name, step := range map[string]string{"setup-fails": abi.ExportSetup, "initialize-traps": abi.ExportInitialize} {
+		m, err := r.Compile(t.Context(), wasmFile(t, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = m.Prepare(t.Context(), runtime.Settings{})
+		failed, ok := errors.AsType[*runtime.InitError](err)
+		if !ok || failed.Step != step || failed.Instances.Created != 1 || failed.Instances.Closed != 1 {
+			t.Errorf("%s: %+v", name, err)
+		}
+	}
+}
