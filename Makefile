@@ -19,8 +19,9 @@ demo: build ## count the words in the Go toolchain's own sources
 guests: ## build the example guests whose compilers are installed
 	$(MAKE) -C guest-examples c wat go
 
-test: ## run all tests under the race detector
+test: ## run all tests, under the race detector where that is bearable
 	$(GO) test -race -timeout 15m ./...
+	$(GO) test ./guest-examples/...
 
 check: fmt vet cross ## what CI checks beside the tests
 
