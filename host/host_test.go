@@ -664,10 +664,13 @@ func TestSameChunkUnderTwoIDs(t *testing.T) {
 // padded to size.
 func tell(name string, size int) func([]byte) ([]byte, error) {
 	return func(input []byte) ([]byte, error) {
-		sum := sha256.Sum256(append([]byte(name), input...))
-		b := abi.AppendHead(nil, abi.MajorBytes, uint64(max(len(sum), size)))
-		b = append(b, sum[:]...)
-		return append(b, make([]byte, max(0, size-len(sum)))...), nil
+		h := sha256.New()
+		h.Write([]byte(name))
+		h.Write(input)
+		sum := h.Sum(nil)
+		size := max(len(sum), size)
+		b := append(abi.AppendHead(make([]byte, 0, size+9), abi.MajorBytes, uint64(size)), sum...)
+		return b[:len(b)-len(sum)+size], nil
 	}
 }
 
@@ -724,9 +727,7 @@ func TestMergeTree(t *testing.T) {
 		{"one group", 10_000, 0, 0, 1, 0},
 		{"one more", 10_001, 0, 0, 2, 1},
 		{"three groups", 20_001, 0, 0, 3, 1},
-		{"large outputs", 3, 3 << 20, 0, 2, 1},
-		{"large outputs and partial aggregates", 3, 5 << 20, 5 << 20, 3, 2},
-		{"an output above the bound", 2, 9 << 20, 0, 2, 1},
+		{"large outputs and partial aggregates", 5, 3 << 20, 9 << 19, 3, 2},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			exec := func(chunk []byte, _ int) ([]byte, error) { return tell("exec", tt.output)(chunk) }
@@ -741,7 +742,11 @@ func TestMergeTree(t *testing.T) {
 			if aggregates != tt.aggregates || merges != tt.merges {
 				t.Fatalf("the model has %d aggregates and %d merges", aggregates, merges)
 			}
-			for _, workers := range []int{1, 5} {
+			counts := []int{1, 5}
+			if tt.output > 0 {
+				counts = []int{5} // megabytes cost seconds under the race detector
+			}
+			for _, workers := range counts {
 				f := &fake{exec: exec, aggregate: aggregate, merge: merge}
 				res, err := runFake(t, f, host.Config{Workers: workers}, &host.Job{Chunks: chunksOf(t, items...)})
 				must(t, res, err)
