@@ -39,7 +39,6 @@ type worker struct {
 	id       int
 	job      *run
 	leases   chan *lease // sent and closed by the scheduler
-	current  *lease      // of the scheduler: what the worker has
 	instance Instance
 	found    []bool // chunks of the lease that the store has
 	keys     []store.Key
