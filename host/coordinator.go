@@ -256,7 +256,8 @@ func (r *run) stop(why error) {
 	}
 }
 
-// dispatch gives work to idle workers, and sets the timer to the next retry.
+// dispatch gives work to idle workers, and sets the timer to the next retry
+// where one waits for it: else the next report of a worker comes first.
 func (r *run) dispatch(now time.Time, timer *time.Timer) {
 	for !r.stopping && len(r.idle) > 0 {
 		s, ok := r.queue.next(now, r.batch())
@@ -272,7 +273,7 @@ func (r *run) dispatch(now time.Time, timer *time.Timer) {
 		r.active[w] = l
 		w.leases <- l // does not wait: an idle worker has none
 	}
-	if len(r.queue.waiting) > 0 {
+	if len(r.queue.waiting) > 0 && len(r.idle) > 0 && !r.stopping {
 		timer.Reset(max(0, r.queue.waiting[0].notBefore.Sub(now)))
 	}
 }

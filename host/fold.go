@@ -122,7 +122,7 @@ type folder struct {
 	calls    sync.WaitGroup
 	mu       sync.Mutex
 	partials [][]byte // one for each group; mu, while calls run
-	err      error    // the first of a call, by time; mu
+	err      error    // the first, by time; mu
 
 	entry    []byte
 	elements []byte // of the open group, behind room for the array's head
@@ -203,13 +203,15 @@ func (f *folder) call(group int, input []byte) {
 
 // end waits for the calls and returns the first error.
 func (f *folder) end(err error) error {
+	f.mu.Lock()
+	if f.err == nil {
+		f.err = err
+	}
+	f.mu.Unlock()
 	if err != nil {
 		f.cancel()
 	}
 	f.calls.Wait()
 	f.cancel()
-	if f.err != nil {
-		return f.err
-	}
-	return err
+	return f.err
 }

@@ -53,7 +53,7 @@ func (l *lease) cut(share int) span {
 		if next >= end {
 			return span{int(end), int(end)}
 		}
-		middle := end - (end-next+1)*uint64(share)/2
+		middle := end - ((end-next)*uint64(share)+1)/2
 		if l.cursor.CompareAndSwap(v, next<<32|middle) {
 			return span{int(middle), int(end)}
 		}

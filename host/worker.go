@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/wasm-jobs/wasm-jobs/abi"
@@ -38,7 +39,6 @@ type worker struct {
 	id       int
 	job      *run
 	leases   chan *lease // sent and closed by the scheduler
-	current  *lease      // of the scheduler: what the worker has
 	instance Instance
 	found    []bool // chunks of the lease that the store has
 	keys     []store.Key
@@ -64,7 +64,7 @@ func (w *worker) work(ctx context.Context) {
 		w.flushed = time.Now()
 		err := w.run(ctx, l)
 		if !errors.Is(err, errLeaseOver) {
-			w.result.err = err
+			w.result.err = interrupted(ctx, err)
 		}
 		w.flush(ctx, true)
 	}
@@ -124,8 +124,7 @@ func (w *worker) exec(ctx context.Context, i int, chunk []byte) error {
 	w.arena = w.job.Chunks.ID(i).AppendOrderKey(w.arena)
 	middle := len(w.arena)
 	before := time.Now()
-	var err error
-	w.arena, err = w.instance.Call(ctx, abi.ExportExec, chunk, w.arena)
+	arena, err := w.instance.Call(ctx, abi.ExportExec, chunk, w.arena)
 	now := time.Now()
 	w.result.busy += now.Sub(before)
 	w.result.ran++
@@ -133,6 +132,7 @@ func (w *worker) exec(ctx context.Context, i int, chunk []byte) error {
 		w.arena = w.arena[:start]
 		return w.fail(ctx, i, err)
 	}
+	w.arena = arena
 	w.pending = append(w.pending, pendingRecord{sha256.Sum256(chunk), start, middle, len(w.arena)})
 	w.result.done++
 	w.event(Event{Kind: KindSucceeded}, i)
@@ -162,6 +162,7 @@ func (w *worker) fail(ctx context.Context, i int, err error) error {
 func (w *worker) flush(ctx context.Context, over bool) {
 	if err := w.put(context.WithoutCancel(ctx)); err != nil {
 		w.result.done, w.result.err = 0, err
+		w.result.events = slices.DeleteFunc(w.result.events, func(e Event) bool { return e.Kind == KindSucceeded })
 	}
 	w.result.worker, w.result.over = w, over
 	w.job.results <- w.result
