@@ -13,7 +13,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"testing"
 
@@ -24,6 +23,10 @@ import (
 
 	"github.com/wasm-jobs/wasm-jobs/abi"
 )
+
+// memoryPages limits the memory of guests to 16 MiB: enough for all tests, and
+// little to fill for those that fill it.
+const memoryPages = 256
 
 // guest makes a new instance for each call.
 type guest struct {
@@ -48,13 +51,6 @@ func loadFile(t *testing.T, path string) *guest {
 	return load(t, path, wazero.NewRuntimeConfig())
 }
 
-// loadEndless is loadFile for a guest that may have to be stopped: it then runs
-// slower.
-func loadEndless(t *testing.T, path string) *guest {
-	t.Helper()
-	return load(t, path, wazero.NewRuntimeConfig().WithCloseOnContextDone(true))
-}
-
 func load(t *testing.T, path string, config wazero.RuntimeConfig) *guest {
 	t.Helper()
 	wasm, err := os.ReadFile(path)
@@ -62,7 +58,7 @@ func load(t *testing.T, path string, config wazero.RuntimeConfig) *guest {
 		t.Fatal(err)
 	}
 	ctx := t.Context()
-	g := &guest{runtime: wazero.NewRuntimeWithConfig(ctx, config.WithMemoryLimitPages(1024))}
+	g := &guest{runtime: wazero.NewRuntimeWithConfig(ctx, config.WithMemoryLimitPages(memoryPages))}
 	t.Cleanup(func() { _ = g.runtime.Close(context.Background()) })
 	wasi_snapshot_preview1.MustInstantiate(ctx, g.runtime)
 	if err := serve(ctx, g.runtime); err != nil {
@@ -210,8 +206,8 @@ func goGuest(t *testing.T, name string) *guest {
 	case raceEnabled:
 		t.Skip("compiling a Go guest takes 20 s under the race detector: run without -race")
 	}
-	goTool := filepath.Join(runtime.GOROOT(), "bin", "go")
-	if _, err := os.Stat(goTool); err != nil {
+	goTool, err := exec.LookPath("go")
+	if err != nil {
 		t.Skip("no Go toolchain to build the guest with:", err)
 	}
 	out := filepath.Join(t.TempDir(), name+".wasm")

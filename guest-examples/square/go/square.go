@@ -15,7 +15,8 @@ import (
 )
 
 // decoding undoes defaults that would take wrong chunks for right ones, and
-// limits below those of the host.
+// limits below those of the host. It refuses a map with any key twice, where the
+// guest in C looks at its own key only.
 var decoding, _ = cbor.DecOptions{
 	DupMapKey:         cbor.DupMapKeyEnforcedAPF,
 	FieldNameMatching: cbor.FieldNameMatchingCaseSensitive,

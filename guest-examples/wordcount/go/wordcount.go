@@ -18,7 +18,8 @@ import (
 )
 
 // decoding undoes defaults that would take wrong chunks for right ones, and
-// limits below those of the host. Bytes decode as text, and need not be UTF-8.
+// limits below those of the host. It refuses a map with any key twice, where the
+// guest in C looks at its own key only. Bytes decode as text, and need not be UTF-8.
 var decoding, _ = cbor.DecOptions{
 	ByteStringToString: cbor.ByteStringToStringAllowed,
 	UTF8:               cbor.UTF8DecodeInvalid,
