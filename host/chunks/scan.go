@@ -196,11 +196,13 @@ func (s *scanner) explain(err error) error {
 // and brackets, taken as CBOR, begin a string of more than 2^56 bytes.
 func (s *scanner) jsonHint(hint string) string {
 	b := s.w.bytes()
-	if s.w.offset == 0 && len(b) > 1 && (b[0] == '{' || b[0] == '[') && b[1] != 0 {
+	if s.w.offset == 0 && len(b) > 1 && (b[0] == '{' || b[0] == '[') && isText(b[1]) {
 		return hintJSON
 	}
 	return hint
 }
+
+func isText(c byte) bool { return c >= ' ' && c <= '~' || c == '\n' || c == '\r' || c == '\t' }
 
 func (s *scanner) fail(cause error, reason, hint string) error {
 	return s.failAt(s.w.offset, cause, reason, hint)
