@@ -112,6 +112,14 @@ func (c *stateContext) Value(key any) any {
 	return c.Context.Value(key)
 }
 
+// findByType is the fast way, for contexts that nobody wrapped.
+func findByType(ctx context.Context, m api.Module) *State {
+	if c, ok := ctx.(*stateContext); ok {
+		return c.state
+	}
+	return findByValue(ctx, m)
+}
+
 func findByValue(ctx context.Context, _ api.Module) *State {
 	return ctx.Value(stateKey{}).(*State)
 }
@@ -124,12 +132,12 @@ var loops = map[string][]int64{
 	"poll_oneoff":    {1024, 2048, 2, 8},
 }
 
-var engine = sync.OnceValue(func() wazero.Runtime { return newRuntime(findByValue) })
+var engine = sync.OnceValue(func() wazero.Runtime { return newRuntime(findByType) })
 
 var compiled = sync.OnceValue(func() wazero.CompiledModule { return compile(engine(), module(1, loops)) })
 
 func newRuntime(find Find) wazero.Runtime {
-	r := wazero.NewRuntimeWithConfig(context.Background(), wazero.NewRuntimeConfigCompiler())
+	r := wazero.NewRuntimeWithConfig(context.Background(), wazero.NewRuntimeConfig())
 	if err := Instantiate(context.Background(), r, find); err != nil {
 		panic(err)
 	}

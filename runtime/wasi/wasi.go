@@ -62,7 +62,8 @@ type Call struct {
 	// Stdout and Stderr take what the guest writes; nil discards it. They get
 	// views of the guest's memory of at most 64 KiB, valid only in Write. An
 	// error, or a short write, gives the guest a short write, or EIO where
-	// nothing was written. A writer may panic to end the call.
+	// nothing was written. What they return must depend on nothing but what was
+	// written. A writer may panic to end the call.
 	Stdout, Stderr io.Writer
 }
 
@@ -120,7 +121,9 @@ type ExitError struct {
 func (e *ExitError) Error() string { return fmt.Sprintf("guest exited with code %d", e.Code) }
 
 // Find returns the state of the instance that calls, which is never nil. ctx is
-// what the guest was called with; m is the instance.
+// what the guest was called with; m is the instance. It runs in every call: a
+// type assertion on a context of the caller's own takes 2 ns, Value on it 6, a
+// sync.Map 10, a map under a lock 22.
 type Find func(ctx context.Context, m api.Module) *State
 
 // Instantiate makes the functions of this package importable by the modules of
