@@ -12,7 +12,8 @@ import (
 )
 
 // script is a sequence of calls, read from bytes: which function, and for each
-// parameter either a value at which something changes or four bytes.
+// parameter a small number, a place, a value at which something changes or four
+// bytes.
 type script []byte
 
 var edges = []uint64{0, 1, 2, 3, 4, 8, 16, 64, 100, 128, 1023, 1024, 1025, 4096, 32768, 60_000, memorySize - 64,
@@ -27,11 +28,34 @@ func (s *script) byte() byte {
 	return b
 }
 
+// places are addresses at which there is something for some function.
+var places = []uint64{8, 64, 128, 1024, 4096}
+
 func (s *script) arg() uint64 {
-	if b := int(s.byte()); b < 4*len(edges) {
+	switch b := int(s.byte()); b / 64 {
+	case 0:
+		return uint64(b % 4)
+	case 1:
+		return places[b%len(places)]
+	case 2:
 		return edges[b%len(edges)]
+	default:
+		return uint64(s.byte()) | uint64(s.byte())<<8 | uint64(s.byte())<<16 | uint64(s.byte())<<24
 	}
-	return uint64(s.byte()) | uint64(s.byte())<<8 | uint64(s.byte())<<16 | uint64(s.byte())<<24
+}
+
+// stateful are the functions that leave something behind.
+var stateful = []string{"clock_time_get", "fd_close", "fd_fdstat_get", "fd_fdstat_set_flags", "fd_read", "fd_renumber",
+	"fd_write", "poll_oneoff", "random_get"}
+
+// function picks one, half of the time one that is stateful.
+func (s *script) function() int {
+	b := int(s.byte())
+	if b < 128 {
+		return b % len(functions)
+	}
+	name := stateful[b%len(stateful)]
+	return slices.IndexFunc(functions, func(f entry) bool { return f.name == name })
 }
 
 // observed collects all that one run of a script can observe.
@@ -57,6 +81,12 @@ func (g *guest) run(s script, call Call) *observed {
 	for i := 0; i < len(memory); i += 4 {
 		le.PutUint32(memory[i:], rnd.Uint32()>>rnd.UintN(33))
 	}
+	for _, at := range []int{64, 1024} {
+		g.put(at, u32(4096), u32(10), u32(32768), u32(3))
+	}
+	for _, at := range []int{128, 4096} {
+		g.put(at, clockSubscription(1, 1, 1000, 0), fileSubscription(2, eventFdWrite, 1))
+	}
 	for range 32 {
 		if len(s) == 0 {
 			break
@@ -69,7 +99,7 @@ func (g *guest) run(s script, call Call) *observed {
 
 func (g *guest) step(s *script, o *observed) {
 	g.t.Helper()
-	f := functions[int(s.byte())%len(functions)]
+	f := functions[s.function()]
 	params, _ := valueTypes(f.signature)
 	args := make([]uint64, len(params))
 	for i := range args {

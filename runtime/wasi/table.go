@@ -10,12 +10,15 @@ import (
 // those of type i32 only the low half counts.
 type function func(s *State, m api.Memory, p []uint64) errno
 
-// functions are all that is served, with their types in the text that
+// entry is one function under its name, with its type in the text that
 // admission shows.
-var functions = []struct {
+type entry struct {
 	name, signature string
 	call            function
-}{
+}
+
+// functions are all that is served.
+var functions = []entry{
 	{"args_get", "(i32, i32) -> i32", argsGet},
 	{"args_sizes_get", "(i32, i32) -> i32", argsSizesGet},
 	{"clock_res_get", "(i32, i32) -> i32", clockResGet},

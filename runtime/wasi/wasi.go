@@ -100,8 +100,8 @@ func (s *State) Reset(c Call) {
 	s.read = 0
 }
 
-// piece is the most work, in bytes, between two charges: some 50 us where it is
-// slowest.
+// piece is the most work, in bytes, between two charges: some 0.1 ms where it
+// is slowest, in hashing and in making random bytes.
 const piece = 64 << 10
 
 func (s *State) charge(bytes int) {
