@@ -1,0 +1,34 @@
+package wasi
+
+import "github.com/tetratelabs/wazero/api"
+
+// Signals by their number (witx: signal).
+const (
+	signalNone = 0
+	signalLast = 30 // sys
+
+	// The signals whose default action is to be ignored: chld, cont, urg and
+	// winch.
+	signalsIgnored = 1<<16 | 1<<17 | 1<<22 | 1<<27
+)
+
+func procExit(_ *State, _ api.Memory, p []uint64) errno {
+	panic(&ExitError{uint32(p[0])})
+}
+
+// procRaise takes the default action, since a guest of preview 1 cannot set
+// another: most signals end the guest, with the code that a shell gives to a
+// process which died of the signal. None can stop it.
+func procRaise(_ *State, _ api.Memory, p []uint64) errno {
+	signal := uint32(p[0])
+	switch {
+	case signal > signalLast:
+		return errInval
+	case signal == signalNone || signalsIgnored>>signal&1 == 1:
+		return success
+	}
+	panic(&ExitError{128 + signal})
+}
+
+// schedYield has nobody to yield to.
+func schedYield(*State, api.Memory, []uint64) errno { return success }

@@ -1,0 +1,58 @@
+package wasi
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"hash"
+	"math/rand/v2"
+	"slices"
+
+	"github.com/tetratelabs/wazero/api"
+)
+
+// random makes the bytes of random_get: ChaCha8 (C2SP chacha8rand) under a key
+// that is the SHA-256 of the phase, the seed and the bytes passed to the call.
+// The key is only made where a guest asks.
+type random struct {
+	keyed   bool
+	stream  rand.ChaCha8
+	hash    hash.Hash // kept to save allocations, as is scratch
+	scratch []byte
+}
+
+// key starts the stream of the current call.
+func (s *State) key() {
+	r := &s.random
+	if r.hash == nil {
+		r.hash = sha256.New()
+	}
+	r.hash.Reset()
+	r.scratch = append(append(r.scratch[:0], "wasm-jobs random 1 "...), s.call.Phase...)
+	r.scratch = binary.BigEndian.AppendUint64(append(r.scratch, 0), s.call.Seed)
+	r.hash.Write(r.scratch)
+	for part := range slices.Chunk(s.call.Input, piece) {
+		s.charge(len(part))
+		r.hash.Write(part)
+	}
+	r.scratch = r.hash.Sum(r.scratch[:0])
+	r.stream.Seed([32]byte(r.scratch))
+	r.keyed = true
+}
+
+// randomGet fills all of the buffer, however large: guests take an error, and
+// some a part, for a broken system. How the bytes are asked for, in one or in
+// many calls, does not change them.
+func randomGet(s *State, m api.Memory, p []uint64) errno {
+	b, e := view(m, p[0], p[1])
+	if e != success {
+		return e
+	}
+	if !s.random.keyed {
+		s.key()
+	}
+	for part := range slices.Chunk(b, piece) {
+		s.charge(len(part))
+		s.random.stream.Read(part) // never fails
+	}
+	return success
+}
