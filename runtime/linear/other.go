@@ -1,0 +1,14 @@
+//go:build !linux
+
+package linear
+
+func systemStrategies() []Strategy { return nil }
+
+func newSpace(limit uint64) (space, error) { return newHeap(limit), nil }
+
+func newTracker(Strategy) tracker { return nil }
+
+// share returns false: the content is on the heap of Go.
+func (i *Image) share([]byte) bool { return false }
+
+func (i *Image) unshare() {}
