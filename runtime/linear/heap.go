@@ -32,6 +32,8 @@ func (h *heap) attach(img *Image) ([]byte, error) {
 	return h.b[:img.size:img.size], nil
 }
 
+func (h *heap) drop(span) bool { return false }
+
 func (h *heap) free() error {
 	h.b = nil
 	return nil

@@ -62,9 +62,10 @@ func (v variant) memory(t testing.TB, o Options) *Memory {
 	o.Strategy = v.strategy
 	m, err := New(o)
 	if v.heap && err == nil {
-		o.validate()
-		m.Free()
-		m = newMemory(o, newHeap(o.Limit))
+		if m.space.free() != nil {
+			t.Fatal("not unmapped")
+		}
+		m.space = newHeap(m.options.Limit)
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -389,7 +390,7 @@ func TestErrors(t *testing.T) {
 }
 
 func TestStrategyNames(t *testing.T) {
-	if got := fmt.Sprint(Auto, Copy, Compare, Scan, Pagemap, Discard, Strategy(9)); got != "auto copy compare scan pagemap discard strategy(9)" {
+	if got := fmt.Sprint(Auto, Copy, Compare, Scan, Pagemap, Discard, Userfault, Strategy(9)); got != "auto copy compare scan pagemap discard userfault strategy(9)" {
 		t.Error(got)
 	}
 }

@@ -92,12 +92,21 @@ func writeAt(fd int, b []byte, at int64) error {
 // the whole limit are reserved at the start and made accessible as the memory
 // grows. They stay accessible when it shrinks.
 type mapped struct {
-	all   []byte // the reservation
-	ready uint64 // bytes that are accessible
-	image *Image // whose file is mapped at the start of all
+	all     []byte // the reservation
+	ready   uint64 // bytes that are accessible
+	image   *Image // whose file is mapped at the start of all
+	watch   bool   // have the kernel mark what is written of the image
+	watched uint64 // bytes of which it does
 }
 
-func newSpace(limit uint64) (space, error) { return reserve(limit) }
+func newSpace(limit uint64, s Strategy) (space, tracker, error) {
+	m, err := reserve(limit)
+	if err != nil {
+		return nil, nil, err
+	}
+	m.watch = s == Userfault
+	return m, newTracker(s, m), nil
+}
 
 const (
 	anonymous = unix.MAP_PRIVATE | unix.MAP_ANONYMOUS | unix.MAP_NORESERVE
@@ -148,7 +157,23 @@ func (m *mapped) attach(img *Image) ([]byte, error) {
 	if !img.shared {
 		copy(m.all, img.content)
 	}
+	m.watched = 0
+	if n := uint64(len(img.content)); m.watch && img.shared && n > copyLimit && protect(m.all[:n]) {
+		m.watched = n
+	}
 	return m.all[:img.size:img.size], nil
+}
+
+// drop drops the marks of s with its pages, so they are set again. Where that
+// fails, pages that are only read count as written.
+func (m *mapped) drop(s span) bool {
+	if !m.image.shared || unix.Madvise(m.all[s.from:s.to], unix.MADV_DONTNEED) != nil {
+		return false
+	}
+	if s.from < m.watched {
+		writeProtect(m.all[s.from:min(s.to, m.watched)])
+	}
+	return true
 }
 
 // remap maps the file of img, if it has one, followed by empty memory.
