@@ -1,0 +1,40 @@
+package linear
+
+// heap is a space on the heap of Go. It moves when it grows.
+type heap struct {
+	limit uint64
+	b     []byte // to its capacity, all that is not in use is 0
+}
+
+// newHeap returns an empty space. Its bytes are never nil, which would tell the
+// instance that there is no memory.
+func newHeap(limit uint64) *heap { return &heap{limit, []byte{}} }
+
+// grow implements space. It grows by doubling, so that a guest that grows page
+// by page is not copied each time.
+func (h *heap) grow(n uint64) ([]byte, error) {
+	if n > uint64(cap(h.b)) {
+		b := make([]byte, n, min(h.limit, max(n, 2*uint64(len(h.b)))))
+		copy(b, h.b)
+		h.b = b
+	}
+	h.b = h.b[:n]
+	return h.b[:n:n], nil
+}
+
+// attach implements space. A memory that has the right length does not move,
+// as its instance cannot be told if it is at its maximum.
+func (h *heap) attach(img *Image) ([]byte, error) {
+	if uint64(len(h.b)) != img.size {
+		h.b = make([]byte, img.size)
+	}
+	img.writeBack(h.b, span{0, img.size})
+	return h.b[:img.size:img.size], nil
+}
+
+func (h *heap) drop(span) bool { return false }
+
+func (h *heap) free() error {
+	h.b = nil
+	return nil
+}

@@ -1,0 +1,127 @@
+package linear
+
+import (
+	"bytes"
+	"fmt"
+	"sync/atomic"
+)
+
+// unit is how much is compared at once: a page of most systems. It divides
+// the page of all systems and that of WebAssembly.
+const unit = 4096
+
+var zeros [unit]byte
+
+// Image is what a memory held at one time. It never changes, and may be used
+// by any number of goroutines and memories at once; they share its bytes.
+type Image struct {
+	size    uint64 // of the memory
+	content []byte // without the zeros at its end
+	file    int    // the descriptor of a file with the content, or -1
+	shared  bool   // content is a mapping of file
+	refs    atomic.Int64
+	closed  atomic.Bool
+}
+
+// NewImage returns an image of a memory that holds b, whose length must be in
+// whole pages. It copies b, but for pages of zeros. The caller closes it.
+func NewImage(b []byte) (*Image, error) {
+	if len(b)%PageSize != 0 {
+		return nil, fmt.Errorf("linear: image of %d bytes: not in whole pages", len(b))
+	}
+	img := &Image{size: uint64(len(b)), file: -1}
+	if b = trimZeros(b); len(b) > 0 && !img.share(b) {
+		img.content = bytes.Clone(b)
+	}
+	img.refs.Store(1)
+	live.Add(1)
+	return img, nil
+}
+
+// trimZeros returns b without the pages at its end that are all zero.
+func trimZeros(b []byte) []byte {
+	for len(b) > 0 && allZero(b[len(b)-PageSize:]) {
+		b = b[:len(b)-PageSize]
+	}
+	return b
+}
+
+func allZero(b []byte) bool {
+	for ; len(b) > 0; b = b[unit:] {
+		if !bytes.Equal(b[:unit], zeros[:]) {
+			return false
+		}
+	}
+	return true
+}
+
+// Size is the length in bytes.
+func (i *Image) Size() uint64 { return i.size }
+
+// Close gives the image's memory back, once no memory is attached to it any
+// more. It may be called more than once.
+func (i *Image) Close() {
+	if !i.closed.Swap(true) {
+		i.release()
+	}
+}
+
+// retain adds a user. It returns false if the image is gone.
+func (i *Image) retain() bool {
+	for {
+		n := i.refs.Load()
+		if n == 0 {
+			return false
+		}
+		if i.refs.CompareAndSwap(n, n+1) {
+			return true
+		}
+	}
+}
+
+func (i *Image) release() {
+	if i.refs.Add(-1) > 0 {
+		return
+	}
+	if i.shared {
+		i.unshare()
+	}
+	i.content = nil
+	live.Add(-1)
+}
+
+// writeBack makes the bytes of b in s those of the image; zeros follow its end.
+func (i *Image) writeBack(b []byte, s span) {
+	if s.from < uint64(len(i.content)) {
+		s.from += uint64(copy(b[s.from:s.to], i.content[s.from:]))
+	}
+	clear(b[s.from:s.to])
+}
+
+// unitAt returns what the image holds at the given offset.
+func (i *Image) unitAt(at uint64) []byte {
+	if at < uint64(len(i.content)) {
+		return i.content[at : at+unit]
+	}
+	return zeros[:]
+}
+
+// writeDifferent writes back those units of b that differ, so that the others
+// stay shared.
+func (i *Image) writeDifferent(b []byte) {
+	for at := uint64(0); at < uint64(len(b)); at += unit {
+		if want := i.unitAt(at); !bytes.Equal(b[at:at+unit], want) {
+			copy(b[at:at+unit], want)
+		}
+	}
+}
+
+// equalBytes returns how many bytes of b in s are in units equal to the image's.
+func (i *Image) equalBytes(b []byte, s span) (n uint64) {
+	for at := s.from; at < s.to; at += unit {
+		if bytes.Equal(b[at:at+unit], i.unitAt(at)) {
+			n += unit
+		}
+	}
+	return n
+}
