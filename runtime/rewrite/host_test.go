@@ -61,9 +61,9 @@ func yield(ctx context.Context, _ api.Module, stack []uint64) {
 	}
 }
 
-func restoreStack(m api.Module) {
+func restoreStack(m api.Module, stack uint64) {
 	if g, ok := m.ExportedGlobal(rewrite.StackExport).(api.MutableGlobal); ok {
-		g.Set(rewrite.DefaultStack)
+		g.Set(stack)
 	}
 }
 

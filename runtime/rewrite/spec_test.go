@@ -5,11 +5,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"reflect"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/tetratelabs/wazero"
@@ -73,46 +75,73 @@ var engines = []struct {
 
 // runner runs one script on one engine.
 type runner struct {
-	t        testing.TB
-	ctx      context.Context
-	r        wazero.Runtime
-	s        *script
-	rewrites *rewrite.Options // nil: the modules as they are
-	modules  map[string]api.Module
-	last     api.Module
-	refused  int
+	t       testing.TB
+	ctx     context.Context
+	r       wazero.Runtime
+	s       *script
+	change  func(wasm []byte, m *binary.Module) ([]byte, error) // of each module that is sound; nil: none
+	counter string                                              // export of the global that counts
+	meter   *meter
+	modules map[string]api.Module
+	all     []api.Module
+	last    api.Module
 }
 
-// outcomes gives for each command whether it went as the suite says.
-func (s *script) run(t testing.TB, config wazero.RuntimeConfig, o *rewrite.Options) (outcomes []string, refused int) {
-	ctx := context.Background()
-	config = config.WithCoreFeatures(api.CoreFeaturesV2 | coreFeatureExtendedConst)
-	x := &runner{t: t, ctx: ctx, r: wazero.NewRuntimeWithConfig(ctx, config), s: s, rewrites: o, modules: map[string]api.Module{}}
-	defer x.r.Close(ctx)
-	serveMeter(t, ctx, x.r)
-	host, err := os.ReadFile(filepath.Join(specDir(t), "testdata", "spectest.wasm"))
+// outcome is how a command of a script went: "ok", or what went wrong, or the
+// kind of trap.
+type outcome struct {
+	how  string
+	used int64
+}
+
+// run gives the outcome of each command.
+func (x *runner) run(config wazero.RuntimeConfig) (outcomes []outcome) {
+	x.meter = &meter{budget: math.MaxInt64, slice: x.meter.slice}
+	x.ctx = context.WithValue(context.Background(), meterKey{}, x.meter)
+	x.r = wazero.NewRuntimeWithConfig(x.ctx, config.WithCoreFeatures(api.CoreFeaturesV2|coreFeatureExtendedConst))
+	defer x.r.Close(x.ctx)
+	x.modules = map[string]api.Module{}
+	serveMeter(x.t, x.ctx, x.r)
+	host, err := os.ReadFile(filepath.Join(specDir(x.t), "testdata", "spectest.wasm"))
 	if err != nil {
-		t.Fatal(err)
+		x.t.Fatal(err)
 	}
 	if _, err := x.instantiate(host, "spectest"); err != nil {
-		t.Fatalf("spectest: %v", err)
+		x.t.Fatalf("spectest: %v", err)
 	}
-	for i := range s.Commands {
-		outcomes = append(outcomes, fmt.Sprintf("%d: %s", s.Commands[i].Line, x.command(i)))
+	before := int64(0)
+	for i := range x.s.Commands {
+		how := x.command(i)
+		used := x.used()
+		outcomes = append(outcomes, outcome{how, used - before})
+		before = used
 	}
-	return outcomes, x.refused
+	return outcomes
+}
+
+// used is the fuel that all instances have used together.
+func (x *runner) used() int64 {
+	used := x.meter.granted
+	for _, m := range x.all {
+		if g := m.ExportedGlobal(x.counter); g != nil {
+			used -= int64(g.Get())
+		}
+	}
+	return used
 }
 
 func (x *runner) instantiate(wasm []byte, name string) (api.Module, error) {
-	if m, problems := binary.Parse(wasm); x.rewrites != nil && len(problems) == 0 {
-		r, err := rewrite.Rewrite(wasm, m, *x.rewrites)
-		if err != nil {
-			x.refused++
+	if m, problems := binary.Parse(wasm); x.change != nil && len(problems) == 0 {
+		var err error
+		if wasm, err = x.change(wasm, m); err != nil {
 			return nil, err
 		}
-		wasm = r.Wasm
 	}
-	return x.r.InstantiateWithConfig(x.ctx, wasm, wazero.NewModuleConfig().WithName(name).WithStartFunctions())
+	m, err := x.r.InstantiateWithConfig(x.ctx, wasm, wazero.NewModuleConfig().WithName(name).WithStartFunctions())
+	if err == nil {
+		x.all = append(x.all, m)
+	}
+	return m, err
 }
 
 // command returns "ok" or what went wrong.
@@ -126,6 +155,10 @@ func (x *runner) command(i int) string {
 		}
 		m, err := x.instantiate(x.s.read(x.t, c.Filename), name)
 		if err != nil {
+			var refused *rewrite.Error
+			if errors.As(err, &refused) {
+				return "refused: " + err.Error()
+			}
 			return "no instance: " + kindOf(err)
 		}
 		if x.last = m; c.Name != "" {
@@ -162,7 +195,7 @@ func (x *runner) action(c *command) string {
 		args = append(args, a.words()...)
 	}
 	f := m.ExportedFunction(c.Action.Field)
-	restoreStack(m)
+	restoreStack(m, suiteStack)
 	results, err := f.Call(x.ctx, args...)
 	switch c.Type {
 	case "assert_return", "action":
@@ -179,7 +212,7 @@ func (x *runner) action(c *command) string {
 		if err == nil || kindOf(err) != "stack overflow" {
 			return fmt.Sprintf("no stack overflow: %v", err)
 		}
-		return "ok"
+		return "trap: stack overflow"
 	}
 	return "unknown command " + c.Type
 }
@@ -277,38 +310,107 @@ func (e value) lane(v any, width int) uint64 {
 	return number(v, width)
 }
 
+// suiteStack is a stack that ends before the 2,000 frames of the interpreter.
+const suiteStack = 10_000
+
+// meteredModule rewrites with all there is.
+func meteredModule(wasm []byte, m *binary.Module) ([]byte, error) {
+	r, err := rewrite.Rewrite(wasm, m, rewrite.Options{Metering: true, Stack: suiteStack})
+	if err != nil {
+		return nil, err
+	}
+	return r.Wasm, nil
+}
+
 // TestSpecSuite runs the W3C core test suite on both engines, as it is and
-// rewritten: what a rewritten module does must be what the suite says wherever
-// the original does, down to the kind of trap.
+// rewritten. What a rewritten module does must be what the original does, down
+// to the kind of trap, and its fuel the same on both engines, with other
+// slices. Where a command succeeds, the fuel must be what a counter in front
+// of every instruction says.
 func TestSpecSuite(t *testing.T) {
 	if testing.Short() {
 		t.Skip("thousands of modules")
 	}
-	for _, engine := range engines {
-		t.Run(engine.name, func(t *testing.T) {
-			t.Parallel()
-			assertions, good, modules, refused := 0, 0, 0, 0
-			for _, version := range []string{"v1", "v2", "extended-const"} {
-				for _, s := range specScripts(t, version) {
-					want, _ := s.run(t, engine.config(), nil)
-					got, no := s.run(t, engine.config(), &rewrite.Options{Metering: true})
-					refused += no
-					for i := range want {
-						if s.Commands[i].Type == "module" {
-							modules++
-						} else {
-							assertions++
-						}
-						if strings.HasSuffix(want[i], "ok") || strings.Contains(want[i], "trap: ") {
-							good++
-						}
-						if got[i] != want[i] {
-							t.Errorf("%s:%s, rewritten %s", s.name, want[i], got[i])
-						}
-					}
-				}
+	var total tally
+	t.Run("all", func(t *testing.T) {
+		for _, version := range []string{"v1", "v2", "extended-const"} {
+			if version == "v1" && raceEnabled {
+				continue // what v2 has as well
 			}
-			t.Logf("%d modules and %d assertions, of which %d hold, all equal with and without rewriting; %d modules refused", modules, assertions, good, refused)
-		})
+			for _, s := range specScripts(t, version) {
+				t.Run(s.name, func(t *testing.T) {
+					t.Parallel()
+					total.add(s.test(t))
+				})
+			}
+		}
+	})
+	t.Logf("%+v", total.counts)
+	if total.Assertions < 30_000 || total.Refused > 0 {
+		t.Error("too few")
 	}
+}
+
+// counts are of one engine.
+type counts struct{ Modules, Refused, Assertions, Failing, Fuel, Counted int }
+
+type tally struct {
+	sync.Mutex
+	counts
+}
+
+func (t *tally) add(c counts) {
+	t.Lock()
+	defer t.Unlock()
+	t.Modules += c.Modules
+	t.Refused += c.Refused
+	t.Assertions += c.Assertions
+	t.Failing += c.Failing
+	t.Fuel += c.Fuel
+	t.Counted += c.Counted
+}
+
+func (s *script) test(t *testing.T) (n counts) {
+	var fuel [2][]outcome
+	for i, engine := range engines {
+		original := &runner{t: t, s: s, meter: &meter{}}
+		metered := &runner{t: t, s: s, change: meteredModule, counter: rewrite.FuelExport, meter: &meter{slice: []int64{7, 1e6}[i]}}
+		want, got := original.run(engine.config()), metered.run(engine.config())
+		for i, c := range s.Commands {
+			if got[i].how != want[i].how {
+				t.Errorf("%s, line %d: %s, and rewritten %s", engine.name, c.Line, want[i].how, got[i].how)
+			}
+		}
+		fuel[i] = got
+	}
+	counting := &runner{t: t, s: s, change: counted, counter: countExport, meter: &meter{}}
+	counter := counting.run(wazero.NewRuntimeConfigInterpreter())
+	for i, c := range s.Commands {
+		how, a, b := fuel[0][i].how, fuel[0][i].used, fuel[1][i].used
+		if c.Type == "module" {
+			n.Modules++
+			if strings.HasPrefix(how, "refused") {
+				n.Refused++
+				t.Logf("line %d: %s", c.Line, how)
+			}
+		} else if how != "skipped" && c.Type != "register" {
+			n.Assertions++
+			if how != "ok" && !strings.HasPrefix(how, "trap") {
+				n.Failing++
+				t.Logf("line %d: %s", c.Line, how)
+			}
+		}
+		if a != b {
+			t.Errorf("line %d: %d units on the compiler, %d on the interpreter", c.Line, a, b)
+		}
+		n.Fuel++
+		if how != "ok" || c.Type != "assert_return" && c.Type != "action" && c.Type != "module" {
+			continue
+		}
+		n.Counted++
+		if want := -counter[i].used; a != want {
+			t.Errorf("line %d: %d units, and %d instructions counted", c.Line, a, want)
+		}
+	}
+	return n
 }
