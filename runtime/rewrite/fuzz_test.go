@@ -1,0 +1,127 @@
+package rewrite_test
+
+import (
+	"context"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/tetratelabs/wazero"
+	"github.com/tetratelabs/wazero/api"
+
+	"github.com/wasm-jobs/wasm-jobs/runtime/binary"
+	"github.com/wasm-jobs/wasm-jobs/runtime/rewrite"
+)
+
+// compiles reports whether the engine takes a module. It panics on some
+// unsound ones.
+func compiles(r wazero.Runtime, wasm []byte) (ok bool) {
+	defer func() {
+		if recover() != nil {
+			ok = false
+		}
+	}()
+	m, err := r.CompileModule(context.Background(), wasm)
+	if err != nil {
+		return false
+	}
+	m.Close(context.Background())
+	return true
+}
+
+// withoutCustom drops the custom sections, of which the engine refuses some
+// that are sound.
+func withoutCustom(wasm []byte, m *binary.Module) []byte {
+	out := slices.Clone(wasm[:8])
+	for _, s := range m.Sections {
+		if s.ID != 0 {
+			out = append(out, wasm[s.Head:s.End]...)
+		}
+	}
+	return out
+}
+
+// checkRewrite checks that a module which the engine takes is rewritten to one
+// that it takes and whose size is bounded, and that one which it does not take
+// does not become one that it does.
+func checkRewrite(t *testing.T, r wazero.Runtime, wasm []byte) (rewrote, sound bool) {
+	m, problems := binary.Parse(wasm)
+	if len(problems) > 0 {
+		return false, false
+	}
+	wasm = withoutCustom(wasm, m)
+	m, _ = binary.Parse(wasm)
+	sound = compiles(r, wasm)
+	for _, o := range []rewrite.Options{{}, {Metering: true}, {Metering: true, NativeNaNs: true}} {
+		result, err := rewrite.Rewrite(wasm, m, o)
+		if err != nil {
+			if sound {
+				t.Errorf("%+v: refused: %v\n%x", o, err, wasm)
+			}
+			continue
+		}
+		if taken := compiles(r, result.Wasm); taken != sound {
+			t.Errorf("%+v: compiles %v, and originally %v\n%x", o, taken, sound, wasm)
+		}
+		if len(result.Wasm) > 12*len(wasm)+500 {
+			t.Errorf("%+v: %d bytes became %d\n%x", o, len(wasm), len(result.Wasm), wasm)
+		}
+		if _, problems := binary.Parse(result.Wasm); len(problems) > 0 && sound {
+			t.Errorf("%+v: the result is unsound: %v\n%x", o, problems, wasm)
+		}
+		rewrote = true
+	}
+	return rewrote, sound
+}
+
+func newCompiler(t testing.TB) wazero.Runtime {
+	// The interpreter checks as the compiler does, and is faster to compile.
+	config := wazero.NewRuntimeConfigInterpreter().WithCoreFeatures(api.CoreFeaturesV2 | coreFeatureExtendedConst).WithMemoryLimitPages(65536)
+	r := wazero.NewRuntimeWithConfig(context.Background(), config)
+	t.Cleanup(func() { r.Close(context.Background()) })
+	return r
+}
+
+func FuzzRewrite(f *testing.F) {
+	modules := specModules(f)
+	for i, name := range slices.Sorted(maps.Keys(modules)) {
+		if i%10 == 0 {
+			f.Add(modules[name])
+		}
+	}
+	f.Add(casesWasm)
+	f.Add(kernelsWasm)
+	r := newCompiler(f)
+	f.Fuzz(func(t *testing.T, wasm []byte) { checkRewrite(t, r, wasm) })
+}
+
+// TestMutations flips bytes of modules for some seconds.
+func TestMutations(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds")
+	}
+	modules := specModules(t)
+	names := slices.Sorted(maps.Keys(modules))
+	random := rand.New(rand.NewPCG(1, 2))
+	r := newCompiler(t)
+	tried, rewrote, sound := 0, 0, 0
+	for start := time.Now(); time.Since(start) < 5*time.Second && !t.Failed(); tried++ {
+		wasm := slices.Clone(modules[names[random.IntN(len(names))]])
+		for range random.IntN(4) {
+			at := 8 + random.IntN(max(len(wasm)-8, 1))
+			if at < len(wasm) {
+				wasm[at] = [...]byte{byte(random.Uint32()), wasm[at] + 1, wasm[at] - 1, wasm[at] ^ 1<<random.IntN(8)}[random.IntN(4)]
+			}
+		}
+		did, ok := checkRewrite(t, r, wasm)
+		if did {
+			rewrote++
+		}
+		if ok {
+			sound++
+		}
+	}
+	t.Logf("%d tried, %d rewritten, %d sound", tried, rewrote, sound)
+}

@@ -1,0 +1,405 @@
+package rewrite
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/wasm-jobs/wasm-jobs/runtime/binary"
+)
+
+const (
+	sectionCustom byte = iota
+	sectionType
+	sectionImport
+	sectionFunction
+	sectionTable
+	sectionMemory
+	sectionGlobal
+	sectionExport
+	sectionStart
+	sectionElement
+	sectionCode
+	sectionData
+	sectionDataCount
+)
+
+// order is the order of the sections that are always looked at, in the file.
+var order = []byte{sectionType, sectionImport, sectionFunction, sectionTable, sectionMemory, sectionGlobal,
+	sectionExport, sectionStart, sectionElement, sectionDataCount, sectionCode, sectionData}
+
+// module is a module that is being rewritten. Metering adds one imported
+// function behind the imported ones, one function at the end, a type and two
+// globals.
+type module struct {
+	wasm      []byte
+	m         *binary.Module
+	o         Options
+	functions []summary // of the bodies
+	lasting   map[string]Reason
+
+	fuel, stack uint32 // indices of the injected globals
+	refill      uint32 // of the injected function
+}
+
+// scan summarizes all functions.
+func (w *module) scan() error {
+	s := newScanner(w.m, w.wasm)
+	s.lasting = w.lasting
+	w.functions = make([]summary, len(w.m.Bodies))
+	for i := range w.m.Bodies {
+		var err error
+		if w.functions[i], err = s.function(i); err != nil {
+			return err
+		}
+	}
+	w.fuel = uint32(len(w.m.Globals))
+	w.stack = w.fuel + 1
+	w.refill = uint32(len(w.m.Functions)) + 1
+	return nil
+}
+
+// function returns the new index of a function.
+func (w *module) function(index uint32) uint32 {
+	if w.o.Metering && index >= uint32(w.m.ImportedFunctions) {
+		return index + 1
+	}
+	return index
+}
+
+func (w *module) isLeaf(index uint32) bool {
+	body := int(index) - w.m.ImportedFunctions
+	return body >= 0 && w.functions[body].leaf
+}
+
+// exported returns the mutable globals that can be restored.
+func (w *module) exported() (globals []Global) {
+	for i, g := range w.m.Globals {
+		switch {
+		case !g.Mutable:
+		case i < w.m.ImportedGlobals:
+			w.last("imported mutable global", -1, 0)
+		case g.Type == binary.V128 || g.Type.IsRef():
+			w.last("mutable global of type "+g.Type.String(), -1, 0)
+		default:
+			globals = append(globals, Global{fmt.Sprint(globalExport, i), g.Type, uint32(i)})
+		}
+	}
+	return globals
+}
+
+func (w *module) last(what string, function, offset int) {
+	if _, seen := w.lasting[what]; !seen {
+		w.lasting[what] = Reason{what, function, offset}
+	}
+}
+
+func (w *module) reasons() (all []Reason) {
+	for _, r := range w.lasting {
+		all = append(all, r)
+	}
+	slices.SortFunc(all, func(a, b Reason) int {
+		if a.Offset != b.Offset {
+			return a.Offset - b.Offset
+		}
+		return strings.Compare(a.What, b.What)
+	})
+	return all
+}
+
+// write returns the rewritten module.
+func (w *module) write(globals []Global) ([]byte, error) {
+	out := make([]byte, 0, len(w.wasm)*2+512)
+	out = append(out, w.wasm[:8]...)
+	for _, id := range order {
+		start, end := w.section(id)
+		if start == end && !w.adds(id, globals) {
+			continue
+		}
+		contents, err := w.contents(id, start, end, globals)
+		if err != nil {
+			return nil, err
+		}
+		out = appendSection(out, id, contents)
+	}
+	return w.custom(out), nil
+}
+
+// section returns where the contents of a section stand; nowhere if start is
+// end.
+func (w *module) section(id byte) (start, end int) {
+	for _, s := range w.m.Sections {
+		if s.ID == id {
+			return s.Start, s.End
+		}
+	}
+	return 0, 0
+}
+
+// adds reports whether something is added to a section.
+func (w *module) adds(id byte, globals []Global) bool {
+	switch id {
+	case sectionType, sectionImport, sectionFunction, sectionGlobal, sectionCode:
+		return w.o.Metering
+	case sectionExport:
+		return w.o.Metering || len(globals) > 0
+	}
+	return false
+}
+
+func (w *module) contents(id byte, start, end int, globals []Global) ([]byte, error) {
+	src := source{w.wasm, start}
+	switch id {
+	case sectionExport:
+		return w.exports(globals), nil
+	case sectionCode:
+		return w.code(start, end)
+	}
+	if !w.o.Metering {
+		return w.wasm[start:end], nil
+	}
+	switch id {
+	case sectionType:
+		return w.extend(start, end, 0x60, 2, byte(binary.I64), byte(binary.I64), 1, byte(binary.I64)), nil
+	case sectionImport:
+		entry := append(appendName(appendName(nil, Module), Yield), byte(binary.KindFunc))
+		return w.extend(start, end, appendU32(entry, w.newType())...), nil
+	case sectionFunction:
+		return w.extend(start, end, appendU32(nil, w.newType())...), nil
+	case sectionGlobal:
+		return w.globals(start, end), nil
+	case sectionStart:
+		return appendU32(nil, w.function(src.u32())), nil
+	case sectionElement:
+		return w.elements(start), nil
+	}
+	return w.wasm[start:end], nil
+}
+
+// newType is the index of the type of the injected functions.
+func (w *module) newType() uint32 { return uint32(len(w.m.Types)) }
+
+// extend returns a vector with one entry more.
+func (w *module) extend(start, end int, entry ...byte) []byte {
+	n := uint32(0)
+	if start < end {
+		src := source{w.wasm, start}
+		n, start = src.u32(), src.pos
+	}
+	out := make([]byte, 0, end-start+len(entry)+5)
+	out = appendU32(out, n+1)
+	out = append(out, w.wasm[start:end]...)
+	return append(out, entry...)
+}
+
+// globals adds those for fuel and stack.
+func (w *module) globals(start, end int) []byte {
+	src := source{w.wasm, start}
+	n := uint32(0)
+	if start < end {
+		n = src.u32()
+	}
+	out := appendU32(nil, n+2)
+	for range n {
+		out = append(out, src.byte(), src.byte())
+		out = w.expression(out, &src)
+	}
+	for _, v := range []int64{0, int64(w.o.Stack)} {
+		out = append(out, byte(binary.I64), 1, byte(binary.OpI64Const))
+		out = append(appendS64(out, v), byte(binary.OpEnd))
+	}
+	return out
+}
+
+// expression copies a constant expression.
+func (w *module) expression(out []byte, src *source) []byte {
+	r := binary.NewReader(w.wasm, src.pos, len(w.wasm))
+	for r.More() {
+		in := r.Next()
+		if in.Op == binary.OpRefFunc {
+			out = appendIndexed(out, in.Op, w.function(in.Index))
+		} else {
+			out = append(out, w.wasm[in.Offset:in.End]...)
+		}
+		if src.pos = in.End; in.Op == binary.OpEnd {
+			break
+		}
+	}
+	return out
+}
+
+func (w *module) exports(globals []Global) []byte {
+	n := len(w.m.Exports) + len(globals)
+	if w.o.Metering {
+		n += 2
+	}
+	out := appendU32(nil, uint32(n))
+	export := func(name string, kind binary.Kind, index uint32) {
+		out = appendU32(append(appendName(out, name), byte(kind)), index)
+	}
+	for _, e := range w.m.Exports {
+		if e.Kind == binary.KindFunc {
+			e.Index = w.function(e.Index)
+		}
+		export(e.Name, e.Kind, e.Index)
+	}
+	for _, g := range globals {
+		export(g.Export, binary.KindGlobal, g.index)
+	}
+	if w.o.Metering {
+		export(FuelExport, binary.KindGlobal, w.fuel)
+		export(StackExport, binary.KindGlobal, w.stack)
+	}
+	return out
+}
+
+// elements rewrites the element segments, in their eight forms: bit 0 says
+// passive or declarative, bit 1 an explicit table or declarative, bit 2
+// expressions instead of indices.
+func (w *module) elements(start int) []byte {
+	src := source{w.wasm, start}
+	n := src.u32()
+	out := appendU32(nil, n)
+	for range n {
+		form := src.u32()
+		out = appendU32(out, form)
+		if form&1 == 0 {
+			if form&2 != 0 {
+				out = appendU32(out, src.u32())
+			}
+			out = w.expression(out, &src)
+		}
+		if form&3 != 0 {
+			out = append(out, src.byte())
+		}
+		entries := src.u32()
+		out = appendU32(out, entries)
+		for range entries {
+			if form&4 != 0 {
+				out = w.expression(out, &src)
+			} else {
+				out = appendU32(out, w.function(src.u32()))
+			}
+		}
+	}
+	return out
+}
+
+func (w *module) code(start, end int) ([]byte, error) {
+	n := uint32(len(w.m.Bodies))
+	if w.o.Metering {
+		n++
+	}
+	out := appendU32(make([]byte, 0, 2*(end-start)+64), n)
+	e := newEmitter(w)
+	for i := range w.m.Bodies {
+		var err error
+		if out, err = e.function(out, i); err != nil {
+			return nil, err
+		}
+	}
+	if w.o.Metering {
+		body := w.refillBody()
+		out = append(appendU32(out, uint32(len(body))), body...)
+	}
+	return out, nil
+}
+
+// refillBody is the function (fuel, stack) -> fuel that calls yield. The
+// global moves by as much as the fuel does: what the host has granted less the
+// global stays what was used when it was last brought up to date.
+func (w *module) refillBody() []byte {
+	const fuel, stack, result = 0, 1, 2
+	b := []byte{1, 1, byte(binary.I64)}
+	b = appendIndexed(b, binary.OpLocalGet, fuel)
+	b = appendIndexed(b, binary.OpLocalGet, stack)
+	b = appendIndexed(b, binary.OpCall, uint32(w.m.ImportedFunctions))
+	b = appendIndexed(b, binary.OpLocalTee, result)
+	b = appendIndexed(b, binary.OpGlobalGet, w.fuel)
+	b = appendIndexed(b, binary.OpLocalGet, result)
+	b = appendIndexed(b, binary.OpLocalGet, fuel)
+	b = appendOp(appendOp(b, opI64Sub), opI64Add)
+	b = appendIndexed(b, binary.OpGlobalSet, w.fuel)
+	return appendOp(b, binary.OpEnd)
+}
+
+// custom adds the custom sections that an engine reads or people want to see,
+// at the end. All others are dropped: most, such as those with debug
+// information, point into code that has moved.
+func (w *module) custom(out []byte) []byte {
+	for _, s := range w.m.Sections {
+		if s.ID != sectionCustom {
+			continue
+		}
+		contents := w.wasm[s.Start:s.End]
+		switch {
+		case s.Name == "name" && w.m.Names:
+			contents = w.names(contents)
+		case s.Name == "producers", s.Name == "target_features":
+		default:
+			continue
+		}
+		out = appendSection(out, sectionCustom, append(appendName(nil, s.Name), contents...))
+	}
+	return out
+}
+
+// names shifts the indices in a name section. It keeps what does not know
+// functions by index, or of them only names of functions and locals.
+func (w *module) names(contents []byte) []byte {
+	if !w.o.Metering {
+		return contents
+	}
+	const functions, locals, labels = 1, 2, 3
+	src := source{contents, 0}
+	var out []byte
+	for src.pos < len(contents) {
+		id := src.byte()
+		sub := src.bytes()
+		switch id {
+		case functions:
+			sub = w.functionNames(sub)
+		case locals:
+			sub = w.localNames(sub)
+		case labels:
+			continue
+		}
+		out = appendSection(out, id, sub)
+	}
+	return out
+}
+
+// functionNames also names the injected functions.
+func (w *module) functionNames(sub []byte) []byte {
+	src := source{sub, 0}
+	n := src.u32()
+	out := appendU32(make([]byte, 0, len(sub)+64), n+2)
+	yield, written := uint32(w.m.ImportedFunctions), false
+	for range n {
+		index := src.u32()
+		if !written && index >= yield {
+			out, written = appendName(appendU32(out, yield), Module+"."+Yield), true
+		}
+		out = appendName(appendU32(out, w.function(index)), string(src.bytes()))
+	}
+	if !written {
+		out = appendName(appendU32(out, yield), Module+"."+Yield)
+	}
+	return appendName(appendU32(out, w.refill), Module+".refill")
+}
+
+func (w *module) localNames(sub []byte) []byte {
+	src := source{sub, 0}
+	n := src.u32()
+	out := appendU32(make([]byte, 0, len(sub)+16), n)
+	for range n {
+		out = appendU32(out, w.function(src.u32()))
+		names := src.u32()
+		out = appendU32(out, names)
+		for range names {
+			out = appendU32(out, src.u32())
+			out = appendName(out, string(src.bytes()))
+		}
+	}
+	return out
+}

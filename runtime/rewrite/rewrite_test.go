@@ -1,0 +1,250 @@
+package rewrite_test
+
+import (
+	"context"
+	_ "embed"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/tetratelabs/wazero"
+	"github.com/tetratelabs/wazero/api"
+
+	"github.com/wasm-jobs/wasm-jobs/runtime/binary"
+	"github.com/wasm-jobs/wasm-jobs/runtime/rewrite"
+)
+
+//go:embed testdata/cases.wasm
+var casesWasm []byte
+
+// instance returns an instance of a module, as it stands, with a meter and the
+// import of the cases.
+func instance(t testing.TB, config wazero.RuntimeConfig, wasm []byte) api.Module {
+	ctx := context.Background()
+	r := wazero.NewRuntimeWithConfig(ctx, config)
+	t.Cleanup(func() { r.Close(ctx) })
+	serveMeter(t, ctx, r)
+	i32 := []api.ValueType{api.ValueTypeI32}
+	note := api.GoModuleFunc(func(_ context.Context, _ api.Module, stack []uint64) { stack[0] ^= 1 })
+	if _, err := r.NewHostModuleBuilder("host").NewFunctionBuilder().WithGoModuleFunction(note, i32, i32).Export("note").Instantiate(ctx); err != nil {
+		t.Fatal(err)
+	}
+	m, err := r.Instantiate(ctx, wasm)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+// calls are calls of testdata/cases.wat and kernels.c.
+var calls = []struct {
+	wasm *[]byte
+	name string
+	args []uint64
+}{
+	{&casesWasm, "leaf", []uint64{0, 1}},
+	{&casesWasm, "branches", []uint64{0, 1, 2, 3, 7, 8, 100}},
+	{&casesWasm, "nested", []uint64{1, 2, 50}},
+	{&casesWasm, "deep", []uint64{0, 1, 100}},
+	{&casesWasm, "tree", []uint64{0, 8}},
+	{&casesWasm, "indirect", []uint64{0, 1, 2, 3}},
+	{&casesWasm, "note", []uint64{0, 5}},
+	{&casesWasm, "fill", []uint64{0, 31, 32, 65536 - 64, 65537}},
+	{&casesWasm, "grow", []uint64{0, 1, 2, 1000, 1<<32 - 1}},
+	{&casesWasm, "tables", []uint64{0}},
+	{&casesWasm, "tables", []uint64{5}},
+	{&casesWasm, "tables", []uint64{1000}},
+	{&casesWasm, "globals", []uint64{3}},
+	{&kernelsWasm, "empty", []uint64{1000}},
+	{&kernelsWasm, "sha256", []uint64{3}},
+	{&kernelsWasm, "crc32", []uint64{1}},
+	{&kernelsWasm, "sieve", []uint64{1}},
+	{&kernelsWasm, "quicksort", []uint64{1}},
+	{&kernelsWasm, "fib", []uint64{12}},
+	{&kernelsWasm, "wordcount", []uint64{1}},
+	{&kernelsWasm, "indirect", []uint64{100}},
+	{&kernelsWasm, "matmul", []uint64{1}},
+	{&kernelsWasm, "nbody", []uint64{20}},
+	{&kernelsWasm, "mandelbrot", []uint64{1}},
+	{&kernelsWasm, "montecarlo", []uint64{100}},
+}
+
+const unlimited = 1 << 62
+
+// TestFuel checks that results are those of the original, and that fuel is
+// what a counter in front of every instruction says, on both engines, for
+// every slice.
+func TestFuel(t *testing.T) {
+	for _, c := range calls {
+		t.Run(fmt.Sprint(c.name, c.args), func(t *testing.T) {
+			m, _ := binary.Parse(*c.wasm)
+			naive, err := counted(*c.wasm, m)
+			if err != nil {
+				t.Fatal(err)
+			}
+			metered := rewritten(t, *c.wasm, rewrite.Options{Metering: true}).Wasm
+			for _, engine := range engines {
+				original, counting := instance(t, engine.config(), *c.wasm), instance(t, engine.config(), naive)
+				slices := []int64{1, 2, 7, 1000, 1e9}
+				if c.wasm == &kernelsWasm {
+					slices = []int64{7, 1e9}
+				}
+				var under []api.Module
+				for range slices {
+					under = append(under, instance(t, engine.config(), metered))
+				}
+				for _, arg := range c.args {
+					want, failed := original.ExportedFunction(c.name).Call(t.Context(), arg)
+					before := int64(counting.ExportedGlobal(countExport).Get())
+					counting.ExportedFunction(c.name).Call(t.Context(), arg)
+					count := int64(counting.ExportedGlobal(countExport).Get()) - before
+					for i, slice := range slices {
+						meter := &meter{budget: unlimited, slice: slice}
+						got, used, err := meter.call(under[i], c.name, suiteStack, arg)
+						if (err == nil) != (failed == nil) || err != nil && kindOf(err) != kindOf(failed) {
+							t.Fatalf("%s(%d) on the %s, slice %d: %v, and originally %v", c.name, arg, engine.name, slice, err, failed)
+						}
+						if err == nil && (got[0] != want[0] || used != count) {
+							t.Errorf("%s(%d) on the %s, slice %d: %d for %d units, expected %d for %d", c.name, arg, engine.name, slice, got[0], used, want[0], count)
+						}
+					}
+				}
+			}
+		})
+	}
+}
+
+// TestBudget checks that a budget of n passes and of n-1 fails, for every n
+// that a call can be cut at, each time in a state that an earlier failure
+// left.
+func TestBudget(t *testing.T) {
+	for _, engine := range engines {
+		mod := instance(t, engine.config(), rewritten(t, casesWasm, rewrite.Options{Metering: true}).Wasm)
+		for _, c := range []struct {
+			name string
+			arg  uint64
+		}{{"leaf", 1}, {"branches", 8}, {"nested", 3}, {"deep", 20}, {"tree", 4}, {"indirect", 1}, {"note", 1}, {"fill", 6000}} {
+			_, n, err := (&meter{budget: unlimited, slice: 1000}).call(mod, c.name, suiteStack, c.arg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, slice := range []int64{1, 7, 1000} {
+				for budget := int64(0); budget <= n+1; budget++ {
+					_, used, err := (&meter{budget: budget, slice: slice}).call(mod, c.name, suiteStack, c.arg)
+					var out *fuelError
+					if budget < n && !errors.As(err, &out) || budget >= n && (err != nil || used != n) {
+						t.Fatalf("%s on the %s: budget %d of %d, slice %d: used %d, %v", c.name, engine.name, budget, n, slice, used, err)
+					}
+				}
+			}
+		}
+	}
+}
+
+// TestEndless checks that whatever goes on for ever runs out of fuel or stack.
+func TestEndless(t *testing.T) {
+	for _, engine := range engines {
+		mod := instance(t, engine.config(), rewritten(t, casesWasm, rewrite.Options{Metering: true}).Wasm)
+		for name, arg := range map[string]uint64{"endless": 0, "endless_fill": 0, "tree": 60, "nested": 1 << 31} {
+			_, used, err := (&meter{budget: 1e6, slice: 1e5}).call(mod, name, suiteStack, arg)
+			var out *fuelError
+			if !errors.As(err, &out) || used > 1e6+5000 {
+				t.Errorf("%s on the %s: used %d, %v", name, engine.name, used, err)
+			}
+		}
+	}
+}
+
+// TestStack checks that the depth at which calls end is the same on both
+// engines, and whatever the instance did before.
+func TestStack(t *testing.T) {
+	var limit []uint64
+	for _, engine := range engines {
+		mod := instance(t, engine.config(), rewritten(t, casesWasm, rewrite.Options{Metering: true}).Wasm)
+		for _, before := range []string{"", "recursion", "tree"} {
+			if before != "" {
+				(&meter{budget: 1e6, slice: 1e5}).call(mod, before, suiteStack, 10)
+			}
+			depth := uint64(0)
+			for ; depth < 2000; depth++ {
+				_, _, err := (&meter{budget: unlimited, slice: 1e5}).call(mod, "deep", suiteStack, depth)
+				var over *overflowError
+				if errors.As(err, &over) {
+					break
+				} else if err != nil {
+					t.Fatal(err)
+				}
+			}
+			limit = append(limit, depth)
+		}
+	}
+	if slices.Min(limit) != slices.Max(limit) || limit[0] < 500 || limit[0] == 2000 {
+		t.Errorf("depths %d", limit)
+	}
+	t.Logf("%d calls deep in %d slots", limit[0], suiteStack)
+}
+
+// TestDefaultStack checks that the compiler's own limit is not met before
+// ours.
+func TestDefaultStack(t *testing.T) {
+	mod := instance(t, wazero.NewRuntimeConfigCompiler(), rewritten(t, casesWasm, rewrite.Options{Metering: true}).Wasm)
+	_, used, err := (&meter{budget: unlimited, slice: 1e9}).call(mod, "recursion", rewrite.DefaultStack, 0)
+	var over *overflowError
+	if !errors.As(err, &over) {
+		t.Errorf("%v", err)
+	}
+	t.Logf("%d instructions of recursion", used)
+}
+
+func TestReserved(t *testing.T) {
+	for name, wasm := range map[string]string{
+		"import": "\x00asm\x01\x00\x00\x00\x01\x04\x01\x60\x00\x00\x02\x15\x01\x0fwasm_jobs_meter\x01x\x00\x00",
+		"export": "\x00asm\x01\x00\x00\x00\x05\x03\x01\x00\x01\x07\x18\x01\x14wasm_jobs_meter.fuel\x02\x00",
+	} {
+		m, problems := binary.Parse([]byte(wasm))
+		if len(problems) > 0 {
+			t.Fatal(problems)
+		}
+		_, err := rewrite.Rewrite([]byte(wasm), m, rewrite.Options{})
+		var refused *rewrite.Error
+		if !errors.As(err, &refused) || !strings.Contains(err.Error(), name) || !strings.Contains(err.Error(), "reserved") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestGlobalsAndReasons(t *testing.T) {
+	r := rewritten(t, casesWasm, rewrite.Options{})
+	if fmt.Sprint(r.Globals) == "" || len(r.Globals) != 2 || r.Globals[0].Type != binary.I32 || r.Globals[1].Type != binary.F64 {
+		t.Errorf("globals %v", r.Globals)
+	}
+	var what []string
+	for _, reason := range r.Lasting {
+		what = append(what, reason.What)
+	}
+	if got := strings.Join(what, " "); got != "table.fill table.copy table.init table.grow elem.drop" {
+		t.Errorf("reasons %v", r.Lasting)
+	}
+	if r := rewritten(t, kernelsWasm, rewrite.Options{Metering: true}); len(r.Lasting) > 0 || r.Stack != rewrite.DefaultStack {
+		t.Errorf("reasons %v, stack %d", r.Lasting, r.Stack)
+	}
+	mod := instance(t, wazero.NewRuntimeConfigInterpreter(), r.Wasm)
+	count := mod.ExportedGlobal(r.Globals[0].Export).(api.MutableGlobal)
+	for range 2 {
+		count.Set(7)
+		if got, err := mod.ExportedFunction("globals").Call(t.Context(), 3); err != nil || got[0] != 10 {
+			t.Errorf("%d, %v", got, err)
+		}
+	}
+}
+
+// TestNames checks that stack traces name the functions of the original.
+func TestNames(t *testing.T) {
+	mod := instance(t, wazero.NewRuntimeConfigCompiler(), rewritten(t, casesWasm, rewrite.Options{Metering: true}).Wasm)
+	_, _, err := (&meter{budget: 100, slice: 100}).call(mod, "recursion", suiteStack, 0)
+	if err == nil || !strings.Contains(err.Error(), "cases.recursion(") || !strings.Contains(err.Error(), "cases.wasm_jobs_meter.refill(") {
+		t.Errorf("%v", err)
+	}
+}

@@ -1,0 +1,271 @@
+package rewrite
+
+import (
+	"github.com/wasm-jobs/wasm-jobs/runtime/binary"
+)
+
+// blockFlags say what the code of a block does, where it can be reached.
+type blockFlags uint8
+
+const (
+	targeted blockFlags = 1 << iota // a branch leads to its label
+	busy                            // a loop with calls or targeted loops in it
+)
+
+// summary is what must be known of a function before any is rewritten.
+type summary struct {
+	leaf     bool // makes no calls
+	straight bool // one segment, without calls and bulk operations
+	blocks   []blockFlags
+	// floats gives the kind of each local that only ever holds zero, numbers
+	// and results of float arithmetic; nil where there is none.
+	floats []kind
+	frame  int64 // what a call of it costs of the stack
+}
+
+// scanner makes the summaries of functions.
+type scanner struct {
+	machine
+	wasm     []byte
+	s        summary
+	segments int
+	bulk     bool
+	params   int
+	sets     []setState // of each local
+	any      bool       // a local has been set to a native value
+	slots    int        // of parameters and locals
+	index    int        // of the function
+	lasting  map[string]Reason
+}
+
+type setState struct {
+	kind  kind
+	mixed bool
+}
+
+func newScanner(m *binary.Module, wasm []byte) *scanner {
+	s := &scanner{wasm: wasm}
+	s.machine = machine{m: m, observe: func(operand) {}}
+	return s
+}
+
+// function returns the summary of the function of the given body.
+func (s *scanner) function(body int) (summary, error) {
+	index := s.m.ImportedFunctions + body
+	b, t := s.m.Bodies[body], s.m.FuncType(uint32(index))
+	s.start(t)
+	s.s, s.segments, s.bulk, s.any = summary{leaf: true}, 0, false, false
+	s.params, s.index = len(t.Params), index
+	s.locals(b, t)
+	r := binary.NewReader(s.wasm, b.Code, b.End)
+	for r.More() {
+		in := r.Next()
+		if s.instruction(r, in); s.broken {
+			return summary{}, &Error{Function: index, Offset: in.Offset, Reason: "a type error: too few operands"}
+		}
+	}
+	if p := r.Err(); p != nil {
+		return summary{}, &Error{Function: index, Offset: p.Offset, Reason: p.Reason}
+	}
+	s.s.straight = s.s.leaf && s.segments == 0 && !s.bulk
+	s.s.floats = s.floats()
+	s.s.frame = int64(frameOverhead + s.slots + s.height)
+	return s.s, nil
+}
+
+// locals counts the slots of 8 bytes that parameters and locals take.
+func (s *scanner) locals(b binary.Body, t binary.FuncType) {
+	s.slots = len(t.Params) + b.Locals
+	for _, p := range t.Params {
+		if p == binary.V128 {
+			s.slots++
+		}
+	}
+	src := source{s.wasm, b.Start}
+	for range src.u32() {
+		n := int(src.u32())
+		if binary.ValueType(src.byte()) == binary.V128 {
+			s.slots += n
+		}
+	}
+	if n := len(t.Params) + b.Locals; cap(s.sets) < n {
+		s.sets = make([]setState, n)
+	} else {
+		s.sets = s.sets[:n]
+		clear(s.sets)
+	}
+}
+
+// floats returns the kinds of the locals that hold results of arithmetic.
+func (s *scanner) floats() (kinds []kind) {
+	if !s.any {
+		return nil
+	}
+	for i, set := range s.sets[s.params:] {
+		if set.kind.native() && !set.mixed {
+			if kinds == nil {
+				kinds = make([]kind, len(s.sets))
+			}
+			kinds[s.params+i] = set.kind
+		}
+	}
+	return kinds
+}
+
+func (s *scanner) instruction(r *binary.Reader, in binary.Instr) {
+	if s.dead && s.skip(in.Op) {
+		return
+	}
+	switch in.Op {
+	case binary.OpBlock, binary.OpLoop:
+		s.open(in)
+		s.s.blocks = append(s.s.blocks, 0)
+	case binary.OpIf:
+		s.open(in)
+		s.s.blocks = append(s.s.blocks, 0)
+		s.segments++
+	case binary.OpElse:
+		s.otherwise()
+	case binary.OpEnd:
+		s.end()
+	case binary.OpBr, binary.OpBrIf, binary.OpBrTable, binary.OpReturn, binary.OpUnreachable:
+		s.branch(r, in)
+	case binary.OpCall:
+		s.makesCall()
+		s.call(s.m.FuncType(in.Index))
+	case binary.OpCallIndirect:
+		s.makesCall()
+		s.use(1, fixed)
+		s.call(s.m.Types[in.Index])
+	default:
+		s.value(in)
+	}
+}
+
+func (s *scanner) makesCall() {
+	s.s.leaf = false
+	s.markBusy()
+}
+
+// markBusy marks the open loops, of which those around a busy one are busy.
+func (s *scanner) markBusy() {
+	for i := len(s.frames) - 1; i > 0; i-- {
+		if f := s.frames[i]; f.op == binary.OpLoop {
+			if s.s.blocks[f.number]&busy != 0 {
+				return
+			}
+			s.s.blocks[f.number] |= busy
+		}
+	}
+}
+
+func (s *scanner) end() {
+	f := s.top()
+	joined := f.op == binary.OpIf
+	if f.number >= 0 && s.s.blocks[f.number]&targeted != 0 {
+		if f.op == binary.OpLoop {
+			// Branches to a loop are known at its end alone.
+			inner := s.frames
+			s.frames = s.frames[:len(s.frames)-1]
+			s.markBusy()
+			s.frames = inner
+		} else {
+			joined = true
+		}
+	}
+	s.close(joined)
+}
+
+func (s *scanner) branch(r *binary.Reader, in binary.Instr) {
+	switch in.Op {
+	case binary.OpBr:
+		s.mark(in.Index)
+		s.jump(s.target(in.Index).arity())
+	case binary.OpBrIf:
+		s.segments++
+		s.mark(in.Index)
+		s.use(1, fixed)
+		s.pass(s.target(in.Index).arity())
+	case binary.OpBrTable:
+		s.segments++
+		for label := range r.Targets(in) {
+			s.mark(label)
+		}
+		s.use(1, fixed)
+		s.jump(s.target(in.Index).arity())
+	case binary.OpReturn:
+		s.jump(s.frames[0].results)
+	default:
+		s.jump(0)
+	}
+}
+
+func (s *scanner) mark(label uint32) {
+	if f := s.target(label); f.number >= 0 {
+		s.s.blocks[f.number] |= targeted
+		s.segments++
+	}
+}
+
+func (s *scanner) value(in binary.Instr) {
+	switch in.Op {
+	case binary.OpLocalSet:
+		s.set(in.Index, s.pop())
+	case binary.OpLocalTee:
+		o := s.pop()
+		s.set(in.Index, o)
+		s.push(o)
+	case binary.OpF32Const, binary.OpF64Const, binary.OpV128Const:
+		s.push(constant(s.wasm[in.Offset:in.End], in.Op))
+	default:
+		s.lasts(in)
+		if isBulk(in.Op) {
+			s.bulk = true
+			s.markBusy()
+		}
+		s.plain(effectOf(in.Op), 0)
+	}
+}
+
+func (s *scanner) set(local uint32, o operand) {
+	set := &s.sets[local]
+	switch {
+	case o.kind == fixed, set.kind != fixed && o.kind.native() && set.kind != o.kind:
+		set.mixed = true
+	case o.kind.native():
+		set.kind = o.kind
+		s.any = true
+	}
+}
+
+// lasts notes an instruction that changes what a reset does not restore. The
+// contents of a segment matter only to those who copy from it.
+func (s *scanner) lasts(in binary.Instr) {
+	name, ok := lasting[in.Op]
+	if !ok {
+		return
+	}
+	if _, seen := s.lasting[name]; !seen {
+		s.lasting[name] = Reason{name, s.index, in.Offset}
+	}
+}
+
+var lasting = map[binary.Op]string{
+	binary.OpTableSet:  "table.set",
+	binary.OpTableFill: "table.fill",
+	binary.OpTableCopy: "table.copy",
+	binary.OpTableInit: "table.init",
+	binary.OpTableGrow: "table.grow",
+	binary.OpElemDrop:  "elem.drop",
+	binary.OpDataDrop:  "data.drop",
+}
+
+// isBulk reports whether the time of an instruction depends on an operand.
+func isBulk(op binary.Op) bool {
+	switch op {
+	case binary.OpMemoryInit, binary.OpMemoryCopy, binary.OpMemoryFill, binary.OpMemoryGrow,
+		binary.OpTableInit, binary.OpTableCopy, binary.OpTableGrow, binary.OpTableFill:
+		return true
+	}
+	return false
+}
