@@ -23,14 +23,6 @@ func view(m api.Memory, ptr, size uint64) ([]byte, errno) {
 	return b, success
 }
 
-func writeUint32(m api.Memory, ptr uint64, v uint32) errno {
-	b, e := view(m, ptr, 4)
-	if e == success {
-		le.PutUint32(b, v)
-	}
-	return e
-}
-
 func writeUint64(m api.Memory, ptr, v uint64) errno {
 	b, e := view(m, ptr, 8)
 	if e == success {
