@@ -183,6 +183,10 @@ func TestPagesOfOneHeavyCallAreDroppedInTime(t *testing.T) {
 			if !bytes.Equal(i.bytes, pattern(10)) {
 				t.Error("not restored")
 			}
+			must(t, m.Reset(i))
+			if n := written(t, m); n > systemPage {
+				t.Errorf("%d bytes kept after a call that has only read", n)
+			}
 		})
 	}
 }
