@@ -46,4 +46,4 @@ soak: ## the heavy tests many times over, under the race detector
 	$(GO) test -race -count 20 -run 'Cancel|Workers|Concurrent|Steal' ./host/... ./store/... ./runtime/...
 
 scale: build ## a million chunks, as an array and as a sequence, with the memory they took
-	$(GO) test -run Scale -scale -v ./cmd/wasm-jobs
+	$(GO) test -timeout 30m -v -run Scale ./cmd/wasm-jobs -scale
