@@ -37,12 +37,20 @@ const (
 )
 
 // DefaultStack is how many slots of 8 bytes calls may take together where
-// Options.Stack is 0: about 1 MiB.
-const DefaultStack = 128 << 10
+// Options.Stack is 0: 8 MiB. That is 130,000 calls of a function of a few
+// instructions, and stays far below the 50 MB at which the engine's own limit
+// begins, which depends on what an instance did before.
+const DefaultStack = 1 << 20
 
-// frameOverhead is what a call takes of the stack in addition to its
-// parameters, locals and operands: what the engine keeps in a frame of its own.
-const frameOverhead = 6
+// What a call takes of the stack: its parameters, locals and operands, what the
+// engine keeps in each frame, and a slot for every two values that may have one
+// of their own for the whole function: what is stored in a local, what a call
+// returns, and operands for which there is no register.
+const (
+	frameOverhead = 6
+	valuesPerSlot = 2
+	registers     = 8
+)
 
 // Units of fuel that an instruction costs by size, in addition to its own one:
 // see METERING.md.

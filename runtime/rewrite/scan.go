@@ -35,6 +35,7 @@ type scanner struct {
 	any      bool       // a local has been set to a native value
 	slots    int        // of parameters and locals
 	index    int        // of the function
+	values   int        // that may have a place of their own in the frame
 	lasting  map[string]Reason
 }
 
@@ -55,7 +56,7 @@ func (s *scanner) function(body int) (summary, error) {
 	b, t := s.m.Bodies[body], s.m.FuncType(uint32(index))
 	s.start(t)
 	s.s, s.segments, s.bulk, s.any = summary{leaf: true}, 0, false, false
-	s.params, s.index = len(t.Params), index
+	s.params, s.index, s.values = len(t.Params), index, 0
 	s.locals(b, t)
 	r := binary.NewReader(s.wasm, b.Code, b.End)
 	for r.More() {
@@ -69,7 +70,7 @@ func (s *scanner) function(body int) (summary, error) {
 	}
 	s.s.straight = s.s.leaf && s.segments == 0 && !s.bulk
 	s.s.floats = s.floats()
-	s.s.frame = int64(frameOverhead + s.slots + s.height)
+	s.s.frame = int64(frameOverhead + s.slots + s.height + s.values/valuesPerSlot)
 	return s.s, nil
 }
 
@@ -143,6 +144,7 @@ func (s *scanner) instruction(r *binary.Reader, in binary.Instr) {
 }
 
 func (s *scanner) makesCall() {
+	s.values++
 	s.s.leaf = false
 	s.markBusy()
 }
@@ -210,8 +212,10 @@ func (s *scanner) mark(label uint32) {
 func (s *scanner) value(in binary.Instr) {
 	switch in.Op {
 	case binary.OpLocalSet:
+		s.values++
 		s.set(in.Index, s.pop())
 	case binary.OpLocalTee:
+		s.values++
 		o := s.pop()
 		s.set(in.Index, o)
 		s.push(o)
@@ -224,6 +228,9 @@ func (s *scanner) value(in binary.Instr) {
 			s.markBusy()
 		}
 		s.plain(effectOf(in.Op), 0)
+		if len(s.stack) > registers {
+			s.values++
+		}
 	}
 }
 
