@@ -168,7 +168,7 @@ func TestDamagedCacheIsThrownAway(t *testing.T) {
 }
 
 func TestCalls(t *testing.T) {
-	p := prepare(t, faulty(t), runtime.Settings{Timeout: 10 * time.Second, Memory: 2 << 20})
+	p := prepare(t, faulty(t), runtime.Settings{Memory: 2 << 20})
 	instance := p.Lease(nil)
 	defer instance.Release()
 	for _, test := range []struct {
