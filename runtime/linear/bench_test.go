@@ -84,6 +84,7 @@ func BenchmarkKeep(b *testing.B) {
 		for name, keep := range map[string]uint64{"keep": 1 << 30, "drop": 1} {
 			b.Run(fmt.Sprintf("dirty=%dMiB/%s", mib, name), func(b *testing.B) {
 				i := attached(b, variant{}, img, keep)
+				cycle(b, i, mib<<20/unit)
 				for b.Loop() {
 					cycle(b, i, mib<<20/unit)
 				}
@@ -98,12 +99,16 @@ func BenchmarkGrown(b *testing.B) {
 	for _, v := range variants() {
 		b.Run(v.String(), func(b *testing.B) {
 			i := attached(b, v, img, 0)
-			for b.Loop() {
+			call := func() {
 				i.Grow(16)
 				for at := 0; at < len(i.bytes); at += unit {
 					i.bytes[at]++
 				}
 				must(b, i.m.Reset(i))
+			}
+			call()
+			for b.Loop() {
+				call()
 			}
 		})
 	}

@@ -49,12 +49,13 @@ const (
 	MaxLimit = 65_535 * PageSize
 
 	// DefaultKeep is large beside what most calls write, and bounds what a worker
-	// holds while nothing runs. Keeping is cheaper than faulting in again at any
-	// size (BenchmarkKeep).
+	// holds while nothing runs. Up to it, keeping is cheaper than faulting in
+	// again: 16 MiB are written back in 2 ms (BenchmarkKeep).
 	DefaultKeep = 64 << 20
 
 	// copyLimit is the length up to which writing back everything is cheaper
-	// than to ask the system what was written (BenchmarkReset).
+	// than to ask the system what was written: 0.9 against 2.4 us at 64 KiB, 90
+	// against 3 us at 3 MiB (BenchmarkReset).
 	copyLimit = 128 << 10
 
 	// Every sweepEvery resets, pages that were kept but not used are looked for,

@@ -394,3 +394,19 @@ func TestStrategyNames(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+func TestResetDoesNotAllocate(t *testing.T) {
+	forEachVariant(t, func(t *testing.T, v variant) {
+		m := v.memory(t, Options{})
+		i := instantiate(m, 1, 1000)
+		must(t, m.Attach(imageOf(t, pattern(5)), i))
+		n := testing.AllocsPerRun(50, func() {
+			i.Grow(1)
+			i.bytes[7*unit]++
+			must(t, m.Reset(i))
+		})
+		if n != 0 {
+			t.Errorf("%v allocations", n)
+		}
+	})
+}
