@@ -6,48 +6,6 @@ import (
 	"github.com/wasm-jobs/wasm-jobs/runtime/binary"
 )
 
-// Opcodes that only injected code uses.
-const (
-	opI64LtS binary.Op = 0x53
-	opI64Or  binary.Op = 0x84
-	opI64Add binary.Op = 0x7c
-	opI64Sub binary.Op = 0x7d
-	opI64Mul binary.Op = 0x7e
-	opI64ShR binary.Op = 0x88 // unsigned
-	opExtend binary.Op = 0xad // i64.extend_i32_u
-	opI32Ne  binary.Op = 0x47
-	opF32Ge  binary.Op = 0x60
-	opF64Ge  binary.Op = 0x66
-	opSelect binary.Op = 0x1b
-	opF32x4  binary.Op = 0xfd41 // f32x4.eq
-	opF64x2  binary.Op = 0xfd47 // f64x2.eq
-	opChoose binary.Op = 0xfd52 // v128.bitselect
-
-	emptyBlock = 0x40
-)
-
-// siteKind is what an insertion into the code of a body does.
-type siteKind uint8
-
-const (
-	unneeded      siteKind = iota // nothing
-	canonicalize                  // replaces a NaN on the operand stack by the canonical one
-	chargeEntry                   // leaves fuel minus cost on the operand stack
-	chargeLocal                   // subtracts the cost from the local
-	chargeChecked                 // the same, and leaves the result on the operand stack
-	chargeGlobal                  // subtracts the cost from the global
-)
-
-// site is a place in the rewritten code where something is inserted once it is
-// known what: whether a NaN is observed, what the segment that starts there
-// costs.
-type site struct {
-	pos  int
-	what siteKind
-	kind kind
-	cost int64
-}
-
 // emitter rewrites function bodies.
 //
 // Fuel is counted in a local of each function, which engines keep in a
@@ -61,7 +19,9 @@ type emitter struct {
 	code      []byte // rewritten, without what sites insert
 	from      int    // what of the original is not yet copied
 	sites     []site
-	segment   int // site of the charge for the current segment
+	segment   int   // site of the charge for the current segment; -1 between two
+	unchecked int64 // units spent since the last check of the fuel, at most
+	limit     int64 // of unchecked
 	inLocal   bool
 	inGlobal  bool
 	newLocals []binary.ValueType
@@ -70,20 +30,6 @@ type emitter struct {
 	made      [numScratch]bool
 	buf       []byte
 }
-
-// scratch locals, made where needed.
-const (
-	scratchFuel = iota
-	scratchStack
-	scratchLength
-	scratchGrown
-	scratchF32
-	scratchF64
-	scratchV128
-	numScratch
-)
-
-var scratchTypes = [numScratch]binary.ValueType{binary.I64, binary.I64, binary.I32, binary.I32, binary.F32, binary.F64, binary.V128}
 
 func newEmitter(m *module) *emitter {
 	e := &emitter{module: m}
@@ -117,150 +63,33 @@ func (e *emitter) function(out []byte, body int) ([]byte, error) {
 	return append(appendU32(out, uint32(len(e.buf))), e.buf...), nil
 }
 
-// assemble joins locals, code and what the sites insert.
-func (e *emitter) assemble(b binary.Body) {
-	src := source{e.module.wasm, b.Start}
-	groups := src.u32()
-	out := appendU32(e.buf[:0], groups+uint32(len(e.newLocals)))
-	out = append(out, e.module.wasm[src.pos:b.Code]...)
-	for _, t := range e.newLocals {
-		out = append(out, 1, byte(t))
-	}
-	from := 0
-	for i := range e.sites {
-		s := &e.sites[i]
-		out = append(out, e.code[from:s.pos]...)
-		from = s.pos
-		out = e.insert(out, s)
-	}
-	e.buf = append(out, e.code[from:]...)
-}
-
-func (e *emitter) insert(out []byte, s *site) []byte {
-	switch s.what {
-	case canonicalize:
-		return e.canonical(out, s.kind)
-	case chargeEntry:
-		return charge(appendIndexed(out, binary.OpGlobalGet, e.module.fuel), s.cost)
-	case chargeChecked:
-		if s.cost == 0 {
-			return appendIndexed(out, binary.OpLocalGet, e.scratch[scratchFuel])
-		}
-		out = charge(appendIndexed(out, binary.OpLocalGet, e.scratch[scratchFuel]), s.cost)
-		return appendIndexed(out, binary.OpLocalTee, e.scratch[scratchFuel])
-	case chargeLocal:
-		if s.cost > 0 {
-			out = charge(appendIndexed(out, binary.OpLocalGet, e.scratch[scratchFuel]), s.cost)
-			out = appendIndexed(out, binary.OpLocalSet, e.scratch[scratchFuel])
-		}
-	case chargeGlobal:
-		if s.cost > 0 {
-			out = charge(appendIndexed(out, binary.OpGlobalGet, e.module.fuel), s.cost)
-			out = appendIndexed(out, binary.OpGlobalSet, e.module.fuel)
-		}
-	}
-	return out
-}
-
-func charge(out []byte, cost int64) []byte {
-	if cost == 0 {
-		return out
-	}
-	return appendOp(appendS64(appendOp(out, binary.OpI64Const), cost), opI64Sub)
-}
-
-// canonical replaces the value on the operand stack by the canonical NaN where
-// it is one, lane by lane. The scalars are compared with >=, which is false for
-// a NaN too, since the engine needs fewer instructions for it than for ==: 1.40x
-// instead of 1.55x on testdata's nbody.
-func (e *emitter) canonical(out []byte, k kind) []byte {
-	local := e.scratch[scratchOf(k)]
-	out = appendIndexed(out, binary.OpLocalTee, local)
-	var equal binary.Op
-	choose := opSelect
-	switch k {
-	case scalar32:
-		out, equal = append(appendOp(out, binary.OpF32Const), nan32[:]...), opF32Ge
-	case scalar64:
-		out, equal = append(appendOp(out, binary.OpF64Const), nan64[:]...), opF64Ge
-	case lanes32:
-		out, equal, choose = appendLanes(out, nan32[:]), opF32x4, opChoose
-	case lanes64:
-		out, equal, choose = appendLanes(out, nan64[:]), opF64x2, opChoose
-	}
-	out = appendIndexed(out, binary.OpLocalGet, local)
-	out = appendIndexed(out, binary.OpLocalGet, local)
-	return appendOp(appendOp(out, equal), choose)
-}
-
-// The canonical NaNs (Core Specification, section 2.2.3), with the sign clear.
-var (
-	nan32 = [4]byte{0, 0, 0xc0, 0x7f}
-	nan64 = [8]byte{0, 0, 0, 0, 0, 0, 0xf8, 0x7f}
+// The limits of what one call of a function may spend between two checks of
+// the fuel, in functions without and with calls, apart from the segment that
+// begins with the check. They matter where many calls return one after the
+// other, without a check in between: the calls that DefaultStack allows spend
+// some 10^8 units then, which takes tenths of a second.
+const (
+	leafLimit   = 512
+	callerLimit = 128
+	callUnits   = 32 // that a call is taken to have spent since the last check
 )
-
-func appendLanes(out, lane []byte) []byte {
-	out = appendOp(out, binary.OpV128Const)
-	for range 16 / len(lane) {
-		out = append(out, lane...)
-	}
-	return out
-}
-
-func scratchOf(k kind) int {
-	switch k {
-	case scalar32:
-		return scratchF32
-	case scalar64:
-		return scratchF64
-	}
-	return scratchV128
-}
-
-// local returns the index of a scratch local, which it makes at first use.
-func (e *emitter) local(which int) uint32 {
-	if !e.made[which] {
-		e.made[which] = true
-		e.scratch[which] = e.locals + uint32(len(e.newLocals))
-		e.newLocals = append(e.newLocals, scratchTypes[which])
-	}
-	return e.scratch[which]
-}
-
-func (e *emitter) op(op binary.Op)                    { e.code = appendOp(e.code, op) }
-func (e *emitter) indexed(op binary.Op, index uint32) { e.code = appendIndexed(e.code, op, index) }
-func (e *emitter) scratched(op binary.Op, which int)  { e.indexed(op, e.local(which)) }
-func (e *emitter) constant(op binary.Op, v int64)     { e.code = appendS64(appendOp(e.code, op), v) }
-func (e *emitter) block(op binary.Op, types ...byte)  { e.code = append(appendOp(e.code, op), types...) }
-func (e *emitter) raw(from, to int)                   { e.code = append(e.code, e.module.wasm[from:to]...) }
-
-// copyTo copies the original up to the given offset.
-func (e *emitter) copyTo(to int) {
-	e.raw(e.from, to)
-	e.from = to
-}
-
-// site marks this point of the code.
-func (e *emitter) site(what siteKind, k kind) int {
-	e.sites = append(e.sites, site{pos: len(e.code), what: what, kind: k})
-	return len(e.sites) - 1
-}
 
 // prologue charges the first segment, and checks fuel and stack where the
 // function makes calls: recursion and trees of calls come past it again and
-// again, and between two checks only so many other functions are entered as
-// the code of one has calls.
+// again.
 func (e *emitter) prologue() {
-	if e.s.straight {
+	e.unchecked, e.limit = 0, leafLimit
+	e.inLocal, e.inGlobal = false, true
+	if e.s.leaf {
 		e.segment = e.site(chargeGlobal, 0)
+		if !e.s.straight {
+			e.needLocal()
+		}
 		return
 	}
+	e.limit = callerLimit
 	e.inLocal, e.inGlobal = true, false
 	e.segment = e.site(chargeEntry, 0)
-	if e.s.leaf {
-		e.scratched(binary.OpLocalSet, scratchFuel)
-		return
-	}
 	e.scratched(binary.OpLocalTee, scratchFuel)
 	e.indexed(binary.OpGlobalGet, e.module.stack)
 	e.constant(binary.OpI64Const, e.s.frame)
@@ -272,8 +101,7 @@ func (e *emitter) prologue() {
 
 // refillIfNegative takes a number from the operand stack.
 func (e *emitter) refillIfNegative(entry bool) {
-	e.constant(binary.OpI64Const, 0)
-	e.op(opI64LtS)
+	e.code = appendNegative(e.code)
 	e.block(binary.OpIf, emptyBlock)
 	e.scratched(binary.OpLocalGet, scratchFuel)
 	if entry {
@@ -294,6 +122,22 @@ func (e *emitter) newSegment() {
 	}
 }
 
+// endSegment decides whether the segment that ends here checks the fuel, at
+// its start.
+func (e *emitter) endSegment() {
+	if !e.module.o.Metering || e.segment < 0 {
+		return
+	}
+	s := &e.sites[e.segment]
+	e.segment = -1
+	e.unchecked += s.cost
+	if s.what == chargeEntry || s.checked {
+		e.unchecked = 0
+	} else if e.unchecked > e.limit {
+		s.checked, e.unchecked = true, 0
+	}
+}
+
 func (e *emitter) spend(n int64) {
 	if e.module.o.Metering {
 		e.sites[e.segment].cost += n
@@ -302,11 +146,19 @@ func (e *emitter) spend(n int64) {
 
 // needLocal makes the local current.
 func (e *emitter) needLocal() {
-	if e.module.o.Metering && !e.s.straight && !e.inLocal {
-		e.indexed(binary.OpGlobalGet, e.module.fuel)
-		e.scratched(binary.OpLocalSet, scratchFuel)
-		e.inLocal = true
+	if !e.module.o.Metering || e.s.straight || e.inLocal {
+		return
 	}
+	e.inLocal = true
+	if e.segment >= 0 && e.sites[e.segment].what == chargeGlobal {
+		// The segment began where only the global was current.
+		e.sites[e.segment].what = chargeLoad
+		e.local(scratchFuel)
+		e.inGlobal = false
+		return
+	}
+	e.indexed(binary.OpGlobalGet, e.module.fuel)
+	e.scratched(binary.OpLocalSet, scratchFuel)
 }
 
 // needGlobal makes the global current.
@@ -338,7 +190,8 @@ func (e *emitter) instruction(r *binary.Reader, in binary.Instr) {
 		e.copyTo(in.Offset)
 		e.needLocal()
 		e.copyTo(in.End)
-		e.open(in)
+		e.endSegment()
+		e.open(in).began = e.unchecked
 		e.newSegment()
 	case binary.OpElse:
 		e.branchEnd(in)
@@ -409,60 +262,71 @@ func (e *emitter) loop(in binary.Instr) {
 	}
 	e.copyTo(in.Offset)
 	e.needLocal()
+	e.endSegment()
 	if flags&busy == 0 {
 		e.raw(in.Offset, in.End)
 		e.scratched(binary.OpLocalGet, scratchFuel)
 		e.refillIfNegative(false)
 		e.copyTo(in.End)
 		e.scratched(binary.OpLocalGet, scratchFuel)
-		e.constant(binary.OpI64Const, 0)
-		e.op(opI64LtS)
+		e.code = appendNegative(e.code)
 		e.indexed(binary.OpBrIf, 1)
 		f := e.open(in)
 		f.level, f.wrapped = f.level+1, true
+		e.unchecked = 0
 		e.newSegment()
 		return
 	}
 	e.copyTo(in.End)
 	e.open(in)
-	e.segment = e.site(chargeChecked, 0)
-	e.inGlobal = false
-	e.refillIfNegative(false)
+	e.newSegment()
+	e.sites[e.segment].checked = true
 }
 
 func (e *emitter) branchEnd(in binary.Instr) {
 	e.copyTo(in.Offset)
+	f := e.top()
 	if !e.dead {
 		e.needLocal()
+		e.endSegment()
+		f.branched = max(f.branched, e.unchecked)
 	}
 	e.otherwise()
 	e.copyTo(in.End)
+	e.unchecked = f.began
 	e.inLocal, e.inGlobal = true, false
 	e.newSegment()
 }
 
 func (e *emitter) end(in binary.Instr) {
 	e.copyTo(in.Offset)
-	f := e.top()
-	joins := f.op == binary.OpIf || f.op == binary.OpElse
-	joined := f.op == binary.OpIf
-	switch {
-	case f.number < 0:
+	if e.top().number < 0 {
 		if !e.dead {
 			e.needGlobal()
+			e.endSegment()
 		}
-	case f.op != binary.OpLoop && e.s.blocks[f.number]&targeted != 0:
-		joins, joined = true, true
+		e.close(false)
+		return
 	}
+	f := e.top()
+	joined := f.op == binary.OpIf || f.op != binary.OpLoop && e.s.blocks[f.number]&targeted != 0
+	joins := joined || f.op == binary.OpElse
 	if joins && !e.dead {
 		e.needLocal()
+		e.endSegment()
+	} else if e.dead {
+		e.unchecked = 0
 	}
 	if f.wrapped {
 		e.op(binary.OpEnd)
 	}
-	e.close(joined)
+	closed := e.close(joined)
 	e.copyTo(in.End)
-	if joins && len(e.frames) > 0 {
+	if joins {
+		e.unchecked = max(e.unchecked, closed.branched)
+		if closed.op == binary.OpIf {
+			e.unchecked = max(e.unchecked, closed.began)
+		}
 		e.inLocal, e.inGlobal = true, false
 		e.newSegment()
 	}
@@ -472,18 +336,29 @@ func (e *emitter) branch(r *binary.Reader, in binary.Instr) {
 	e.copyTo(in.Offset)
 	switch in.Op {
 	case binary.OpUnreachable:
+		e.endSegment()
 		e.jump(0)
 		return
 	case binary.OpReturn:
 		e.needGlobal()
+		e.endSegment()
 		e.jump(e.frames[0].results)
 		return
 	case binary.OpBrTable:
 		for label := range r.Targets(in) {
-			e.ready(label)
+			e.ready(label, false)
+		}
+		for label := range r.Targets(in) {
+			e.ready(label, true)
+		}
+		e.endSegment()
+		for label := range r.Targets(in) {
+			e.reaches(label)
 		}
 	default:
-		e.ready(in.Index)
+		e.ready(in.Index, e.target(in.Index).number < 0)
+		e.endSegment()
+		e.reaches(in.Index)
 	}
 	e.relabel(r, in, 0)
 	arity := e.target(in.Index).arity()
@@ -499,13 +374,21 @@ func (e *emitter) branch(r *binary.Reader, in binary.Instr) {
 	e.jump(arity)
 }
 
-// ready makes current what the code at a label expects.
-func (e *emitter) ready(label uint32) {
-	if e.target(label).number < 0 {
+// ready makes current what the code at a label expects: the global at the end
+// of the function, else the local. Of a table of labels, those that expect the
+// local come first: what makes it current may leave the global behind.
+func (e *emitter) ready(label uint32, ends bool) {
+	if end := e.target(label).number < 0; end && ends {
 		e.needGlobal()
-	} else {
+	} else if !end && !ends {
 		e.needLocal()
 	}
+}
+
+// reaches notes what is unchecked where a branch leads.
+func (e *emitter) reaches(label uint32) {
+	f := e.target(label)
+	f.branched = max(f.branched, e.unchecked)
 }
 
 func (e *emitter) calls(in binary.Instr) {
@@ -524,12 +407,21 @@ func (e *emitter) calls(in binary.Instr) {
 			e.scratched(binary.OpLocalGet, scratchStack)
 			e.indexed(binary.OpGlobalSet, e.module.stack)
 		}
-		e.inLocal = false
+		e.endSegment()
 	}
 	if in.Op == binary.OpCall {
 		e.refer(in)
 	}
 	e.call(t)
+	if e.module.o.Metering {
+		// What follows is charged when the call has returned: otherwise a
+		// deep recursion could charge it all on the way down, and spend it on
+		// the way up without a check.
+		e.copyTo(in.End)
+		e.unchecked += callUnits
+		e.segment = e.site(chargeGlobal, 0)
+		e.inLocal, e.inGlobal = false, true
+	}
 }
 
 func (e *emitter) value(in binary.Instr) {
@@ -632,10 +524,7 @@ func (e *emitter) units(op binary.Op) {
 	case binary.OpMemoryGrow:
 		e.constant(binary.OpI64Const, unitsPerPage)
 		e.op(opI64Mul)
-	case binary.OpTableGrow, binary.OpTableFill, binary.OpTableCopy, binary.OpTableInit:
-		e.constant(binary.OpI64Const, entryShift)
-		e.op(opI64ShR)
-	default:
+	case binary.OpMemoryFill, binary.OpMemoryCopy, binary.OpMemoryInit:
 		e.constant(binary.OpI64Const, byteShift)
 		e.op(opI64ShR)
 	}

@@ -85,15 +85,15 @@ func (c *counter) sized(body []byte, in wasm.Instr, length uint64) []byte {
 	code := c.wasm[in.Offset:in.End]
 	switch in.Op {
 	case wasm.OpMemoryFill, wasm.OpMemoryCopy, wasm.OpMemoryInit:
-		body = c.add(append(body, tee(length)...), append(get(length), 0xad, 0x42, 5, 0x88)...)
+		body = c.add(append(body, tee(length)...), append(get(length), 0xad, 0x42, 3, 0x88)...)
 	case wasm.OpTableFill, wasm.OpTableCopy, wasm.OpTableInit:
-		body = c.add(append(body, tee(length)...), append(get(length), 0xad, 0x42, 2, 0x88)...)
+		body = c.add(append(body, tee(length)...), append(get(length), 0xad)...)
 	case wasm.OpMemoryGrow, wasm.OpTableGrow:
 		body = append(append(body, tee(length)...), code...)
 		body = append(body, tee(length+1)...)
-		units := []byte{0xad, 0x42, 0x80, 0x10, 0x7e} // 2048 for a page
+		units := []byte{0xad, 0x42, 0x80, 0xc0, 0, 0x7e} // 8192 for a page
 		if in.Op == wasm.OpTableGrow {
-			units = []byte{0xad, 0x42, 2, 0x88}
+			units = []byte{0xad}
 		}
 		units = append(append(get(length), units...), 0x42, 0)
 		units = append(append(units, get(length+1)...), 0x41, 0x7f, 0x47, 0x1b) // 0 where it failed

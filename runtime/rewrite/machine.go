@@ -21,6 +21,10 @@ type frame struct {
 	level           int  // labels open in the rewritten code, its own counted
 	joined          bool // code reached the end of the first branch of an if
 	wrapped         bool // a loop with another around it
+
+	// Units spent since the last check, see [emitter.unchecked]: at most so many
+	// where a branch leads to the label, and where an if began.
+	branched, began int64
 }
 
 func (f *frame) arity() int {

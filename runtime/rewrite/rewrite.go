@@ -53,10 +53,10 @@ const (
 )
 
 // Units of fuel that an instruction costs by size, in addition to its own one:
-// see METERING.md.
+// a unit for 8 bytes of memory or for an entry of a table. METERING.md has the
+// measurements.
 const (
-	byteShift    = 5                  // a unit for 2^5 bytes of memory
-	entryShift   = 2                  // a unit for 2^2 entries of a table
+	byteShift    = 3
 	unitsPerPage = 65536 >> byteShift // of memory that grew
 )
 

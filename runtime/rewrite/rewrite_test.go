@@ -150,7 +150,7 @@ func TestEndless(t *testing.T) {
 		for name, arg := range map[string]uint64{"endless": 0, "endless_fill": 0, "tree": 60, "nested": 1 << 31} {
 			_, used, err := (&meter{budget: 1e6, slice: 1e5}).call(mod, name, suiteStack, arg)
 			var out *fuelError
-			if !errors.As(err, &out) || used > 1e6+5000 {
+			if !errors.As(err, &out) || used > 1e6+10_000 {
 				t.Errorf("%s on the %s: used %d, %v", name, engine.name, used, err)
 			}
 		}
