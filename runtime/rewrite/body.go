@@ -439,6 +439,8 @@ func (e *emitter) value(in binary.Instr) {
 	case binary.OpRefFunc:
 		e.refer(in)
 		e.pushFixed(1)
+	case opDrop:
+		e.pop()
 	default:
 		if e.module.o.Metering && isBulk(in.Op) {
 			e.bulk(in)

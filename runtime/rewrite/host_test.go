@@ -27,6 +27,7 @@ type meter struct {
 	budget, slice int64
 	granted       int64
 	yields        int
+	last, gap     int64 // used at the last yield, and most between two
 }
 
 type meterKey struct{}
@@ -49,6 +50,7 @@ func yield(ctx context.Context, _ api.Module, stack []uint64) {
 	fuel := int64(stack[0])
 	used := m.granted - fuel
 	m.yields++
+	m.last, m.gap = used, max(m.gap, used-m.last)
 	switch {
 	case used > m.budget:
 		panic(&fuelError{})

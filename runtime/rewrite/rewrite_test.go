@@ -1,6 +1,7 @@
 package rewrite_test
 
 import (
+	"bytes"
 	"context"
 	_ "embed"
 	"errors"
@@ -196,6 +197,50 @@ func TestDefaultStack(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 	t.Logf("%d instructions of recursion", used)
+}
+
+// TestLongWaysBack checks that a deep recursion with much code behind its
+// call, and long rows of calls, come past a check again and again.
+func TestLongWaysBack(t *testing.T) {
+	step := []byte{0x20, 0, 0x41, 1, 0x6a, 0x21, 0} // 4 units
+	down := func(steps int) []byte {
+		code := []byte{0x20, 0, 0x04, 0x40, 0x20, 0, 0x41, 1, 0x6b, 0x10, 0, 0x1a, 0x0b}
+		return append(append(code, bytes.Repeat(step, steps)...), 0x20, 0)
+	}
+	row := append(bytes.Repeat([]byte{0x20, 0, 0x10, 1, 0x21, 0}, 1000), 0x20, 0)
+	for name, c := range map[string]struct {
+		functions [][]byte
+		gap       int64
+	}{
+		"short ways back": {[][]byte{down(20)}, 1000 * callerGap},
+		"long ways back":  {[][]byte{down(1000)}, 3 * 4000},
+		"short calls":     {[][]byte{row, append(bytes.Repeat(step, 10), 0x20, 0)}, callerGap},
+		"long calls":      {[][]byte{row, append(bytes.Repeat(step, 1000), 0x20, 0)}, 3 * 4000},
+	} {
+		mod := instance(t, wazero.NewRuntimeConfigCompiler(), rewritten(t, numbered(c.functions...), rewrite.Options{Metering: true}).Wasm)
+		m := &meter{budget: unlimited, slice: 1}
+		if _, used, err := m.call(mod, "0", rewrite.DefaultStack, 1000); err != nil || m.gap > c.gap || m.gap == 0 {
+			t.Errorf("%s: %d units without a check, of %d, %v", name, m.gap, used, err)
+		}
+	}
+}
+
+// callerGap is what one call may spend without a check: 128 units of its own,
+// and of 4 calls 512 each.
+const callerGap = 128 + 4*512
+
+// numbered makes a module of functions (i32) -> i32 that exports the first.
+func numbered(bodies ...[]byte) []byte {
+	section := func(id byte, contents []byte) []byte {
+		return append(uleb([]byte{id}, len(contents)), contents...)
+	}
+	declared, code := uleb(nil, len(bodies)), uleb(nil, len(bodies))
+	for _, b := range bodies {
+		declared = append(declared, 0)
+		code = append(append(append(uleb(code, len(b)+2), 0), b...), 0x0b)
+	}
+	return slices.Concat([]byte("\x00asm\x01\x00\x00\x00"), section(1, []byte{1, 0x60, 1, 0x7f, 1, 0x7f}),
+		section(3, declared), section(7, []byte{1, 1, '0', 0, 0}), section(10, code))
 }
 
 func TestReserved(t *testing.T) {

@@ -2,7 +2,7 @@ package rewrite
 
 import "github.com/wasm-jobs/wasm-jobs/runtime/binary"
 
-// Opcodes that only injected code uses.
+// Opcodes that package binary has no name for.
 const (
 	opI64LtS binary.Op = 0x53
 	opI64Or  binary.Op = 0x84
@@ -14,6 +14,7 @@ const (
 	opI32Ne  binary.Op = 0x47
 	opF32Ge  binary.Op = 0x60
 	opF64Ge  binary.Op = 0x66
+	opDrop   binary.Op = 0x1a
 	opSelect binary.Op = 0x1b
 	opF32x4  binary.Op = 0xfd41 // f32x4.eq
 	opF64x2  binary.Op = 0xfd47 // f64x2.eq

@@ -334,10 +334,10 @@ func TestSpecSuite(t *testing.T) {
 	var total tally
 	t.Run("all", func(t *testing.T) {
 		for _, version := range []string{"v1", "v2", "extended-const"} {
-			if version == "v1" && raceEnabled {
-				continue // what v2 has as well
-			}
-			for _, s := range specScripts(t, version) {
+			for i, s := range specScripts(t, version) {
+				if raceEnabled && i%20 != 0 {
+					continue // it takes minutes
+				}
 				t.Run(s.name, func(t *testing.T) {
 					t.Parallel()
 					total.add(s.test(t))
@@ -346,8 +346,8 @@ func TestSpecSuite(t *testing.T) {
 		}
 	})
 	t.Logf("%+v", total.counts)
-	if total.Assertions < 30_000 || total.Refused > 0 {
-		t.Error("too few")
+	if total.Refused > 0 || total.Assertions < 60_000 && !raceEnabled {
+		t.Error("too few assertions, or modules refused")
 	}
 }
 
