@@ -1,6 +1,7 @@
 package rewrite_test
 
 import (
+	"cmp"
 	"context"
 	_ "embed"
 	"fmt"
@@ -60,8 +61,7 @@ func variants() []variant {
 	}
 }
 
-// kernel returns a function that runs a kernel for as long as the given rounds
-// take, metered in slices of 1e7 where it is metered.
+// instance returns an instance of a module, rewritten for the variant.
 func (v variant) instance(t testing.TB, wasm []byte) api.Module {
 	ctx := context.Background()
 	if v.options != nil {
@@ -78,59 +78,69 @@ func (v variant) instance(t testing.TB, wasm []byte) api.Module {
 }
 
 // TestCost prints the table of costs: for each kernel the median time as it
-// is, and the median of the ratios to it, over the interleaved rounds that the
-// environment variable REWRITE_COST asks for.
+// is, and of the ratios to it, over as many interleaved rounds as the
+// environment variable REWRITE_COST says, the median and the quartiles.
 func TestCost(t *testing.T) {
 	rounds, err := strconv.Atoi(os.Getenv("REWRITE_COST"))
 	if err != nil {
 		t.Skip("set REWRITE_COST to a number of rounds")
 	}
-	ctx, cancel := context.WithCancel(context.WithValue(context.Background(), meterKey{}, &meter{budget: math.MaxInt64, slice: 10_000_000}))
-	defer cancel()
 	all := variants()
 	var mods []api.Module
 	for _, v := range all {
 		mods = append(mods, v.instance(t, kernelsWasm))
 	}
-	logs := make([][]float64, len(all)) // of ratios, for the geometric means
+	means := map[string]float64{} // sums of logarithms
 	var table strings.Builder
 	for _, k := range kernels {
-		times := make([][]time.Duration, len(all))
-		for range rounds {
-			for i, m := range mods {
-				f := m.ExportedFunction(k.name)
-				restoreStack(m, rewrite.DefaultStack)
-				start := time.Now()
-				if _, err := f.Call(ctx, k.rounds); err != nil {
-					t.Fatal(err)
-				}
-				times[i] = append(times[i], time.Since(start))
+		times := measure(t, mods, k.name, k.rounds, rounds)
+		fmt.Fprintf(&table, "\n%-11s %8s", k.name, quartile(times[0], 2).Round(time.Microsecond))
+		for i, v := range all[1:] {
+			ratios := make([]float64, rounds)
+			for r := range ratios {
+				ratios[r] = float64(times[i+1][r]) / float64(times[0][r])
 			}
-		}
-		fmt.Fprintf(&table, "\n%-11s", k.name)
-		for i := range all {
-			if i == 0 {
-				fmt.Fprintf(&table, " %8s", median(times[0]).Round(time.Microsecond))
-				continue
-			}
-			ratio := float64(slices.Min(times[i])) / float64(slices.Min(times[0]))
-			fmt.Fprintf(&table, " %8.2f", ratio)
+			fmt.Fprintf(&table, "  %5.2f (%.2f-%.2f)", quartile(ratios, 2), quartile(ratios, 1), quartile(ratios, 3))
 			if k.name != "empty" {
-				logs[i] = append(logs[i], math.Log(ratio))
+				means[fmt.Sprintf("%s, floats %v", v.name, k.floats)] += math.Log(quartile(ratios, 2))
+				means[v.name] += math.Log(quartile(ratios, 2))
 			}
 		}
 	}
-	for i, v := range all[1:] {
-		sum := 0.0
-		for _, l := range logs[i+1] {
-			sum += l
+	floats := 0
+	for _, k := range kernels {
+		if k.floats {
+			floats++
 		}
-		fmt.Fprintf(&table, "\n%s: %.2fx on the geometric mean, without empty", v.name, math.Exp(sum/float64(len(logs[i+1]))))
+	}
+	for _, v := range all[1:] {
+		fmt.Fprintf(&table, "\n%s, geometric mean without empty: %.2f, on floats %.2f", v.name,
+			math.Exp(means[v.name]/float64(len(kernels)-1)), math.Exp(means[v.name+", floats true"]/float64(floats)))
 	}
 	t.Log(table.String())
 }
 
-func median(d []time.Duration) time.Duration {
-	slices.Sort(d)
-	return d[len(d)/2]
+// measure returns the times of a kernel in each instance, round by round.
+func measure(t *testing.T, mods []api.Module, name string, arg uint64, rounds int) [][]time.Duration {
+	// A context that can end, as a host's does: CloseOnContextDone watches it.
+	ctx, cancel := context.WithCancel(context.WithValue(context.Background(), meterKey{}, &meter{budget: unlimited, slice: 10_000_000}))
+	defer cancel()
+	times := make([][]time.Duration, len(mods))
+	for range rounds {
+		for i, m := range mods {
+			f := m.ExportedFunction(name)
+			restoreStack(m, rewrite.DefaultStack)
+			start := time.Now()
+			if _, err := f.Call(ctx, arg); err != nil {
+				t.Fatal(err)
+			}
+			times[i] = append(times[i], time.Since(start))
+		}
+	}
+	return times
+}
+
+func quartile[T cmp.Ordered](all []T, n int) T {
+	sorted := slices.Sorted(slices.Values(all))
+	return sorted[n*(len(sorted)-1)/4]
 }
