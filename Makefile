@@ -1,5 +1,6 @@
 GO ?= go
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
+GOTESTSUM = $(GO) run gotest.tools/gotestsum@v1.13.0 --format pkgname --format-hide-empty-pkg
 BUILD = build
 FUZZTIME ?= 60s
 
@@ -19,10 +20,11 @@ demo: build ## count the words in the Go toolchain's own sources
 guests: ## build the example guests whose compilers are installed
 	$(MAKE) -C guest-examples c wat go
 
+# Failures in full, and what was skipped, with the reason.
 # runtime/rewrite starts no goroutine, and compiles thousands of modules.
 test: ## run all tests, under the race detector where that is bearable
-	$(GO) test -race -timeout 20m $$($(GO) list ./... | grep -v /runtime/rewrite)
-	$(GO) test -timeout 20m ./runtime/rewrite ./guest-examples/...
+	$(GOTESTSUM) -- -race -timeout 20m $$($(GO) list ./... | grep -v /runtime/rewrite)
+	$(GOTESTSUM) -- -timeout 20m ./runtime/rewrite ./guest-examples/...
 
 check: fmt vet cross ## what CI checks beside the tests
 
