@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	goruntime "runtime"
+	"strings"
 	"sync"
 	"time"
 
@@ -104,6 +105,8 @@ type run struct {
 	counts    Counts
 	attempts  int
 	retries   int
+	isolation Isolation
+	fuel      uint64        // of the calls that gave outputs and the aggregate
 	cost      time.Duration // of an attempt, moving average
 	failures  []ChunkFailure
 	stopping  bool
@@ -151,7 +154,7 @@ func (r *run) untilStop(ctx context.Context, f func(context.Context) error) erro
 // prepare compiles the module and makes the first instance.
 func (r *run) prepare(ctx context.Context) (err error) {
 	r.enter("compile", KindPhase)
-	if r.module, err = r.config.Engine.Compile(ctx, r.Job.Module); err != nil {
+	if r.module, err = r.config.Engine.Compile(ctx, r.Job.Module, r.Options); err != nil {
 		return interrupted(ctx, err)
 	}
 	r.action = r.Job.action(r.module.Digest())
@@ -166,7 +169,24 @@ func (r *run) prepare(ctx context.Context) (err error) {
 	if r.pool, err = r.module.Prepare(ctx, r.Settings); err != nil {
 		return interrupted(ctx, err)
 	}
+	r.noteIsolation()
 	return nil
+}
+
+// noteIsolation says how calls get fresh state, and why it is the dear way.
+func (r *run) noteIsolation() {
+	r.isolation.Mode = r.pool.Isolation()
+	if d := r.module.Description(); d != nil {
+		r.isolation.Reasons = d.Lasting
+	}
+	if !r.observed {
+		return
+	}
+	message := string(r.isolation.Mode)
+	if len(r.isolation.Reasons) > 0 {
+		message += ": " + strings.Join(r.isolation.Reasons, "; ")
+	}
+	r.config.Observer.Observe([]Event{{Time: time.Now(), Kind: KindIsolation, Message: message}})
 }
 
 // interrupted replaces err where ctx's end is behind it.
@@ -324,6 +344,7 @@ func (r *run) settle(res result) {
 		r.cost += (cost - r.cost) / costHistory
 	}
 	r.counts.Succeeded += res.done + res.reused
+	r.fuel += res.fuel
 	r.counts.Reused += res.reused
 	switch {
 	case res.failed != nil:

@@ -10,7 +10,7 @@ import (
 // Engine compiles modules. It is safe for concurrent use.
 type Engine interface {
 	// Compile admits and compiles a module. It does not keep wasm.
-	Compile(ctx context.Context, wasm []byte) (Module, error)
+	Compile(ctx context.Context, wasm []byte, o runtime.Options) (Module, error)
 	// Close comes after every pool is closed.
 	Close(ctx context.Context) error
 }
@@ -20,6 +20,8 @@ type Module interface {
 	Digest() [sha256.Size]byte
 	// Exports reports whether the module exports a function of the ABI.
 	Exports(function string) bool
+	// Description says what the module is; nil where that is not known.
+	Description() *runtime.Description
 	// Prepare runs _initialize and setup.
 	Prepare(ctx context.Context, s runtime.Settings) (Pool, error)
 }
@@ -28,6 +30,8 @@ type Module interface {
 // concurrent use.
 type Pool interface {
 	Lease(log runtime.Log) Instance
+	// Isolation is how calls get fresh state.
+	Isolation() runtime.Isolation
 	Stats() runtime.Stats
 	// Close comes after every instance is released.
 	Close() error
@@ -36,9 +40,10 @@ type Pool interface {
 // Instance calls the guest, on fresh state each time. It is used by one
 // goroutine at a time.
 type Instance interface {
-	// Call appends the output to dst and returns it. What the guest did wrong
-	// is an *abi.Failure; any other error is that of ctx.
-	Call(ctx context.Context, function string, input, dst []byte) ([]byte, error)
+	// Call appends the output to dst and returns it, with the fuel that the
+	// call used. What the guest did wrong is an *abi.Failure; any other error is
+	// that of ctx.
+	Call(ctx context.Context, function string, input, dst []byte) (output []byte, fuel uint64, err error)
 	Release()
 }
 
@@ -47,8 +52,8 @@ func NewEngine(r *runtime.Runtime) Engine { return engine{r} }
 
 type engine struct{ *runtime.Runtime }
 
-func (e engine) Compile(ctx context.Context, wasm []byte) (Module, error) {
-	m, err := e.Runtime.Compile(ctx, wasm)
+func (e engine) Compile(ctx context.Context, wasm []byte, o runtime.Options) (Module, error) {
+	m, err := e.Runtime.Compile(ctx, wasm, o)
 	if err != nil {
 		return nil, err
 	}

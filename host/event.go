@@ -12,6 +12,7 @@ type Kind string
 // The kinds of events.
 const (
 	KindPhase     Kind = "phase"     // Message names the phase that begins: compile, prepare, execute, fold
+	KindIsolation Kind = "isolation" // Message says how calls get fresh state, and why
 	KindSucceeded Kind = "succeeded" // a chunk's output is stored
 	KindReused    Kind = "reused"    // a chunk's output was already stored
 	KindRetry     Kind = "retry"     // an attempt failed; another comes at NotBefore

@@ -36,9 +36,11 @@ type fake struct {
 	poolsClosed          atomic.Int64
 }
 
-func (f *fake) Compile(ctx context.Context, _ []byte) (host.Module, error) {
+func (f *fake) Compile(ctx context.Context, _ []byte, _ runtime.Options) (host.Module, error) {
 	return f, ctx.Err()
 }
+
+func (f *fake) Description() *runtime.Description { return nil }
 
 func (f *fake) Digest() [sha256.Size]byte { return sha256.Sum256([]byte("fake")) }
 
@@ -78,6 +80,8 @@ func (p *fakePool) Lease(runtime.Log) host.Instance {
 	return &fakeInstance{p, false}
 }
 
+func (p *fakePool) Isolation() runtime.Isolation { return runtime.IsolationInstance }
+
 func (p *fakePool) Stats() runtime.Stats {
 	return runtime.Stats{Created: uint64(p.created.Load()), Closed: uint64(p.closed.Load())}
 }
@@ -111,12 +115,12 @@ func (i *fakeInstance) Release() {
 }
 
 // Call returns nil and not dst where it fails, which the interface allows.
-func (i *fakeInstance) Call(ctx context.Context, function string, input, dst []byte) ([]byte, error) {
+func (i *fakeInstance) Call(ctx context.Context, function string, input, dst []byte) ([]byte, uint64, error) {
 	if i.released {
 		panic("an instance is used after its release")
 	}
 	if err := ctx.Err(); err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	f := i.pool.fake
 	if !i.pool.take() {
@@ -125,9 +129,9 @@ func (i *fakeInstance) Call(ctx context.Context, function string, input, dst []b
 	defer f.closed.Add(1)
 	output, err := f.call(ctx, function, input)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	return append(dst, output...), nil
+	return append(dst, output...), 1, nil
 }
 
 func (f *fake) call(ctx context.Context, function string, input []byte) ([]byte, error) {
@@ -290,8 +294,8 @@ type (
 	}
 )
 
-func (f *faulty) Compile(ctx context.Context, wasm []byte) (host.Module, error) {
-	m, err := f.Engine.Compile(ctx, wasm)
+func (f *faulty) Compile(ctx context.Context, wasm []byte, o runtime.Options) (host.Module, error) {
+	m, err := f.Engine.Compile(ctx, wasm, o)
 	return faultyModule{m, f}, err
 }
 
@@ -304,9 +308,9 @@ func (p faultyPool) Lease(log runtime.Log) host.Instance {
 	return faultyInstance{p.Pool.Lease(log), p.engine}
 }
 
-func (i faultyInstance) Call(ctx context.Context, function string, input, dst []byte) ([]byte, error) {
+func (i faultyInstance) Call(ctx context.Context, function string, input, dst []byte) ([]byte, uint64, error) {
 	if function == abi.ExportExec && i.engine.calls.Add(1)%i.engine.n == 0 {
-		return dst, abi.Failf(abi.ClassGuestRetryable, "injected")
+		return dst, 0, abi.Failf(abi.ClassGuestRetryable, "injected")
 	}
 	return i.Instance.Call(ctx, function, input, dst)
 }

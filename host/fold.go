@@ -123,6 +123,7 @@ type folder struct {
 	mu       sync.Mutex
 	partials [][]byte // one for each group; mu, while calls run
 	err      error    // the first, by time; mu
+	fuel     uint64   // of all calls; mu
 
 	entry    []byte
 	elements []byte // of the open group, behind room for the array's head
@@ -188,10 +189,11 @@ func (f *folder) flush() {
 func (f *folder) call(group int, input []byte) {
 	instance := f.run.pool.Lease(nil)
 	defer instance.Release()
-	output, err := instance.Call(f.ctx, f.function, input, nil)
+	output, fuel, err := instance.Call(f.ctx, f.function, input, nil)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.partials[group] = output
+	f.fuel += fuel
 	if failure, ok := errors.AsType[*abi.Failure](err); ok {
 		err = &FoldError{f.function, failure}
 	}
@@ -213,5 +215,6 @@ func (f *folder) end(err error) error {
 	}
 	f.calls.Wait()
 	f.cancel()
+	f.run.fuel += f.fuel
 	return f.err
 }

@@ -24,8 +24,9 @@ import (
 // Job is one module over one set of chunks, with the settings that can change
 // a result. A Job is not changed by running it.
 type Job struct {
-	Module   []byte       // the file
-	Chunks   *chunks.File // stays open while the [Result] is in use
+	Module   []byte          // the file
+	Chunks   *chunks.File    // stays open while the [Result] is in use
+	Options  runtime.Options // of compiling
 	Settings runtime.Settings
 	Retry    RetryPolicy
 	// MaxFailures stops the job early once more chunks than this have failed;
@@ -72,6 +73,10 @@ func (j *Job) action(module [sha256.Size]byte) store.Action {
 	if memory == 0 {
 		memory = runtime.DefaultMemory
 	}
+	if j.Options.NativeNaNs {
+		fmt.Fprintln(h, "native NaNs")
+	}
+	fmt.Fprintf(h, "metering %d\n", runtime.MeteringVersion)
 	fmt.Fprintf(h, "context %x\nseed %d\nmemory %d\n", sha256.Sum256(context), j.Settings.Seed, memory)
 	return store.Action(h.Sum(nil))
 }

@@ -161,13 +161,21 @@ type Report struct {
 	Chunks      Counts         `json:"chunks"`
 	Attempts    int            `json:"attempts"`
 	Retries     int            `json:"retries"`
-	Fuel        uint64         `json:"fuel"` // 0 while instructions are not metered
+	Fuel        uint64         `json:"fuel"` // of the calls that gave outputs and the aggregate
+	Isolation   Isolation      `json:"isolation"`
 	Instances   runtime.Stats  `json:"instances"`
 	Failures    []ChunkFailure `json:"failures"` // in id order
 	Digests     Digests        `json:"digests"`
 	Phases      Phases         `json:"phases"`
 	Workers     int            `json:"workers"`
 	Interrupted bool           `json:"interrupted"`
+}
+
+// Isolation says how calls got fresh state.
+type Isolation struct {
+	Mode runtime.Isolation `json:"mode"`
+	// Reasons say what the module does that no reset undoes.
+	Reasons []string `json:"reasons,omitempty"`
 }
 
 // Digests are "sha256:" and 64 hex digits, or empty where there is none.
@@ -186,7 +194,8 @@ func (r *run) report(res *Result, err error) (report Report) {
 	slices.SortFunc(r.failures, func(a, b ChunkFailure) int { return cmp.Compare(a.Index, b.Index) })
 	sum := sha256.Sum256(r.Job.Module)
 	report.Module.SHA256 = hex.EncodeToString(sum[:])
-	report.Chunks, report.Attempts, report.Retries = r.counts, r.attempts, r.retries
+	report.Chunks, report.Attempts, report.Retries, report.Fuel = r.counts, r.attempts, r.retries, r.fuel
+	report.Isolation = r.isolation
 	if r.pool != nil {
 		report.Instances = r.pool.Stats()
 	} else if init, failed := errors.AsType[*runtime.InitError](err); failed {

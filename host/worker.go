@@ -24,7 +24,8 @@ type result struct {
 	over    bool
 	ran     int // attempts
 	reused  int
-	done    int // attempts that gave an output, now stored
+	done    int    // attempts that gave an output, now stored
+	fuel    uint64 // of those
 	busy    time.Duration
 	failed  *abi.Failure // of chunk; at most one, the last of its lease
 	chunk   int
@@ -124,7 +125,7 @@ func (w *worker) exec(ctx context.Context, i int, chunk []byte) error {
 	w.arena = w.job.Chunks.ID(i).AppendOrderKey(w.arena)
 	middle := len(w.arena)
 	before := time.Now()
-	arena, err := w.instance.Call(ctx, abi.ExportExec, chunk, w.arena)
+	arena, fuel, err := w.instance.Call(ctx, abi.ExportExec, chunk, w.arena)
 	now := time.Now()
 	w.result.busy += now.Sub(before)
 	w.result.ran++
@@ -135,6 +136,7 @@ func (w *worker) exec(ctx context.Context, i int, chunk []byte) error {
 	w.arena = arena
 	w.pending = append(w.pending, pendingRecord{sha256.Sum256(chunk), start, middle, len(w.arena)})
 	w.result.done++
+	w.result.fuel += fuel
 	w.event(Event{Kind: KindSucceeded}, i)
 	if len(w.arena) >= flushBytes || now.Sub(w.flushed) >= flushTime {
 		w.flush(ctx, false)
@@ -161,7 +163,7 @@ func (w *worker) fail(ctx context.Context, i int, err error) error {
 // cut off by the context does not keep finished ones from being stored.
 func (w *worker) flush(ctx context.Context, over bool) {
 	if err := w.put(context.WithoutCancel(ctx)); err != nil {
-		w.result.done, w.result.err = 0, err
+		w.result.done, w.result.fuel, w.result.err = 0, 0, err
 		w.result.events = slices.DeleteFunc(w.result.events, func(e Event) bool { return e.Kind == KindSucceeded })
 	}
 	w.result.worker, w.result.over = w, over

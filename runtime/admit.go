@@ -10,6 +10,8 @@ import (
 
 	"github.com/wasm-jobs/wasm-jobs/abi"
 	"github.com/wasm-jobs/wasm-jobs/runtime/binary"
+	"github.com/wasm-jobs/wasm-jobs/runtime/linear"
+	"github.com/wasm-jobs/wasm-jobs/runtime/rewrite"
 )
 
 // RefusedError says why a module cannot be run: every reason that can be known
@@ -36,12 +38,14 @@ type Description struct {
 	Problems  []string        `json:"problems"` // why it is not accepted
 	Exports   []Item          `json:"exports"`
 	Imports   []Item          `json:"imports"`
-	Memory    *MemoryLimits   `json:"memory,omitempty"` // nil where there is none
-	Functions int             `json:"functions"`        // imported ones are not counted
-	CodeSize  int             `json:"code_size"`        // bytes of the code section
-	DataSize  int             `json:"data_size"`        // bytes of the data section
-	Names     bool            `json:"names"`            // stack traces show names of functions
-	Producers []string        `json:"producers"`        // from the custom section of that name
+	Memory    *MemoryLimits   `json:"memory,omitempty"`    // nil where there is none
+	Functions int             `json:"functions"`           // imported ones are not counted
+	CodeSize  int             `json:"code_size"`           // bytes of the code section
+	DataSize  int             `json:"data_size"`           // bytes of the data section
+	Names     bool            `json:"names"`               // stack traces show names of functions
+	Producers []string        `json:"producers"`           // from the custom section of that name
+	Isolation Isolation       `json:"isolation,omitempty"` // how its calls get fresh state; "" where refused
+	Lasting   []string        `json:"lasting,omitempty"`   // why Isolation is instance: what no reset undoes
 	exports   map[string]bool // the functions of the ABI that it exports
 }
 
@@ -59,7 +63,10 @@ type MemoryLimits struct {
 	Max uint64 `json:"max,omitempty"` // 0 = none
 }
 
-const pageSize = 64 << 10
+const pageSize = linear.PageSize
+
+// maxPages is one below 2^16, for which compiled code sees a size of 0.
+const maxPages = linear.MaxLimit / pageSize
 
 // exported are the functions of the guest ABI, version 1, with their types.
 var exported = []struct {
@@ -78,8 +85,29 @@ var exported = []struct {
 // it, apart from type errors in its code, which only the engine finds. It
 // never compiles, and its time and memory are linear in len(wasm).
 func Inspect(wasm []byte) *Description {
-	_, d := admit(wasm)
+	m, d := admit(wasm)
+	if d.Accepted {
+		d.rewrite(wasm, m, Options{})
+	}
 	return d
+}
+
+// rewrite rewrites an accepted module, and notes what that tells of it.
+func (d *Description) rewrite(wasm []byte, m *binary.Module, o Options) *rewrite.Result {
+	if !m.Names {
+		wasm = m.WithoutNames(wasm)
+		m, _ = binary.Parse(wasm)
+	}
+	result, err := rewrite.Rewrite(wasm, m, rewrite.Options{Metering: !o.NoMetering, NativeNaNs: o.NativeNaNs})
+	if err != nil {
+		d.Accepted, d.Problems = false, []string{"it cannot be metered: " + err.Error()}
+		return nil
+	}
+	d.Isolation = IsolationReset
+	for _, reason := range result.Lasting {
+		d.Isolation, d.Lasting = IsolationInstance, append(d.Lasting, reason.String())
+	}
+	return result
 }
 
 // admit reads and checks a module.

@@ -4,29 +4,37 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/tetratelabs/wazero"
-	"github.com/tetratelabs/wazero/api"
-	"github.com/tetratelabs/wazero/experimental"
 
 	"github.com/wasm-jobs/wasm-jobs/abi"
 )
 
 // Settings are what a job fixes for all its calls. Zero limits of bytes mean
-// the default; a zero time is no limit.
+// the default; other zeros are no limit.
 type Settings struct {
 	Context      []byte        // one CBOR item for setup; nil = null
 	Seed         uint64        // of the guest's random bytes
 	Memory       uint64        // bytes of linear memory; default 256 MiB
 	MaxOutput    uint64        // bytes that exec may return; default 16 MiB
 	MaxAggregate uint64        // bytes that aggregate or merge may return; default 256 MiB
+	Fuel         uint64        // units that one exec, with its alloc, may use
 	Timeout      time.Duration // of one exec
 	FoldTimeout  time.Duration // of one _initialize, setup, aggregate or merge
+	Isolation    Isolation     // "" = reset where the module allows it
 }
+
+// Isolation is how a call gets fresh state.
+type Isolation string
+
+// The ways to isolate calls. They differ in cost alone.
+const (
+	// IsolationReset takes an instance back to its snapshot before each call.
+	IsolationReset Isolation = "reset"
+	// IsolationInstance makes a new instance for each call.
+	IsolationInstance Isolation = "instance"
+)
 
 // Defaults of [Settings].
 const (
@@ -61,49 +69,73 @@ type Stats struct {
 // called from the goroutine that called the guest.
 type Log func(level int32, line string)
 
-// Pool makes instances of one module for one job. Lease and Stats are safe for
-// concurrent use.
+// Pool makes instances of one module for one job. Lease, Isolation and Stats
+// are safe for concurrent use.
 type Pool struct {
 	module   *Module
 	settings Settings
+	snapshot *snapshot // nil where each call gets a new instance
 	created  atomic.Uint64
+	resets   atomic.Uint64
 	closed   atomic.Uint64
 	mu       sync.Mutex
-	spare    *instance // prepared and not yet used
+	free     []*instance // prepared, and not leased
 }
 
-// Prepare makes an instance, which runs _initialize and setup, to be used by
-// the first call. The error is an *[InitError] for what the guest did, a
+// Prepare makes an instance, which runs _initialize and setup, and takes the
+// snapshot of it. The error is an *[InitError] for what the guest did, a
 // *[RefusedError] where the module does not fit the settings, or ctx's.
 func (m *Module) Prepare(ctx context.Context, s Settings) (*Pool, error) {
 	s = s.withDefaults()
 	if need := m.description.Memory.Min; need > s.Memory {
 		return nil, &RefusedError{[]string{fmt.Sprintf("its memory has %d bytes at the start, and the limit is %d: --memory raises it", need, s.Memory)}}
 	}
-	if s.Context != nil && !m.setup && string(s.Context) != string(abi.Null) {
+	if !m.setup && string(s.Context) != string(abi.Null) {
 		return nil, &RefusedError{[]string{`a context is given, and the module has no export "setup"`}}
 	}
 	p := &Pool{module: m, settings: s}
-	spare, err := p.make(ctx)
+	first, err := p.fresh(ctx)
+	if err == nil && p.Isolation() == IsolationReset {
+		if p.snapshot, err = first.snapshot(); err != nil {
+			p.drop(first)
+			err = &InitError{Step: "snapshot", Failure: abi.Failf(abi.ClassHost, "%v", err)}
+		}
+	}
 	if err != nil {
 		if init, ok := errors.AsType[*InitError](err); ok {
 			init.Instances = p.Stats()
 		}
 		return nil, err
 	}
-	p.spare = spare
+	p.free = append(p.free, first)
 	return p, nil
 }
 
-// Stats returns how many instances were made and closed so far.
-func (p *Pool) Stats() Stats { return Stats{Created: p.created.Load(), Closed: p.closed.Load()} }
+// Isolation returns how calls get fresh state: as the settings say, but never
+// by a reset where the module does what no reset undoes.
+func (p *Pool) Isolation() Isolation {
+	if p.settings.Isolation == IsolationInstance {
+		return IsolationInstance
+	}
+	return p.module.description.Isolation
+}
 
-// Close closes what is not leased. Leases must have been released.
+// Stats returns how many instances were made, reset and closed so far.
+func (p *Pool) Stats() Stats {
+	return Stats{Created: p.created.Load(), Resets: p.resets.Load(), Closed: p.closed.Load()}
+}
+
+// Close closes all instances. Leases must have been released.
 func (p *Pool) Close() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.drop(p.spare)
-	p.spare = nil
+	for _, i := range p.free {
+		p.drop(i)
+	}
+	p.free = nil
+	if p.snapshot != nil {
+		p.snapshot.image.Close()
+	}
 	return nil
 }
 
@@ -112,202 +144,119 @@ func (p *Pool) Close() error {
 type Instance struct {
 	pool *Pool
 	log  Log
+	held *instance // nil before the first call, and where it broke
 }
 
 // Lease returns an instance whose log lines go to log; nil drops them.
-func (p *Pool) Lease(log Log) *Instance { return &Instance{p, log} }
+func (p *Pool) Lease(log Log) *Instance { return &Instance{pool: p, log: log} }
 
 // Release gives the instance back.
-func (i *Instance) Release() {}
+func (i *Instance) Release() {
+	if i.held == nil {
+		return
+	}
+	i.pool.mu.Lock()
+	defer i.pool.mu.Unlock()
+	i.pool.free = append(i.pool.free, i.held)
+	i.held = nil
+}
 
 // Call runs exec, aggregate or merge on fresh state and appends the output,
-// one CBOR item, to dst, which it returns also on error. input is only read.
+// one CBOR item, to dst, which it returns also on error. fuel is what a call
+// that succeeded has used, with its alloc. input is only read.
+//
 // The error is an *[abi.Failure] for what the guest did, or ctx's where that
 // ended first.
-func (i *Instance) Call(ctx context.Context, function string, input, dst []byte) ([]byte, error) {
-	p := i.pool
-	inst, err := p.take(ctx)
+func (i *Instance) Call(ctx context.Context, function string, input, dst []byte) (output []byte, fuel uint64, err error) {
+	inst, err := i.fresh(ctx)
 	if err != nil {
-		if ctx.Err() != nil {
-			return dst, ctx.Err()
+		return dst, 0, hostFailure(ctx, err)
+	}
+	view, fuel, err := inst.call(ctx, &i.pool.settings, function, input, i.log)
+	if err == nil {
+		dst = append(dst, view...)
+	}
+	if inst.broken || i.pool.snapshot == nil {
+		i.pool.drop(inst)
+		i.held = nil
+	}
+	return dst, fuel, err
+}
+
+// fresh returns the instance that is held, in the state of the snapshot.
+func (i *Instance) fresh(ctx context.Context) (*instance, error) {
+	if i.held == nil {
+		i.held = i.pool.take()
+	}
+	if i.held != nil && i.held.dirty {
+		if i.held.reset(i.pool.snapshot) == nil {
+			i.pool.resets.Add(1)
+		} else { // it cannot go back, so a new one takes its place
+			i.pool.drop(i.held)
+			i.held = nil
 		}
-		return dst, abi.Failf(abi.ClassHost, "no instance could be made: %s", firstLine(err))
 	}
-	defer p.drop(inst)
-	inst.log.start(i.log)
-	defer inst.log.finish()
-	timeout, limit := p.settings.FoldTimeout, p.settings.MaxAggregate
-	if function == abi.ExportExec {
-		timeout, limit = p.settings.Timeout, p.settings.MaxOutput
+	var err error
+	if i.held == nil {
+		i.held, err = i.pool.another(ctx)
 	}
-	inst.clock.call()
-	inst.random = random{phase: "call", seed: p.settings.Seed, input: input}
-	step := inst.begin(ctx, timeout, function == abi.ExportExec)
-	output, failure := inst.call(step, function, input)
-	if failure == nil {
-		output, failure = checked(output, limit)
-	}
-	if err := step.end(); err != nil {
-		return dst, err
-	}
-	if failure != nil {
-		return dst, failure
-	}
-	return append(dst, output...), nil
+	return i.held, err
 }
 
-func checked(output []byte, limit uint64) ([]byte, *abi.Failure) {
-	if uint64(len(output)) > limit {
-		return nil, abi.Failf(abi.ClassABI, "the output has %d bytes, and the limit is %d", len(output), limit)
-	}
-	if err := abi.CheckItem(output); err != nil {
-		return nil, abi.Failf(abi.ClassABI, "the output is not one CBOR item: %v", err)
-	}
-	return output, nil
-}
-
-// take returns the spare instance or a new one.
-func (p *Pool) take(ctx context.Context) (*instance, error) {
+// take returns an instance that nobody has leased, or nil.
+func (p *Pool) take() *instance {
 	p.mu.Lock()
-	inst := p.spare
-	p.spare = nil
-	p.mu.Unlock()
-	if inst != nil {
-		return inst, nil
+	defer p.mu.Unlock()
+	last := len(p.free) - 1
+	if last < 0 {
+		return nil
 	}
-	return p.make(ctx)
+	i := p.free[last]
+	p.free = p.free[:last]
+	return i
+}
+
+// another returns a further instance: a clone of the snapshot, where there is
+// one.
+func (p *Pool) another(ctx context.Context) (*instance, error) {
+	if p.snapshot == nil {
+		return p.fresh(ctx)
+	}
+	i, err := p.instantiate(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := i.adopt(p.snapshot); err != nil {
+		p.drop(i)
+		return nil, err
+	}
+	return i, nil
+}
+
+// fresh makes an instance that has run _initialize and setup itself.
+func (p *Pool) fresh(ctx context.Context) (*instance, error) {
+	i, err := p.instantiate(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := i.prepare(ctx, &p.settings); err != nil {
+		p.drop(i)
+		return nil, err
+	}
+	return i, nil
+}
+
+func (p *Pool) instantiate(ctx context.Context) (*instance, error) {
+	p.created.Add(1)
+	i, err := newInstance(ctx, p.module, &p.settings)
+	if err != nil {
+		p.closed.Add(1)
+	}
+	return i, err
 }
 
 // drop closes an instance.
-func (p *Pool) drop(inst *instance) {
-	if inst == nil {
-		return
-	}
-	if inst.module != nil {
-		_ = inst.module.Close(context.Background()) // closing memory and nothing else cannot fail
-	}
+func (p *Pool) drop(i *instance) {
+	i.close()
 	p.closed.Add(1)
-}
-
-// instance is one instantiated module with the host's side of it.
-type instance struct {
-	session
-	runtime *Runtime
-	module  api.Module
-}
-
-// make instantiates the module, and runs _initialize and setup.
-func (p *Pool) make(ctx context.Context) (*instance, error) {
-	inst := &instance{runtime: p.module.runtime}
-	inst.memory = &linearMemory{limit: min(p.settings.Memory, maxPages*pageSize)}
-	inst.clock.prepare()
-	inst.random = random{phase: "prepare", seed: p.settings.Seed, input: p.settings.Context}
-	p.created.Add(1)
-	if err := p.prepare(ctx, inst); err != nil {
-		p.drop(inst)
-		return nil, err
-	}
-	return inst, nil
-}
-
-func (p *Pool) prepare(ctx context.Context, inst *instance) error {
-	step := inst.begin(ctx, p.settings.FoldTimeout, false)
-	name := "instantiate"
-	failure := inst.instantiate(step, p.module)
-	if failure == nil && p.module.initialize {
-		name = abi.ExportInitialize
-		failure = inst.run(step, name)
-	}
-	if failure == nil && p.module.setup {
-		name = abi.ExportSetup
-		_, failure = inst.call(step, name, p.settings.Context)
-	}
-	if err := step.end(); err != nil {
-		said, isFailure := errors.AsType[*abi.Failure](err)
-		if !isFailure {
-			return err
-		}
-		failure = said
-	}
-	if failure != nil {
-		return &InitError{Step: name, Failure: failure}
-	}
-	return nil
-}
-
-func (i *instance) instantiate(ctx *step, m *Module) *abi.Failure {
-	config := wazero.NewModuleConfig().WithName("").WithStartFunctions().
-		WithStdout(&i.log).WithStderr(&i.log).
-		WithRandSource(&i.random).
-		WithWalltime(i.clock.walltime, tickResolution).
-		WithNanotime(i.clock.nanotime, tickResolution).
-		WithNanosleep(i.clock.nanosleep)
-	module, err := m.engine.InstantiateModule(experimental.WithMemoryAllocator(ctx, i.memory), m.compiled, config)
-	if err != nil {
-		return i.runtime.failure(err, i.memory)
-	}
-	i.module = module
-	return nil
-}
-
-// tickResolution is what guests are told of their clocks' resolution.
-const tickResolution = 1_000_000
-
-// enter calls a function of the guest.
-func (i *instance) enter(ctx *step, name string, stack []uint64) *abi.Failure {
-	err := i.module.ExportedFunction(name).CallWithStack(ctx, stack)
-	if err == nil {
-		return nil
-	}
-	failure := i.runtime.failure(err, i.memory)
-	if len(failure.Stack) == 0 {
-		failure.Stack = []string{name} // all that is known of a stack overflow
-	}
-	return failure
-}
-
-// run calls a function without parameters and results.
-func (i *instance) run(ctx *step, name string) *abi.Failure {
-	return i.enter(ctx, name, nil)
-}
-
-// call passes input to a function and returns a view of what it gave back,
-// which is valid until anything else runs in the instance.
-func (i *instance) call(ctx *step, name string, input []byte) ([]byte, *abi.Failure) {
-	ptr, failure := i.allocate(ctx, input)
-	if failure != nil {
-		return nil, failure
-	}
-	stack := [2]uint64{uint64(ptr), uint64(len(input))}
-	if failure := i.enter(ctx, name, stack[:]); failure != nil {
-		return nil, failure
-	}
-	at, size := abi.Unpack(stack[0])
-	if name == abi.ExportSetup {
-		return nil, nil
-	}
-	output, ok := i.module.Memory().Read(at, size)
-	if !ok {
-		return nil, abi.Failf(abi.ClassABI, "%s returned %d bytes at %d, outside its memory of %d bytes", name, size, at, i.module.Memory().Size())
-	}
-	return output, nil
-}
-
-// allocate asks the guest for room and fills it with input.
-func (i *instance) allocate(ctx *step, input []byte) (ptr uint32, failure *abi.Failure) {
-	if uint64(len(input)) > math.MaxUint32 {
-		return 0, abi.Failf(abi.ClassMemory, "%d bytes do not fit into the address space of a guest", len(input))
-	}
-	stack := [1]uint64{uint64(len(input))}
-	if failure := i.enter(ctx, abi.ExportAlloc, stack[:]); failure != nil {
-		return 0, failure
-	}
-	ptr = uint32(stack[0])
-	if ptr == 0 {
-		return 0, abi.Failf(abi.ClassMemory, "alloc(%d) returned 0", len(input))
-	}
-	if !i.module.Memory().Write(ptr, input) {
-		return 0, abi.Failf(abi.ClassABI, "alloc(%d) returned %d, outside its memory of %d bytes", len(input), ptr, i.module.Memory().Size())
-	}
-	return ptr, nil
 }

@@ -23,7 +23,12 @@ import (
 	"github.com/tetratelabs/wazero/experimental"
 
 	"github.com/wasm-jobs/wasm-jobs/abi"
+	"github.com/wasm-jobs/wasm-jobs/runtime/rewrite"
 )
+
+// MeteringVersion is that of how modules are rewritten. It is part of the key
+// under which outputs are stored.
+const MeteringVersion = rewrite.Version
 
 // ErrClosed is returned after Close.
 var ErrClosed = errors.New("the runtime is closed")
@@ -44,12 +49,30 @@ type Runtime struct {
 	cache   wazero.CompilationCache // nil without a directory
 	trap    reflect.Type            // of the engine's traps
 	mu      sync.Mutex
-	modules map[[sha256.Size]byte]*Module // nil after Close
+	modules map[variant]*Module // nil after Close
+}
+
+// variant is one way to compile a module.
+type variant struct {
+	digest  [sha256.Size]byte
+	options Options
+}
+
+// Options say how a module is changed before it is compiled. The zero Options
+// are what users should have.
+type Options struct {
+	// NoMetering compiles the guest's code without fuel and limits of time and
+	// depth: a guest that loops then holds its worker for ever, and any collection
+	// of Go's garbage waits until all running calls have returned.
+	NoMetering bool
+	// NativeNaNs leaves the bits of NaNs as the machine makes them, which differ
+	// between kinds of processors. It is part of the key of outputs.
+	NativeNaNs bool
 }
 
 // New returns a runtime. A cache directory that cannot be used is left out.
 func New(ctx context.Context, config Config) (*Runtime, error) {
-	r := &Runtime{config: config, modules: map[[sha256.Size]byte]*Module{}}
+	r := &Runtime{config: config, modules: map[variant]*Module{}}
 	if config.CacheDir != "" && os.MkdirAll(config.CacheDir, 0o700) == nil {
 		if cache, err := wazero.NewCompilationCacheWithDir(config.CacheDir); err == nil {
 			r.cache = cache
@@ -71,7 +94,6 @@ func newEngine(ctx context.Context, cache wazero.CompilationCache) (wazero.Runti
 	config := wazero.NewRuntimeConfig().
 		WithCoreFeatures(api.CoreFeaturesV2 | experimental.CoreFeaturesExtendedConst).
 		WithMemoryLimitPages(maxPages).
-		WithCloseOnContextDone(true).
 		WithDebugInfoEnabled(false)
 	if cache != nil {
 		config = config.WithCompilationCache(cache)
@@ -90,39 +112,44 @@ type Module struct {
 	description *Description
 	digest      [sha256.Size]byte
 	compiled    wazero.CompiledModule
+	globals     []rewrite.Global // to restore
+	depth       int64            // of the stack with which calls begin
 	initialize  bool
 	setup       bool
 }
 
-// Compile admits and compiles a module, once for each digest. wasm is not kept.
-// The error is a *[RefusedError] for what is wrong with the module.
-func (r *Runtime) Compile(ctx context.Context, wasm []byte) (*Module, error) {
+// Compile admits, rewrites and compiles a module, once for each digest and
+// options. wasm is not kept. The error is a *[RefusedError] for what is wrong
+// with the module.
+func (r *Runtime) Compile(ctx context.Context, wasm []byte, o Options) (*Module, error) {
 	digest := sha256.Sum256(wasm)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.modules == nil {
 		return nil, ErrClosed
 	}
-	if m := r.modules[digest]; m != nil {
+	if m := r.modules[variant{digest, o}]; m != nil {
 		return m, nil
 	}
-	parsed, description := admit(wasm)
-	if !description.Accepted {
-		return nil, &RefusedError{description.Problems}
+	parsed, d := admit(wasm)
+	var rewritten *rewrite.Result
+	if d.Accepted {
+		rewritten = d.rewrite(wasm, parsed, o)
 	}
-	if !parsed.Names {
-		wasm = parsed.WithoutNames(wasm)
+	if !d.Accepted {
+		return nil, &RefusedError{d.Problems}
 	}
-	engine, compiled, err := r.compile(ctx, wasm)
+	engine, compiled, err := r.compile(ctx, rewritten.Wasm)
 	if err != nil {
 		return nil, err
 	}
 	m := &Module{
-		runtime: r, engine: engine, description: description, digest: digest, compiled: compiled,
-		initialize: description.exports[abi.ExportInitialize],
-		setup:      description.exports[abi.ExportSetup],
+		runtime: r, engine: engine, description: d, digest: digest, compiled: compiled,
+		globals: rewritten.Globals, depth: rewritten.Stack,
+		initialize: d.exports[abi.ExportInitialize],
+		setup:      d.exports[abi.ExportSetup],
 	}
-	r.modules[digest] = m
+	r.modules[variant{digest, o}] = m
 	return m, nil
 }
 

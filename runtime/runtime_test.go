@@ -48,7 +48,7 @@ func newRuntime(t testing.TB, config runtime.Config) *runtime.Runtime {
 
 func prepare(t testing.TB, wasm []byte, s runtime.Settings) *runtime.Pool {
 	t.Helper()
-	m, err := newRuntime(t, runtime.Config{}).Compile(t.Context(), wasm)
+	m, err := newRuntime(t, runtime.Config{}).Compile(t.Context(), wasm, runtime.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -87,7 +87,7 @@ func TestEveryProblemIsNamedAtOnce(t *testing.T) {
 		{"memory is not exported", wasmFile(t, "no-memory-export"), []string{`export it as "memory"`}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			_, err := newRuntime(t, runtime.Config{}).Compile(t.Context(), test.wasm)
+			_, err := newRuntime(t, runtime.Config{}).Compile(t.Context(), test.wasm, runtime.Options{})
 			refused, ok := errors.AsType[*runtime.RefusedError](err)
 			if !ok {
 				t.Fatalf("error %v, expected a refusal", err)
@@ -110,7 +110,7 @@ func TestDamagedModules(t *testing.T) {
 	wasm := wasmFile(t, "echo-aggregate")
 	r := newRuntime(t, runtime.Config{})
 	for n := range wasm {
-		_, err := r.Compile(t.Context(), wasm[:n])
+		_, err := r.Compile(t.Context(), wasm[:n], runtime.Options{})
 		if _, refused := errors.AsType[*runtime.RefusedError](err); !refused && !bytes.Contains(wasm[n:], []byte("name")) {
 			t.Errorf("cut at byte %d: %v", n, err)
 		}
@@ -118,7 +118,7 @@ func TestDamagedModules(t *testing.T) {
 	for bit := range len(wasm) * 8 {
 		damaged := bytes.Clone(wasm)
 		damaged[bit/8] ^= 1 << (bit % 8)
-		m, err := r.Compile(t.Context(), damaged)
+		m, err := r.Compile(t.Context(), damaged, runtime.Options{})
 		if _, refused := errors.AsType[*runtime.RefusedError](err); err != nil && !refused {
 			t.Errorf("bit %d: %v", bit, err)
 		}
@@ -137,7 +137,7 @@ func TestDamagedCacheIsThrownAway(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := r.Compile(t.Context(), wasm); err != nil {
+		if _, err := r.Compile(t.Context(), wasm, runtime.Options{}); err != nil {
 			t.Errorf("compile: %v", err)
 		}
 		if err := r.Close(t.Context()); err != nil {
@@ -192,7 +192,7 @@ func TestCalls(t *testing.T) {
 		{"grow", abi.ClassMemory, "growth beyond the limit"},
 	} {
 		t.Run(test.do, func(t *testing.T) {
-			out, err := instance.Call(t.Context(), abi.ExportExec, request(test.do), []byte("kept"))
+			out, _, err := instance.Call(t.Context(), abi.ExportExec, request(test.do), []byte("kept"))
 			failure, ok := errors.AsType[*abi.Failure](err)
 			if !ok || failure.Class != test.class || !strings.Contains(failure.Message, test.want) {
 				t.Errorf("failure %v, expected class %s with %q", err, test.class, test.want)
@@ -204,7 +204,7 @@ func TestCalls(t *testing.T) {
 				t.Error("a trap without its stack")
 			}
 			// The call after it sees nothing of it.
-			out, err = instance.Call(t.Context(), abi.ExportExec, request("counter"), nil)
+			out, _, err = instance.Call(t.Context(), abi.ExportExec, request("counter"), nil)
 			if err != nil || !bytes.Equal(out, []byte{1}) {
 				t.Errorf("then counter gave %x, %v", out, err)
 			}
@@ -214,7 +214,9 @@ func TestCalls(t *testing.T) {
 
 func TestTimeoutEndsALoop(t *testing.T) {
 	p := prepare(t, faulty(t), runtime.Settings{Timeout: 20 * time.Millisecond})
-	_, err := p.Lease(nil).Call(t.Context(), abi.ExportExec, request("loop"), nil)
+	instance := p.Lease(nil)
+	defer instance.Release()
+	_, _, err := instance.Call(t.Context(), abi.ExportExec, request("loop"), nil)
 	if failure, ok := errors.AsType[*abi.Failure](err); !ok || failure.Class != abi.ClassTimeout {
 		t.Errorf("%v, expected class timeout", err)
 	}
@@ -224,11 +226,12 @@ func TestHermetic(t *testing.T) {
 	calls := func(seed uint64, what string) string {
 		p := prepare(t, faulty(t), runtime.Settings{Seed: seed})
 		instance := p.Lease(nil)
-		first, err := instance.Call(t.Context(), abi.ExportExec, request(what), nil)
+		defer instance.Release()
+		first, _, err := instance.Call(t.Context(), abi.ExportExec, request(what), nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		again, err := instance.Call(t.Context(), abi.ExportExec, request(what), nil)
+		again, _, err := instance.Call(t.Context(), abi.ExportExec, request(what), nil)
 		if err != nil || !bytes.Equal(first, again) {
 			t.Errorf("%s: %x, then %x, %v", what, first, again, err)
 		}
@@ -249,8 +252,9 @@ func TestLogs(t *testing.T) {
 	p := prepare(t, faulty(t), runtime.Settings{})
 	lines := []string{}
 	instance := p.Lease(func(level int32, line string) { lines = append(lines, fmt.Sprint(level, " ", line)) })
+	defer instance.Release()
 	for _, what := range []string{"log", "print"} {
-		if _, err := instance.Call(t.Context(), abi.ExportExec, request(what), nil); err != nil {
+		if _, _, err := instance.Call(t.Context(), abi.ExportExec, request(what), nil); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -262,7 +266,7 @@ func TestLogs(t *testing.T) {
 func TestPrepareFails(t *testing.T) {
 	r := newRuntime(t, runtime.Config{})
 	for name, step := range map[string]string{"setup-fails": abi.ExportSetup, "initialize-traps": abi.ExportInitialize} {
-		m, err := r.Compile(t.Context(), wasmFile(t, name))
+		m, err := r.Compile(t.Context(), wasmFile(t, name), runtime.Options{})
 		if err != nil {
 			t.Fatal(err)
 		}

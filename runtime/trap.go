@@ -3,13 +3,14 @@ package runtime
 import (
 	"context"
 	"errors"
-	"fmt"
 	"reflect"
 	"strings"
 
 	"github.com/tetratelabs/wazero"
 
 	"github.com/wasm-jobs/wasm-jobs/abi"
+	"github.com/wasm-jobs/wasm-jobs/runtime/linear"
+	"github.com/wasm-jobs/wasm-jobs/runtime/wasi"
 )
 
 // unreachable is the smallest module that traps: its start function is one
@@ -32,28 +33,37 @@ func trapType(ctx context.Context, engine wazero.Runtime) (reflect.Type, error) 
 }
 
 // failure says what became of a call that the engine ended with err.
-func (r *Runtime) failure(err error, memory *linearMemory) *abi.Failure {
-	if exit, ok := errors.AsType[*exitError](err); ok {
-		return abi.Failf(abi.ClassExit, "the guest called proc_exit(%d)", exit.code)
-	}
+func (r *Runtime) failure(err error, memory *linear.Memory, limit uint64) *abi.Failure {
 	message, stack := splitTrap(err)
-	for e := err; e != nil; e = errors.Unwrap(e) {
-		if reflect.TypeOf(e) == r.trap {
-			return trapped(message, stack, memory)
+	if stop, ok := errors.AsType[*stopError](err); ok {
+		f := &abi.Failure{Class: abi.ClassRequeued, Message: "cancelled"}
+		if stop.failure != nil {
+			*f = *stop.failure
 		}
+		if f.Class == abi.ClassTrap {
+			f.Stack = stack
+		}
+		return f
+	}
+	if exit, ok := errors.AsType[*wasi.ExitError](err); ok {
+		return abi.Failf(abi.ClassExit, "the guest called proc_exit(%d)", exit.Code)
 	}
 	f := abi.Failf(abi.ClassHost, "%s", message)
+	for e := err; e != nil; e = errors.Unwrap(e) {
+		if reflect.TypeOf(e) == r.trap {
+			f = trapped(message, memory, limit)
+			break
+		}
+	}
 	f.Stack = stack
 	return f
 }
 
-func trapped(message string, stack []string, memory *linearMemory) *abi.Failure {
-	f := abi.Failf(abi.ClassTrap, "%s", message)
-	if memory.denied {
-		f = abi.Failf(abi.ClassMemory, "%s after a growth beyond the limit of %d bytes was denied", message, memory.limit)
+func trapped(message string, memory *linear.Memory, limit uint64) *abi.Failure {
+	if memory.Denied() {
+		return abi.Failf(abi.ClassMemory, "%s after a growth beyond the limit of %d bytes was denied", message, limit)
 	}
-	f.Stack = stack
-	return f
+	return abi.Failf(abi.ClassTrap, "%s", message)
 }
 
 // maxFrames bounds the stack of a failure: the innermost frames are kept.
@@ -83,15 +93,3 @@ func firstLine(err error) string {
 	line, _, _ := strings.Cut(err.Error(), "\n")
 	return cutText(line, maxText)
 }
-
-// InitError says that _initialize or setup failed, before any chunk.
-type InitError struct {
-	Step      string // the export
-	Failure   *abi.Failure
-	Instances Stats // of the attempt
-}
-
-func (e *InitError) Error() string { return fmt.Sprintf("%s failed: %v", e.Step, e.Failure) }
-
-// Unwrap returns the failure.
-func (e *InitError) Unwrap() error { return e.Failure }

@@ -45,7 +45,7 @@ func inspect(ctx *cli.Context, c *console, path string, asJSON bool) error {
 			return err
 		}
 		defer r.Close(ctx.Context)
-		if _, err := r.Compile(ctx.Context, wasm); err != nil {
+		if _, err := r.Compile(ctx.Context, wasm, runtime.Options{}); err != nil {
 			d.Accepted, d.Problems = false, []string{err.Error()}
 		}
 	}
@@ -82,6 +82,12 @@ func printDescription(out io.Writer, path string, d *runtime.Description) error 
 	}
 	for _, i := range d.Imports {
 		row("import", "%s.%s\t%s %s", i.Module, i.Name, i.Kind, i.Type)
+	}
+	if d.Isolation != "" {
+		row("isolation", "%s", d.Isolation)
+	}
+	for _, reason := range d.Lasting {
+		row("", "no reset undoes %s", reason)
 	}
 	for _, p := range d.Problems {
 		row("problem", "%s", p)

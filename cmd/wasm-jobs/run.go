@@ -27,6 +27,7 @@ type runOptions struct {
 	module, chunks string
 	context        string
 	input          chunks.Options
+	options        runtime.Options
 	settings       runtime.Settings
 	retry          host.RetryPolicy
 	workers        int
@@ -52,6 +53,7 @@ func runFlags() []cli.Flag {
 		&cli.DurationFlag{Name: "backoff-max", Value: 5 * time.Second, Usage: "the longest time before a retry"},
 		&cli.DurationFlag{Name: "timeout", Value: 30 * time.Second, Usage: "limit of one attempt; 0 = none"},
 		&cli.DurationFlag{Name: "fold-timeout", Value: 10 * time.Minute, Usage: "limit of one setup, aggregate or merge; 0 = none"},
+		&cli.Uint64Flag{Name: "fuel", DefaultText: "off", Usage: "limit of executed instructions of one call of exec"},
 		&cli.StringFlag{Name: "memory", Value: "256MiB", Usage: "limit of a guest's memory"},
 		&cli.StringFlag{Name: "max-output", Value: "16MiB", Usage: "limit of one output"},
 		&cli.StringFlag{Name: "max-aggregate", Value: "256MiB", Usage: "limit of what aggregate or merge returns"},
@@ -61,6 +63,9 @@ func runFlags() []cli.Flag {
 		&cli.Uint64Flag{Name: "seed", Usage: "seed of the guest's random bytes"},
 		&cli.StringFlag{Name: "id-key", Value: chunks.DefaultIDKey, Usage: "map key that holds a chunk's id; empty = number chunks by position"},
 		&cli.StringFlag{Name: "chunk-format", Value: "auto", Usage: "auto, sequence or array"},
+		&cli.StringFlag{Name: "isolation", Value: "reset", Usage: "how a call gets fresh state: reset, or a new instance"},
+		&cli.BoolFlag{Name: "no-metering", Usage: "neither fuel nor time limits inside guests; one that loops then holds its worker, and the host's garbage collector"},
+		&cli.BoolFlag{Name: "native-nans", Usage: "leave the bits of NaNs as this machine makes them; part of what names an output"},
 		&cli.StringFlag{Name: "max-failures", DefaultText: "unlimited", Usage: "stop once more than `N|P%` chunks have failed"},
 		&cli.BoolFlag{Name: "fail-fast", Usage: "stop at the first failed chunk: --max-failures 0"},
 		&cli.BoolFlag{Name: "partial", Usage: "aggregate what there is where chunks failed"},
@@ -112,7 +117,8 @@ func parseRun(ctx *cli.Context) (*runOptions, error) {
 			Retries: ctx.Int("retries"), Backoff: ctx.Duration("backoff"), BackoffMax: ctx.Duration("backoff-max"),
 			MaxRequeues: ctx.Int("max-requeues"), Deterministic: ctx.Bool("retry-deterministic"),
 		},
-		settings: runtime.Settings{Seed: ctx.Uint64("seed"), Timeout: ctx.Duration("timeout"), FoldTimeout: ctx.Duration("fold-timeout")},
+		options:  runtime.Options{NoMetering: ctx.Bool("no-metering"), NativeNaNs: ctx.Bool("native-nans")},
+		settings: runtime.Settings{Seed: ctx.Uint64("seed"), Fuel: ctx.Uint64("fuel"), Isolation: runtime.Isolation(ctx.String("isolation")), Timeout: ctx.Duration("timeout"), FoldTimeout: ctx.Duration("fold-timeout")},
 	}
 	return o, errors.Join(o.parseChoices(ctx), o.parseSizes(ctx), o.parseNumbers(ctx))
 }
@@ -120,6 +126,12 @@ func parseRun(ctx *cli.Context) (*runOptions, error) {
 func (o *runOptions) parseChoices(ctx *cli.Context) (err error) {
 	if !slices.Contains([]string{"json", "diag", "cbor"}, o.format) {
 		return refuse("--format %q is none of json, diag, cbor", o.format)
+	}
+	if !slices.Contains([]string{"reset", "instance"}, string(o.settings.Isolation)) {
+		return refuse("--isolation %q is none of reset, instance", o.settings.Isolation)
+	}
+	if o.options.NoMetering && o.settings.Fuel > 0 {
+		return refuse("--fuel needs metering, and --no-metering turns it off: give one of them")
 	}
 	if !slices.Contains([]string{"auto", "plain", "none"}, o.progress) {
 		return refuse("--progress %q is none of auto, plain, none", o.progress)
@@ -251,7 +263,7 @@ func compiledDir() string {
 func run(ctx context.Context, c *console, o *runOptions) error {
 	stops := notify(ctx)
 	defer stops.end()
-	job := &host.Job{Settings: o.settings, Retry: o.retry, Partial: o.partial, Stop: stops.soft.Done(), Grace: o.grace}
+	job := &host.Job{Options: o.options, Settings: o.settings, Retry: o.retry, Partial: o.partial, Stop: stops.soft.Done(), Grace: o.grace}
 	var err error
 	if job.Module, err = readModule(o.module); err != nil {
 		return err

@@ -1,0 +1,283 @@
+package runtime
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+
+	"github.com/tetratelabs/wazero"
+	"github.com/tetratelabs/wazero/api"
+	"github.com/tetratelabs/wazero/experimental"
+
+	"github.com/wasm-jobs/wasm-jobs/abi"
+	"github.com/wasm-jobs/wasm-jobs/runtime/linear"
+	"github.com/wasm-jobs/wasm-jobs/runtime/wasi"
+)
+
+// instance is one instantiated module with the host's side of it.
+type instance struct {
+	session
+	of      *Module
+	limit   uint64     // of memory, in bytes
+	module  api.Module // nil where instantiation failed
+	exports map[string]api.Function
+	globals []api.MutableGlobal // of of.globals
+	dirty   bool                // a call has run since the last reset
+	broken  bool                // not to be used again
+}
+
+// snapshot is the state right after _initialize and setup.
+type snapshot struct {
+	image   *linear.Image
+	globals []uint64
+}
+
+// newInstance instantiates a module. The error is ctx's or an *[InitError].
+func newInstance(ctx context.Context, m *Module, s *Settings) (*instance, error) {
+	memory, err := linear.New(linear.Options{Limit: min(s.Memory, linear.MaxLimit)})
+	if err != nil {
+		return nil, &InitError{Step: "instantiate", Failure: abi.Failf(abi.ClassHost, "%v", err)}
+	}
+	i := &instance{of: m, limit: s.Memory}
+	i.memory = memory
+	i.wasi = wasi.New(wasi.Config{Charge: i.charge})
+	i.prepareWASI(s)
+	i.begin(ctx, 0, s.FoldTimeout)
+	config := wazero.NewModuleConfig().WithName("").WithStartFunctions()
+	step := i.context(ctx)
+	i.module, err = m.engine.InstantiateModule(experimental.WithMemoryAllocator(step, memory), m.compiled, config)
+	if err != nil {
+		failure := i.classify(m.runtime.failure(err, memory, i.limit))
+		memory.Free()
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		return nil, &InitError{Step: "instantiate", Failure: failure}
+	}
+	i.bind()
+	return i, nil
+}
+
+func (i *instance) prepareWASI(s *Settings) {
+	i.wasi.Reset(wasi.Call{Phase: "prepare", Preparing: true, Seed: s.Seed, Input: s.Context, Stdout: &i.log, Stderr: &i.log})
+}
+
+// bind looks up the exports that calls need: each look-up makes a new stack.
+func (i *instance) bind() {
+	i.attach(i.module, i.of.depth)
+	i.exports = map[string]api.Function{}
+	for _, e := range exported {
+		if f := i.module.ExportedFunction(e.name); f != nil {
+			i.exports[e.name] = f
+		}
+	}
+	for _, g := range i.of.globals {
+		if mutable, ok := i.module.ExportedGlobal(g.Export).(api.MutableGlobal); ok {
+			i.globals = append(i.globals, mutable)
+		}
+	}
+}
+
+// close frees the instance. No call may be running.
+func (i *instance) close() {
+	_ = i.module.Close(context.Background()) // closing memory and nothing else cannot fail
+}
+
+// prepare runs _initialize and setup.
+func (i *instance) prepare(ctx context.Context, s *Settings) error {
+	for _, name := range []string{abi.ExportInitialize, abi.ExportSetup} {
+		if i.exports[name] == nil {
+			continue
+		}
+		i.begin(ctx, 0, s.FoldTimeout)
+		i.failed, i.renews = nil, false
+		var failure *abi.Failure
+		if name == abi.ExportSetup {
+			_, failure = i.pass(ctx, name, s.Context)
+		} else {
+			failure = i.enter(ctx, name, nil)
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if failure = i.classify(failure); failure != nil {
+			return &InitError{Step: name, Failure: failure}
+		}
+	}
+	i.log.finish()
+	return nil
+}
+
+// snapshot takes the state to which reset goes back, from now on, in this
+// instance and in those that adopt it.
+func (i *instance) snapshot() (*snapshot, error) {
+	image, err := i.memory.Snapshot()
+	if err != nil {
+		return nil, err
+	}
+	s := &snapshot{image: image}
+	for _, g := range i.globals {
+		s.globals = append(s.globals, g.Get())
+	}
+	return s, i.adopt(s)
+}
+
+// adopt makes the instance's state that of s.
+func (i *instance) adopt(s *snapshot) error {
+	if err := i.memory.Attach(s.image, i.module.Memory()); err != nil {
+		return err
+	}
+	i.restoreGlobals(s)
+	return nil
+}
+
+func (i *instance) restoreGlobals(s *snapshot) {
+	for n, g := range i.globals {
+		g.Set(s.globals[n])
+	}
+}
+
+// reset makes the instance's state that of s again.
+func (i *instance) reset(s *snapshot) error {
+	if err := i.memory.Reset(i.module.Memory()); err != nil {
+		return err
+	}
+	i.restoreGlobals(s)
+	i.dirty = false
+	return nil
+}
+
+// call runs exec, aggregate or merge, and returns a view of the output, which
+// is valid until anything else runs in the instance, and the fuel it took.
+func (i *instance) call(ctx context.Context, s *Settings, function string, input []byte, log Log) ([]byte, uint64, error) {
+	budget, timeout, limit := uint64(0), s.FoldTimeout, s.MaxAggregate
+	if function == abi.ExportExec {
+		budget, timeout, limit = s.Fuel, s.Timeout, s.MaxOutput
+	}
+	i.dirty = true
+	i.log.start(log)
+	i.wasi.Reset(wasi.Call{Phase: "call", Seed: s.Seed, Input: input, Stdout: &i.log, Stderr: &i.log})
+	i.begin(ctx, budget, timeout)
+	i.failed, i.renews = nil, function == abi.ExportExec
+	output, failure := i.pass(ctx, function, input)
+	i.log.finish()
+	if failure == nil {
+		output, failure = checked(output, limit)
+	}
+	if ctx.Err() != nil {
+		return nil, 0, ctx.Err()
+	}
+	if failure = i.classify(failure); failure != nil {
+		return nil, 0, failure
+	}
+	return output, uint64(i.used()), nil
+}
+
+// classify says why a step failed: having used too much fuel goes before what
+// the guest said, and that before how it ended.
+func (i *instance) classify(failure *abi.Failure) *abi.Failure {
+	switch {
+	case i.spent():
+		return outOfFuel(i.budget)
+	case i.failed != nil:
+		return i.failed
+	case failure == nil && i.fuel == nil && i.late():
+		return i.timedOut()
+	}
+	return failure
+}
+
+func checked(output []byte, limit uint64) ([]byte, *abi.Failure) {
+	if uint64(len(output)) > limit {
+		return nil, abi.Failf(abi.ClassABI, "the output has %d bytes, and the limit is %d", len(output), limit)
+	}
+	if err := abi.CheckItem(output); err != nil {
+		return nil, abi.Failf(abi.ClassABI, "the output is not one CBOR item: %v", err)
+	}
+	return output, nil
+}
+
+// enter calls a function of the guest.
+func (i *instance) enter(ctx context.Context, name string, stack []uint64) *abi.Failure {
+	i.meter.enter()
+	err := i.exports[name].CallWithStack(i.context(ctx), stack)
+	if err == nil {
+		return nil
+	}
+	failure := i.of.runtime.failure(err, i.memory, i.limit)
+	if failure.Class == abi.ClassHost || failure.Message == stackOverflow {
+		i.broken = true // whatever is left of it, the deep stack among it, goes
+	}
+	if failure.Class == abi.ClassTrap && len(failure.Stack) == 0 {
+		failure.Stack = []string{name} // all that is known of an overflow of the engine's
+	}
+	return failure
+}
+
+// stackOverflow is the message of a trap for too deep calls.
+const stackOverflow = "stack overflow"
+
+// pass gives input to a function and returns a view of what it gave back.
+func (i *instance) pass(ctx context.Context, name string, input []byte) ([]byte, *abi.Failure) {
+	ptr, failure := i.allocate(ctx, input)
+	if failure != nil {
+		return nil, failure
+	}
+	stack := [2]uint64{uint64(ptr), uint64(len(input))}
+	if failure := i.enter(ctx, name, stack[:]); failure != nil {
+		return nil, failure
+	}
+	at, size := abi.Unpack(stack[0])
+	if name == abi.ExportSetup {
+		return nil, nil
+	}
+	output, ok := i.module.Memory().Read(at, size)
+	if !ok {
+		return nil, abi.Failf(abi.ClassABI, "%s returned %d bytes at %d, outside its memory of %d bytes", name, size, at, i.module.Memory().Size())
+	}
+	return output, nil
+}
+
+// allocate asks the guest for room and fills it with input.
+func (i *instance) allocate(ctx context.Context, input []byte) (ptr uint32, failure *abi.Failure) {
+	if uint64(len(input)) > math.MaxUint32 {
+		return 0, abi.Failf(abi.ClassMemory, "%d bytes do not fit into the address space of a guest", len(input))
+	}
+	stack := [1]uint64{uint64(len(input))}
+	if failure := i.enter(ctx, abi.ExportAlloc, stack[:]); failure != nil {
+		return 0, failure
+	}
+	ptr = uint32(stack[0])
+	if ptr == 0 {
+		return 0, abi.Failf(abi.ClassMemory, "alloc(%d) returned 0", len(input))
+	}
+	if !i.module.Memory().Write(ptr, input) {
+		return 0, abi.Failf(abi.ClassABI, "alloc(%d) returned %d, outside its memory of %d bytes", len(input), ptr, i.module.Memory().Size())
+	}
+	return ptr, nil
+}
+
+// InitError says that an instance could not be made: _initialize or setup
+// failed.
+type InitError struct {
+	Step      string // the export, or "instantiate"
+	Failure   *abi.Failure
+	Instances Stats // of the attempt
+}
+
+func (e *InitError) Error() string { return fmt.Sprintf("%s failed: %v", e.Step, e.Failure) }
+
+// Unwrap returns the failure.
+func (e *InitError) Unwrap() error { return e.Failure }
+
+// hostFailure makes an error of making an instance a failure of one call.
+func hostFailure(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if init, ok := errors.AsType[*InitError](err); ok && init.Failure.Class == abi.ClassHost {
+		err = init.Failure
+	}
+	return abi.Failf(abi.ClassHost, "no instance could be made: %s", firstLine(err))
+}

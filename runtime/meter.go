@@ -1,0 +1,164 @@
+package runtime
+
+import (
+	"context"
+	"math"
+	"time"
+
+	"github.com/tetratelabs/wazero/api"
+
+	"github.com/wasm-jobs/wasm-jobs/abi"
+	"github.com/wasm-jobs/wasm-jobs/runtime/rewrite"
+)
+
+const (
+	// slice is how much fuel a guest gets at a time: about a millisecond of it,
+	// between two looks at the clock and two chances for Go's garbage collector.
+	slice = 4 << 20
+	// noBudget is a budget that no guest can use up.
+	noBudget = 1<<62 - 1
+	// hostSlice is how many units host functions charge between two looks at
+	// the clock.
+	hostSlice = 1 << 20
+	// hostCall is what a host function charges for itself: it takes as long as
+	// some hundred instructions.
+	hostCall = 100
+)
+
+// stopError is what host functions panic to end a call: with the failure, or
+// nil where the caller's context has ended.
+type stopError struct{ failure *abi.Failure }
+
+func (e *stopError) Error() string {
+	if e.failure == nil {
+		return "cancelled"
+	}
+	return e.failure.Message
+}
+
+// meter bounds one step on an instance by fuel and by time (see METERING.md in
+// package rewrite). It is used by the goroutine that runs the guest.
+type meter struct {
+	fuel  api.MutableGlobal // nil in a module that is not metered
+	stack api.MutableGlobal
+	depth uint64 // value of stack with which each call begins
+
+	ctx      context.Context // of the caller
+	budget   int64
+	granted  int64 // fuel given since the step began
+	work     uint64
+	timeout  time.Duration
+	deadline time.Time // zero without a timeout
+	last     time.Time // beyond which no heartbeat moves the deadline
+}
+
+// attach makes m that of an instance, which a start function may run in while
+// it is made.
+func (m *meter) attach(module api.Module, depth int64) {
+	fuel, metered := module.ExportedGlobal(rewrite.FuelExport).(api.MutableGlobal)
+	if !metered {
+		return
+	}
+	m.fuel, m.depth = fuel, uint64(depth)
+	m.stack = module.ExportedGlobal(rewrite.StackExport).(api.MutableGlobal)
+}
+
+// begin starts a step.
+func (m *meter) begin(ctx context.Context, budget uint64, timeout time.Duration) {
+	m.ctx, m.budget, m.granted, m.work = ctx, noBudget, 0, 0
+	if budget > 0 && budget < noBudget {
+		m.budget = int64(budget)
+	}
+	m.timeout, m.deadline = timeout, time.Time{}
+	if timeout > 0 {
+		now := time.Now()
+		m.deadline = now.Add(timeout)
+		m.last = now.Add(time.Duration(min(float64(leaseFactor)*float64(timeout), math.MaxInt64/2)))
+	}
+	if m.fuel != nil {
+		m.fuel.Set(0)
+	}
+}
+
+// enter prepares for one call of the host within a step.
+func (m *meter) enter() {
+	if m.stack != nil {
+		m.stack.Set(m.depth)
+	}
+}
+
+// used returns the fuel of the step so far.
+func (m *meter) used() int64 {
+	if m.fuel == nil {
+		return 0
+	}
+	return m.granted - int64(m.fuel.Get())
+}
+
+// spent reports whether the step has used more than its budget. It then failed
+// whatever else happened in it.
+func (m *meter) spent() bool { return m.used() > m.budget }
+
+// yield gives the guest its next slice of fuel, or ends the step.
+func (m *meter) yield(fuel, stack int64) int64 {
+	used := m.granted - fuel
+	switch {
+	case used > m.budget:
+		panic(&stopError{outOfFuel(m.budget)})
+	case stack < 0:
+		panic(&stopError{abi.Failf(abi.ClassTrap, "stack overflow")})
+	}
+	m.check()
+	left := min(slice, m.budget-used)
+	m.granted += left - fuel
+	return left
+}
+
+// check ends the step where its time is over.
+func (m *meter) check() {
+	if m.ctx.Err() != nil {
+		panic(&stopError{})
+	}
+	if m.late() {
+		panic(&stopError{m.timedOut()})
+	}
+}
+
+func (m *meter) late() bool { return !m.deadline.IsZero() && time.Now().After(m.deadline) }
+
+func (m *meter) timedOut() *abi.Failure {
+	return abi.Failf(abi.ClassTimeout, "ran longer than %s", m.timeout)
+}
+
+func outOfFuel(budget int64) *abi.Failure {
+	return abi.Failf(abi.ClassFuel, "used more than %d units of fuel", budget)
+}
+
+// charge takes units for work that a host function is about to do.
+func (m *meter) charge(units uint64) {
+	if m.fuel != nil {
+		m.fuel.Set(uint64(int64(m.fuel.Get()) - int64(units)))
+		if m.spent() {
+			panic(&stopError{outOfFuel(m.budget)})
+		}
+	}
+	if m.work += units; m.work >= hostSlice {
+		m.work = 0
+		m.check()
+	}
+}
+
+// renew moves the deadline to its full length from now, but not beyond ten
+// times that length in all. It reports whether there is time left.
+func (m *meter) renew() bool {
+	if m.ctx.Err() != nil || m.late() {
+		return false
+	}
+	if !m.deadline.IsZero() {
+		m.deadline = time.Now().Add(m.timeout)
+		if m.deadline.After(m.last) {
+			m.deadline = m.last
+		}
+	}
+	return true
+}
