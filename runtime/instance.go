@@ -276,8 +276,9 @@ func hostFailure(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
+	why := firstLine(err)
 	if init, ok := errors.AsType[*InitError](err); ok && init.Failure.Class == abi.ClassHost {
-		err = init.Failure
+		why = init.Failure.Message
 	}
-	return abi.Failf(abi.ClassHost, "no instance could be made: %s", firstLine(err))
+	return abi.Failf(abi.ClassHost, "no instance could be made: %s", why)
 }

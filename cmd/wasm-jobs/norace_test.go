@@ -1,0 +1,6 @@
+//go:build !race
+
+package main
+
+// raceDetector takes address space that scripts cannot limit.
+const raceDetector = false
