@@ -39,6 +39,10 @@ type Config struct {
 	// can write to it can run code in this process: it is made with mode 0700
 	// and must not be shared with others. A damaged cache is not used.
 	CacheDir string
+	// Interpreter runs guests on the engine's interpreter, which is slower by a
+	// factor of ten and shares no code generator with the compiler: a second
+	// opinion. It ends at 2,000 nested calls, with class host.
+	Interpreter bool
 }
 
 // Runtime compiles modules and keeps them compiled. All methods are safe for
@@ -78,7 +82,7 @@ func New(ctx context.Context, config Config) (*Runtime, error) {
 			r.cache = cache
 		}
 	}
-	engine, err := newEngine(ctx, r.cache)
+	engine, err := newEngine(ctx, config.Interpreter, r.cache)
 	if err != nil {
 		return nil, errors.Join(err, r.Close(ctx))
 	}
@@ -90,8 +94,12 @@ func New(ctx context.Context, config Config) (*Runtime, error) {
 }
 
 // newEngine returns an engine that serves the imports of guests.
-func newEngine(ctx context.Context, cache wazero.CompilationCache) (wazero.Runtime, error) {
-	config := wazero.NewRuntimeConfig().
+func newEngine(ctx context.Context, interpreter bool, cache wazero.CompilationCache) (wazero.Runtime, error) {
+	config := wazero.NewRuntimeConfigCompiler()
+	if interpreter {
+		config = wazero.NewRuntimeConfigInterpreter()
+	}
+	config = config.
 		WithCoreFeatures(api.CoreFeaturesV2 | experimental.CoreFeaturesExtendedConst).
 		WithMemoryLimitPages(maxPages).
 		WithDebugInfoEnabled(false)
@@ -163,7 +171,7 @@ func (r *Runtime) compile(ctx context.Context, wasm []byte) (wazero.Runtime, waz
 	if err == nil || r.cache == nil {
 		return engine, compiled, err
 	}
-	engine, engineErr := newEngine(ctx, nil)
+	engine, engineErr := newEngine(ctx, r.config.Interpreter, nil)
 	if engineErr != nil {
 		return nil, nil, engineErr
 	}

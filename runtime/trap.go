@@ -50,10 +50,14 @@ func (r *Runtime) failure(err error, memory *linear.Memory, limit uint64) *abi.F
 	}
 	f := abi.Failf(abi.ClassHost, "%s", message)
 	for e := err; e != nil; e = errors.Unwrap(e) {
-		if reflect.TypeOf(e) == r.trap {
-			f = trapped(message, memory, limit)
-			break
+		if reflect.TypeOf(e) != r.trap {
+			continue
 		}
+		// The interpreter's limit is none of the guest's.
+		if message != stackOverflow || !r.config.Interpreter {
+			f = trapped(message, memory, limit)
+		}
+		break
 	}
 	f.Stack = stack
 	return f
