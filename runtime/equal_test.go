@@ -183,3 +183,37 @@ func FuzzResetEqualsNew(f *testing.F) {
 		compare(t, reset, want, fresh, abi.ExportExec, sequence)
 	})
 }
+
+// TestWhatNoResetUndoes runs modules that need new instances: always, or since
+// their memory cannot be shrunk.
+func TestWhatNoResetUndoes(t *testing.T) {
+	for _, test := range []struct {
+		name      string
+		isolation runtime.Isolation
+		lasting   []string
+		output    byte
+	}{
+		{"lasting", runtime.IsolationInstance, []string{"table.set in function 2 (at byte 105)"}, 0},
+		{"grows-to-maximum", runtime.IsolationReset, nil, 1},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			wasm := wasmFile(t, test.name)
+			d := runtime.Inspect(wasm)
+			if d.Isolation != test.isolation || !slices.Equal(d.Lasting, test.lasting) {
+				t.Errorf("isolation %s for %q, expected %s for %q", d.Isolation, d.Lasting, test.isolation, test.lasting)
+			}
+			p := prepare(t, wasm, runtime.Settings{})
+			instance := p.Lease(nil)
+			defer instance.Release()
+			for range 3 {
+				out, _, err := instance.Call(t.Context(), abi.ExportExec, []byte{0}, nil)
+				if err != nil || string(out) != string([]byte{test.output}) {
+					t.Errorf("output %x, %v, expected %x", out, err, test.output)
+				}
+			}
+			if s := p.Stats(); s.Created != 3 || s.Resets != 0 {
+				t.Errorf("%+v, expected 3 instances and no reset", s)
+			}
+		})
+	}
+}
