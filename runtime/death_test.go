@@ -116,7 +116,9 @@ func explode(t *testing.T, i *runtime.Instance, b bomb, timeout time.Duration) t
 	start := time.Now()
 	_, _, err := i.Call(t.Context(), abi.ExportExec, []byte{b.chunk}, nil)
 	late := time.Since(start) - timeout*time.Duration(max(b.lease, 1))
-	if class := classOf(err); class != b.class && !(b.ends && class == abi.ClassTimeout && timeout < time.Second) {
+	// A busy machine can take so short a time away before anything happens.
+	tooShort := timeout < 20*time.Millisecond
+	if class := classOf(err); class != b.class && !(tooShort && class == abi.ClassTimeout) {
 		t.Errorf("%s: %v, expected class %s", b.name, err, b.class)
 	}
 	return late
