@@ -125,16 +125,16 @@ func (m *meter) yield(fuel, stack int64) int64 {
 	case stack < 0:
 		panic(&stopError{abi.Failf(abi.ClassTrap, "stack overflow")})
 	}
-	m.check()
-	left := min(m.nextSlice(), m.budget-used)
+	now := time.Now()
+	m.checkAt(now)
+	left := min(m.nextSlice(now), m.budget-used)
 	m.granted += left - fuel
 	return left
 }
 
 // nextSlice returns how much fuel the guest gets next, by how long the last
 // took.
-func (m *meter) nextSlice() int64 {
-	now := time.Now()
+func (m *meter) nextSlice(now time.Time) int64 {
 	if now.Sub(m.since) > slowSlice {
 		m.slice = minSlice
 	} else {
@@ -150,16 +150,20 @@ func (m *meter) nextSlice() int64 {
 }
 
 // check ends the step where its time is over.
-func (m *meter) check() {
+func (m *meter) check() { m.checkAt(time.Now()) }
+
+func (m *meter) checkAt(now time.Time) {
 	if m.ctx.Err() != nil {
 		panic(&stopError{})
 	}
-	if m.late() {
+	if m.lateAt(now) {
 		panic(&stopError{m.timedOut()})
 	}
 }
 
-func (m *meter) late() bool { return !m.deadline.IsZero() && time.Now().After(m.deadline) }
+func (m *meter) late() bool { return m.lateAt(time.Now()) }
+
+func (m *meter) lateAt(now time.Time) bool { return !m.deadline.IsZero() && now.After(m.deadline) }
 
 func (m *meter) timedOut() *abi.Failure {
 	return abi.Failf(abi.ClassTimeout, "ran longer than %s", m.timeout)
