@@ -340,8 +340,9 @@ func soakRound(t *testing.T, modules map[string]*runtime.Module, pools map[strin
 			defer i.Release()
 			leases[p] = i
 		}
-		if n := explode(t, i, b, timeout); !b.ends {
-			late = max(late, n)
+		n := explode(t, i, b, timeout)
+		if late = max(late, n); n > 250*time.Millisecond {
+			t.Logf("%s, %s: %.1f ms past the deadline", b.name, p.Isolation(), ms(n))
 		}
 		if rng.IntN(2) == 0 {
 			intact(t, i, b.name)
