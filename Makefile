@@ -45,8 +45,9 @@ fuzz: ## run every fuzz target for FUZZTIME (60s)
 		echo "$$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$p || exit 1; \
 	done; done
 
-soak: ## the heavy tests many times over, under the race detector
+soak: ## the heavy tests many times over; guests that do not end, with the memory that takes
 	$(GO) test -race -count 20 -run 'Cancel|Workers|Concurrent|Steal' ./host/... ./store/... ./runtime/...
+	$(GO) test -count 1 -timeout 60m -v -run 'DeathSoak|HostStaysAlive' ./runtime -soak 1000
 
 scale: build ## a million chunks, as an array and as a sequence, with the memory they took
 	$(GO) test -timeout 30m -v -run Scale ./cmd/wasm-jobs -scale

@@ -15,13 +15,18 @@ const (
 	MaxDataSegments = 100_000   // JS
 	MaxElements     = 100_000   // element segments
 	MaxTables       = 100_000   // JS
-	MaxTableSize    = 10_000_000
 	MaxParams       = 1_000     // JS
 	MaxReturns      = 1_000     // JS
 	MaxLocals       = 50_000    // JS, in one function with its parameters
 	MaxBodySize     = 7_654_321 // bytes of one function; JS
 	MaxTargets      = 65_520    // of one br_table; JS
 	MaxMemoryPages  = 65_536
+
+	// MaxTableSize bounds the entries of all tables together, with those that
+	// table.grow can add. JS has 10,000,000 for each. An entry takes 8 bytes of
+	// the host's memory in each instance, three times that while a table grows,
+	// which no limit of linear memory counts. Real guests have up to 10,000.
+	MaxTableSize = 1_000_000
 
 	// MaxElementEntries bounds the entries of all element segments together:
 	// the engine keeps some 50 bytes for each. Real guests have up to 10,000.

@@ -191,17 +191,19 @@ func (p *parser) finish() {
 // against the limit of memory.
 func (p *parser) checkTables() {
 	total := uint64(0)
-	for _, t := range p.m.Tables {
-		total += uint64(t.Min)
-	}
-	if total > MaxTableSize {
-		p.problem(8, "tables of %d entries together, of which %d are allowed", total, MaxTableSize)
-	}
 	for i, t := range p.m.Tables {
 		at, grows := p.grows[uint32(i)]
-		if grows && (!t.HasMax || t.Max > MaxTableSize) {
+		switch {
+		case !grows:
+			total += uint64(t.Min)
+		case !t.HasMax || t.Max > MaxTableSize:
 			p.problem(at, "table.grow of table %d, which needs a maximum of at most %d entries", i, MaxTableSize)
+		default:
+			total += uint64(t.Max)
 		}
+	}
+	if total > MaxTableSize {
+		p.problem(8, "tables that can have %d entries together, of which %d are allowed", total, MaxTableSize)
 	}
 }
 

@@ -515,6 +515,7 @@ func (e *emitter) bulk(in binary.Instr) {
 	e.inGlobal = false
 	e.refillIfNegative(false)
 	if !grows {
+		e.pieces(in.Op)
 		e.copyTo(in.End)
 	}
 	e.pushFixed(int(f.push))

@@ -29,8 +29,8 @@ var order = []byte{sectionType, sectionImport, sectionFunction, sectionTable, se
 	sectionExport, sectionStart, sectionElement, sectionDataCount, sectionCode, sectionData}
 
 // module is a module that is being rewritten. Metering adds one imported
-// function behind the imported ones, one function at the end, a type and two
-// globals.
+// function behind the imported ones, up to three functions and types at the
+// end, and two globals.
 type module struct {
 	wasm      []byte
 	m         *binary.Module
@@ -39,7 +39,7 @@ type module struct {
 	lasting   map[string]Reason
 
 	fuel, stack uint32 // indices of the injected globals
-	refill      uint32 // of the injected function
+	refill      uint32 // of the injected function; fill and copy follow it
 }
 
 // scan summarizes all functions.
@@ -160,12 +160,16 @@ func (w *module) contents(id byte, start, end int, globals []Global) ([]byte, er
 	}
 	switch id {
 	case sectionType:
-		return w.extend(start, end, 0x60, 2, byte(binary.I64), byte(binary.I64), 1, byte(binary.I64)), nil
+		return w.extend(start, end, w.types()...), nil
 	case sectionImport:
 		entry := append(appendName(appendName(nil, Module), Yield), byte(binary.KindFunc))
-		return w.extend(start, end, appendU32(entry, w.newType())...), nil
+		return w.extend(start, end, appendU32(entry, w.newType())), nil
 	case sectionFunction:
-		return w.extend(start, end, appendU32(nil, w.newType())...), nil
+		added := [][]byte{appendU32(nil, w.newType())}
+		if w.hasPieces() {
+			added = append(added, appendU32(nil, w.pieceType()), appendU32(nil, w.pieceType()))
+		}
+		return w.extend(start, end, added...), nil
 	case sectionGlobal:
 		return w.globals(start, end), nil
 	case sectionStart:
@@ -176,20 +180,31 @@ func (w *module) contents(id byte, start, end int, globals []Global) ([]byte, er
 	return w.wasm[start:end], nil
 }
 
-// newType is the index of the type of the injected functions.
+// newType is the index of the type of yield and of the function that calls it.
 func (w *module) newType() uint32 { return uint32(len(w.m.Types)) }
 
-// extend returns a vector with one entry more.
-func (w *module) extend(start, end int, entry ...byte) []byte {
+func (w *module) types() [][]byte {
+	types := [][]byte{{0x60, 2, byte(binary.I64), byte(binary.I64), 1, byte(binary.I64)}}
+	if w.hasPieces() {
+		types = append(types, pieceTypes...)
+	}
+	return types
+}
+
+// extend returns a vector with more entries.
+func (w *module) extend(start, end int, entries ...[]byte) []byte {
 	n := uint32(0)
 	if start < end {
 		src := source{w.wasm, start}
 		n, start = src.u32(), src.pos
 	}
-	out := make([]byte, 0, end-start+len(entry)+5)
-	out = appendU32(out, n+1)
+	out := make([]byte, 0, end-start+64)
+	out = appendU32(out, n+uint32(len(entries)))
 	out = append(out, w.wasm[start:end]...)
-	return append(out, entry...)
+	for _, e := range entries {
+		out = append(out, e...)
+	}
+	return out
 }
 
 // globals adds those for fuel and stack.
@@ -286,11 +301,8 @@ func (w *module) elements(start int) []byte {
 }
 
 func (w *module) code(start, end int) ([]byte, error) {
-	n := uint32(len(w.m.Bodies))
-	if w.o.Metering {
-		n++
-	}
-	out := appendU32(make([]byte, 0, 2*(end-start)+64), n)
+	injected := w.injected()
+	out := appendU32(make([]byte, 0, 2*(end-start)+256), uint32(len(w.m.Bodies)+len(injected)))
 	e := newEmitter(w)
 	for i := range w.m.Bodies {
 		var err error
@@ -298,11 +310,21 @@ func (w *module) code(start, end int) ([]byte, error) {
 			return nil, err
 		}
 	}
-	if w.o.Metering {
-		body := w.refillBody()
+	for _, body := range injected {
 		out = append(appendU32(out, uint32(len(body))), body...)
 	}
 	return out, nil
+}
+
+// injected returns the bodies of the functions at the end.
+func (w *module) injected() (bodies [][]byte) {
+	if w.o.Metering {
+		bodies = append(bodies, w.refillBody())
+	}
+	if w.hasPieces() {
+		bodies = append(bodies, w.fillBody(), w.copyBody())
+	}
+	return bodies
 }
 
 // refillBody is the function (fuel, stack) -> fuel that calls yield. The
@@ -373,7 +395,11 @@ func (w *module) names(contents []byte) []byte {
 func (w *module) functionNames(sub []byte) []byte {
 	src := source{sub, 0}
 	n := src.u32()
-	out := appendU32(make([]byte, 0, len(sub)+64), n+2)
+	injected := []string{".refill", ".fill", ".copy"}
+	if !w.hasPieces() {
+		injected = injected[:1]
+	}
+	out := appendU32(make([]byte, 0, len(sub)+128), n+1+uint32(len(injected)))
 	yield, written := uint32(w.m.ImportedFunctions), false
 	for range n {
 		index := src.u32()
@@ -385,7 +411,10 @@ func (w *module) functionNames(sub []byte) []byte {
 	if !written {
 		out = appendName(appendU32(out, yield), Module+"."+Yield)
 	}
-	return appendName(appendU32(out, w.refill), Module+".refill")
+	for i, name := range injected {
+		out = appendName(appendU32(out, w.refill+uint32(i)), Module+name)
+	}
+	return out
 }
 
 func (w *module) localNames(sub []byte) []byte {

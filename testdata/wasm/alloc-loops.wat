@@ -1,0 +1,10 @@
+;; alloc never ends where it is asked for 2 bytes.
+;; Build: make -C guest-examples wat
+(module $alloc-loops
+  (memory (export "memory") 1)
+  (func $exec (export "exec") (param $ptr i32) (param $size i32) (result i64)
+    (i64.or (i64.shl (i64.extend_i32_u (local.get $ptr)) (i64.const 32))
+      (i64.extend_i32_u (local.get $size))))
+  (func $alloc (export "alloc") (param $size i32) (result i32)
+    (loop $forever (br_if $forever (i32.eq (local.get $size) (i32.const 2))))
+    (i32.const 64)))
