@@ -19,6 +19,7 @@ type Image struct {
 	content []byte // without the zeros at its end
 	file    int    // the descriptor of a file with the content, or -1
 	shared  bool   // content is a mapping of file
+	used    []span // of the content: all that is not zero, where Copy is likely
 	refs    atomic.Int64
 	closed  atomic.Bool
 }
@@ -30,7 +31,12 @@ func NewImage(b []byte) (*Image, error) {
 		return nil, fmt.Errorf("linear: image of %d bytes: not in whole pages", len(b))
 	}
 	img := &Image{size: uint64(len(b)), file: -1}
-	if b = trimZeros(b); len(b) > 0 && !img.share(b) {
+	b = trimZeros(b)
+	img.used = []span{{0, uint64(len(b))}}
+	if len(b) <= copyLimit {
+		img.used = usedUnits(b)
+	}
+	if len(b) > 0 && !img.share(b) {
 		img.content = bytes.Clone(b)
 	}
 	img.refs.Store(1)
@@ -44,6 +50,20 @@ func trimZeros(b []byte) []byte {
 		b = b[:len(b)-PageSize]
 	}
 	return b
+}
+
+// usedUnits returns where b is not zero, in units.
+func usedUnits(b []byte) (used []span) {
+	for at := uint64(0); at < uint64(len(b)); at += unit {
+		switch last := len(used) - 1; {
+		case allZero(b[at : at+unit]):
+		case last >= 0 && used[last].to == at:
+			used[last].to += unit
+		default:
+			used = append(used, span{at, at + unit})
+		}
+	}
+	return used
 }
 
 func allZero(b []byte) bool {
@@ -96,6 +116,18 @@ func (i *Image) writeBack(b []byte, s span) {
 		s.from += uint64(copy(b[s.from:s.to], i.content[s.from:]))
 	}
 	clear(b[s.from:s.to])
+}
+
+// writeAll makes all bytes of b those of the image, followed by zeros. Small
+// images are mostly zeros, such as an empty stack, and to clear takes three
+// quarters of the time of a copy.
+func (i *Image) writeAll(b []byte) {
+	at := uint64(0)
+	for _, s := range i.used {
+		clear(b[at:s.from])
+		at = s.from + uint64(copy(b[s.from:s.to], i.content[s.from:]))
+	}
+	clear(b[at:])
 }
 
 // unitAt returns what the image holds at the given offset.

@@ -376,7 +376,7 @@ func (m *Memory) restore() ([]byte, error) {
 	switch {
 	case drop:
 	case s == Copy:
-		m.image.writeBack(m.bytes, span{0, uint64(len(m.bytes))})
+		m.image.writeAll(m.bytes)
 	case s == Compare:
 		m.image.writeDifferent(m.bytes)
 	default:
