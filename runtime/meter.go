@@ -48,9 +48,17 @@ type meter struct {
 	granted  int64 // fuel given since the step began
 	work     uint64
 	timeout  time.Duration
-	deadline time.Time // zero without a timeout
-	last     time.Time // beyond which no heartbeat moves the deadline
+	deadline time.Duration // on the clock of now; noDeadline without a timeout
+	last     time.Duration // beyond which no heartbeat moves the deadline
 }
+
+const noDeadline = math.MaxInt64
+
+var epoch = time.Now()
+
+// now reads the monotonic clock alone: half the price of time.Now, which a
+// tiny call would notice.
+func now() time.Duration { return time.Since(epoch) }
 
 // attach makes m that of an instance, which a start function may run in while
 // it is made.
@@ -63,22 +71,26 @@ func (m *meter) attach(module api.Module, depth int64) {
 	m.stack = module.ExportedGlobal(rewrite.StackExport).(api.MutableGlobal)
 }
 
-// begin starts a step.
+// begin starts a step, with a first slice of fuel: most steps need no other.
 func (m *meter) begin(ctx context.Context, budget uint64, timeout time.Duration) {
 	m.ctx, m.budget, m.granted, m.work = ctx, noBudget, 0, 0
 	if budget > 0 && budget < noBudget {
 		m.budget = int64(budget)
 	}
-	m.timeout, m.deadline = timeout, time.Time{}
+	m.timeout, m.deadline = timeout, noDeadline
 	if timeout > 0 {
-		now := time.Now()
-		m.deadline = now.Add(timeout)
-		m.last = now.Add(time.Duration(min(float64(leaseFactor)*float64(timeout), math.MaxInt64/2)))
+		start := now()
+		m.deadline = later(start, timeout)
+		m.last = start + time.Duration(min(float64(leaseFactor)*float64(timeout), math.MaxInt64/2))
 	}
-	if m.fuel != nil {
-		m.fuel.Set(0)
+	if m.fuel != nil { // not yet while a start function runs
+		m.granted = min(slice, m.budget)
+		m.fuel.Set(uint64(m.granted))
 	}
 }
+
+// later returns the time d after t, or noDeadline where that is too far.
+func later(t, d time.Duration) time.Duration { return t + min(d, noDeadline-t) }
 
 // enter prepares for one call of the host within a step.
 func (m *meter) enter() {
@@ -124,7 +136,7 @@ func (m *meter) check() {
 	}
 }
 
-func (m *meter) late() bool { return !m.deadline.IsZero() && time.Now().After(m.deadline) }
+func (m *meter) late() bool { return m.deadline != noDeadline && now() > m.deadline }
 
 func (m *meter) timedOut() *abi.Failure {
 	return abi.Failf(abi.ClassTimeout, "ran longer than %s", m.timeout)
@@ -154,11 +166,8 @@ func (m *meter) renew() bool {
 	if m.ctx.Err() != nil || m.late() {
 		return false
 	}
-	if !m.deadline.IsZero() {
-		m.deadline = time.Now().Add(m.timeout)
-		if m.deadline.After(m.last) {
-			m.deadline = m.last
-		}
+	if m.deadline != noDeadline {
+		m.deadline = min(later(now(), m.timeout), m.last)
 	}
 	return true
 }
