@@ -51,8 +51,8 @@ soak: ## the heavy tests many times over, under the race detector
 scale: build ## a million chunks, as an array and as a sequence, with the memory they took
 	$(GO) test -timeout 30m -v -run Scale ./cmd/wasm-jobs -scale
 
-ROUNDS ?= 21
+ROUNDS ?= 101
 
-cost: ## what metering and isolation cost, as tables of ROUNDS (21) rounds
+cost: ## what metering and isolation cost, as tables of ROUNDS (101) rounds
 	RUNTIME_COST=$(ROUNDS) $(GO) test -count 1 -timeout 30m -v -run '^TestCost$$' ./runtime
 	REWRITE_COST=$(ROUNDS) $(GO) test -count 1 -timeout 30m -v -run '^TestCost$$' ./runtime/rewrite

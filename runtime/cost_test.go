@@ -3,6 +3,7 @@ package runtime_test
 import (
 	"bytes"
 	"fmt"
+	"math"
 	"os"
 	goruntime "runtime"
 	"runtime/debug"
@@ -26,8 +27,8 @@ func TestCost(t *testing.T) {
 	}
 	t.Logf("%s, %s/%s, GOMAXPROCS %d, %d rounds; all are medians (quartiles)",
 		goruntime.Version(), goruntime.GOOS, goruntime.GOARCH, goruntime.GOMAXPROCS(0), rounds)
-	t.Run("TinyC", func(t *testing.T) { costOfTiny(t, rounds, squareC(t), 20, 2000, 50) })
-	t.Run("TinyGo", func(t *testing.T) { costOfTiny(t, rounds, squareGo(t), 400, 500, 2) })
+	t.Run("TinyC", func(t *testing.T) { costOfTiny(t, rounds, squareC(t), 20, 2000, 20) })
+	t.Run("TinyGo", func(t *testing.T) { costOfTiny(t, rounds, squareGo(t), 400, 100, 1) })
 	t.Run("Kernels", func(t *testing.T) { costOfKernels(t, rounds) })
 	t.Run("Scaling", func(t *testing.T) { costOfScaling(t, rounds) })
 	t.Run("Clone", func(t *testing.T) { costOfClone(t) })
@@ -45,14 +46,24 @@ func costOfTiny(t *testing.T, rounds int, wasm []byte, target float64, batch, sl
 		return caller(t, poolOf(t, wasm, o, s), chunk, reuse).run
 	}
 	unmetered := runtime.Options{NoMetering: true}
-	compareSides(t, rounds, []side{
+	sides := []side{
 		{name: "reset, metered", batch: batch, run: ours(runtime.Options{}, limits, false)},
 		{name: "reset", batch: batch, run: ours(unmetered, limits, false)},
 		{name: "reuse, metered", batch: batch, run: ours(runtime.Options{}, limits, true)},
 		{name: "reuse", batch: batch, run: ours(unmetered, limits, true)},
 		{name: "new instance, metered", batch: slowBatch, run: ours(runtime.Options{}, renewed, false)},
-		{name: "new instance of wazero", batch: slowBatch, run: newPlain(t, wasm, false).renew(t, chunk), least: target},
-	})
+		{name: "new instance of plain wazero", batch: slowBatch, run: newPlain(t, wasm, false).renew(t, chunk), least: target},
+	}
+	times := measure(rounds, sides)
+	table := newTable("", "us a call", "to the first")
+	for i, s := range sides {
+		all := ratios(times[i], times[0])
+		table.row(s.name, spread(times[i]), spread(all))
+		if median := quartile(all, 2); median < s.least {
+			t.Errorf("%s costs %.1f times as much as %s, expected at least %.0f", s.name, median, sides[0].name, s.least)
+		}
+	}
+	table.log(t)
 }
 
 // costKernels are those of testdata/kernels.c, by their number, with rounds
@@ -81,23 +92,40 @@ func kernelChunk(number, rounds uint64) []byte {
 }
 
 // costOfKernels compares what computes for a while with itself, not reset and
-// not metered. All but wazero's own CloseOnContextDone have canonical NaNs.
+// not metered. All but plain wazero has canonical NaNs.
 func costOfKernels(t *testing.T, rounds int) {
 	wasm := testdata(t, "kernels.wasm")
 	unmetered := poolOf(t, wasm, runtime.Options{NoMetering: true}, limits)
 	metered := poolOf(t, wasm, runtime.Options{}, limits)
 	closing := newPlain(t, wasm, true)
+	table := newTable("", "us reused", "reset", "reset, metered", "CloseOnContextDone to the last")
+	logs := [2]float64{} // sums of logarithms
 	for _, k := range costKernels {
-		t.Run(k.name, func(t *testing.T) {
-			chunk := kernelChunk(k.number, k.rounds)
-			compareSides(t, rounds, []side{
-				{name: "reuse", batch: 2, run: caller(t, unmetered, chunk, true).run},
-				{name: "reset", batch: 2, run: caller(t, unmetered, chunk, false).run, most: 1.10},
-				{name: "reset, metered", batch: 2, run: caller(t, metered, chunk, false).run, most: 1.35},
-				{name: "CloseOnContextDone", batch: 1, run: closing.reuse(t, chunk), least: 2.5, to: 2},
-			})
+		chunk := kernelChunk(k.number, k.rounds)
+		times := measure(rounds, []side{
+			{batch: 2, run: caller(t, unmetered, chunk, true).run},
+			{batch: 2, run: caller(t, unmetered, chunk, false).run},
+			{batch: 2, run: caller(t, metered, chunk, false).run},
+			{batch: 1, run: closing.reuse(t, chunk)},
 		})
+		reset, both, closed := ratios(times[1], times[0]), ratios(times[2], times[0]), ratios(times[3], times[2])
+		table.row(k.name, spread(times[0]), spread(reset), spread(both), spread(closed))
+		logs[0] += math.Log(quartile(reset, 2))
+		logs[1] += math.Log(quartile(both, 2))
+		if median := quartile(reset, 2); median > 1.10 {
+			t.Errorf("%s: a reset makes %.2f of it, expected at most 1.10", k.name, median)
+		}
+		if median := quartile(closed, 2); median < 2.5 {
+			t.Errorf("%s: CloseOnContextDone takes %.2f times as long, expected at least 2.5", k.name, median)
+		}
 	}
+	n := float64(len(costKernels))
+	mean := math.Exp(logs[1] / n)
+	table.row("geometric mean", "", fmt.Sprintf("%.2f", math.Exp(logs[0]/n)), fmt.Sprintf("%.2f", mean), "")
+	if mean > 1.35 {
+		t.Errorf("reset and metering make %.2f on the mean, expected at most 1.35", mean)
+	}
+	table.log(t)
 }
 
 // costOfScaling compares how much more two goroutines do than one.
@@ -111,29 +139,29 @@ func costOfScaling(t *testing.T, rounds int) {
 	square := abi.AppendHead(nil, abi.MajorUint, 1234)
 	sides := []struct {
 		name  string
-		batch int
+		batch int // calls, of some 4 ms
 		run   [2]func(n int)
 		gain  []float64
-		ratio []float64
+		ratio []float64 // of gain to that of the first side
 	}{
-		{name: "native Go", batch: 20, run: [2]func(int){native, native}},
-		{name: "tiny C", batch: 8000, run: pair(t, tinyC, square)},
-		{name: "tiny Go", batch: 1500, run: pair(t, tinyGo, square)},
-		{name: "kernel sha256", batch: 20, run: pair(t, kernel, kernelChunk(1, 500))},
-		{name: "kernel sieve", batch: 40, run: pair(t, kernel, kernelChunk(3, 2))},
+		{name: "native Go", batch: 8, run: [2]func(int){native, native}},
+		{name: "tiny C", batch: 5000, run: pair(t, tinyC, square)},
+		{name: "tiny Go", batch: 300, run: pair(t, tinyGo, square)},
+		{name: "kernel sha256", batch: 16, run: pair(t, kernel, kernelChunk(1, 500))},
+		{name: "kernel sieve", batch: 10, run: pair(t, kernel, kernelChunk(3, 2))},
 	}
-	for range rounds {
+	for r := range rounds {
 		for i := range sides {
 			s := &sides[i]
 			one := timed(func() { s.run[0](s.batch) })
 			two := timed(func() { together(s.run[0], s.run[1], s.batch) })
 			s.gain = append(s.gain, 2*float64(one)/float64(two))
-			s.ratio = append(s.ratio, s.gain[len(s.gain)-1]/sides[0].gain[len(sides[0].gain)-1])
+			s.ratio = append(s.ratio, s.gain[r]/sides[0].gain[r])
 		}
 	}
-	table := newTable("", "2 goroutines do", "to native code")
+	table := newTable("", "2 goroutines to 1", "to native Go")
 	for _, s := range sides {
-		table.row(s.name, spread(s.gain, "x"), spread(s.ratio, ""))
+		table.row(s.name, spread(s.gain), spread(s.ratio))
 		if median := quartile(s.ratio, 2); median < 0.8 {
 			t.Errorf("%s scales %.2f times as well as native code, expected 0.80", s.name, median)
 		}

@@ -147,6 +147,7 @@ type Instance struct {
 	log    Log
 	held   *instance // nil before the first call, and where it broke
 	resets uint64    // that the pool does not count yet
+	_      [32]byte  // no other worker's on the cache line that each call writes
 }
 
 // Lease returns an instance whose log lines go to log; nil drops them.

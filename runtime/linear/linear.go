@@ -185,6 +185,7 @@ type Memory struct {
 	denied  bool
 	resets  uint
 	spans   []span
+	_       [24]byte // no other worker's on the cache lines that each reset writes
 }
 
 // space is where the bytes of a memory are.
