@@ -27,8 +27,8 @@ func TestCost(t *testing.T) {
 	}
 	t.Logf("%s, %s/%s, GOMAXPROCS %d, %d rounds; all are medians (quartiles)",
 		goruntime.Version(), goruntime.GOOS, goruntime.GOARCH, goruntime.GOMAXPROCS(0), rounds)
-	t.Run("TinyC", func(t *testing.T) { costOfTiny(t, rounds, squareC(t), 20, 2000, 20) })
-	t.Run("TinyGo", func(t *testing.T) { costOfTiny(t, rounds, squareGo(t), 400, 100, 1) })
+	t.Run("TinyC", func(t *testing.T) { costOfTiny(t, rounds, squareC(t), 20, 2000, 100) })
+	t.Run("TinyGo", func(t *testing.T) { costOfTiny(t, rounds, squareGo(t), 400, 500, 12) })
 	t.Run("Kernels", func(t *testing.T) { costOfKernels(t, rounds) })
 	t.Run("Scaling", func(t *testing.T) { costOfScaling(t, rounds) })
 	t.Run("Clone", func(t *testing.T) { costOfClone(t) })
@@ -37,7 +37,8 @@ func TestCost(t *testing.T) {
 // limits are set in all calls that are measured, as a host sets them.
 var limits = runtime.Settings{Fuel: 1 << 40, Timeout: time.Minute}
 
-// costOfTiny compares ways to run a chunk of one integer.
+// costOfTiny compares ways to run a chunk of one integer. The batches of new
+// instances are long enough to have their share of Go's garbage collections.
 func costOfTiny(t *testing.T, rounds int, wasm []byte, target float64, batch, slowBatch int) {
 	chunk := abi.AppendHead(nil, abi.MajorUint, 1234)
 	renewed := limits
