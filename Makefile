@@ -4,7 +4,7 @@ GOTESTSUM = $(GO) run gotest.tools/gotestsum@v1.13.0 --format pkgname --format-h
 BUILD = build
 FUZZTIME ?= 60s
 
-.PHONY: help build demo guests test check fmt vet cross fuzz soak scale
+.PHONY: help build demo guests test check fmt vet cross fuzz soak scale cost
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -51,3 +51,9 @@ soak: ## the heavy tests many times over; guests that do not end, with the memor
 
 scale: build ## a million chunks, as an array and as a sequence, with the memory they took
 	$(GO) test -timeout 30m -v -run Scale ./cmd/wasm-jobs -scale
+
+ROUNDS ?= 101
+
+cost: ## what metering and isolation cost, as tables of ROUNDS (101) rounds
+	RUNTIME_COST=$(ROUNDS) $(GO) test -count 1 -timeout 30m -v -run '^TestCost$$' ./runtime
+	REWRITE_COST=$(ROUNDS) $(GO) test -count 1 -timeout 30m -v -run '^TestCost$$' ./runtime/rewrite

@@ -96,7 +96,7 @@ func (i *instance) prepare(ctx context.Context, s *Settings) error {
 		if name == abi.ExportSetup {
 			_, failure = i.pass(ctx, name, s.Context)
 		} else {
-			failure = i.enter(ctx, name, nil)
+			_, failure = i.enter(ctx, name, 0, 0)
 		}
 		if ctx.Err() != nil {
 			return ctx.Err()
@@ -198,12 +198,14 @@ func checked(output []byte, limit uint64) ([]byte, *abi.Failure) {
 	return output, nil
 }
 
-// enter calls a function of the guest.
-func (i *instance) enter(ctx context.Context, name string, stack []uint64) *abi.Failure {
+// enter calls a function of the guest, of at most two parameters and one
+// result.
+func (i *instance) enter(ctx context.Context, name string, first, second uint64) (uint64, *abi.Failure) {
 	i.meter.enter()
-	err := i.exports[name].CallWithStack(i.context(ctx), stack)
+	i.stack = [2]uint64{first, second}
+	err := i.exports[name].CallWithStack(i.context(ctx), i.stack[:])
 	if err == nil {
-		return nil
+		return i.stack[0], nil
 	}
 	failure := i.of.runtime.failure(err, i.memory, i.limit)
 	if failure.Class == abi.ClassHost || failure.Message == stackOverflow {
@@ -212,7 +214,7 @@ func (i *instance) enter(ctx context.Context, name string, stack []uint64) *abi.
 	if failure.Class == abi.ClassTrap && len(failure.Stack) == 0 {
 		failure.Stack = []string{name} // all that is known of an overflow of the engine's
 	}
-	return failure
+	return 0, failure
 }
 
 // stackOverflow is the message of a trap for too deep calls.
@@ -224,11 +226,11 @@ func (i *instance) pass(ctx context.Context, name string, input []byte) ([]byte,
 	if failure != nil {
 		return nil, failure
 	}
-	stack := [2]uint64{uint64(ptr), uint64(len(input))}
-	if failure := i.enter(ctx, name, stack[:]); failure != nil {
+	result, failure := i.enter(ctx, name, uint64(ptr), uint64(len(input)))
+	if failure != nil {
 		return nil, failure
 	}
-	at, size := abi.Unpack(stack[0])
+	at, size := abi.Unpack(result)
 	if name == abi.ExportSetup {
 		return nil, nil
 	}
@@ -244,11 +246,11 @@ func (i *instance) allocate(ctx context.Context, input []byte) (ptr uint32, fail
 	if uint64(len(input)) > math.MaxUint32 {
 		return 0, abi.Failf(abi.ClassMemory, "%d bytes do not fit into the address space of a guest", len(input))
 	}
-	stack := [1]uint64{uint64(len(input))}
-	if failure := i.enter(ctx, abi.ExportAlloc, stack[:]); failure != nil {
+	result, failure := i.enter(ctx, abi.ExportAlloc, uint64(len(input)), 0)
+	if failure != nil {
 		return 0, failure
 	}
-	ptr = uint32(stack[0])
+	ptr = uint32(result)
 	if ptr == 0 {
 		return 0, abi.Failf(abi.ClassMemory, "alloc(%d) returned 0", len(input))
 	}

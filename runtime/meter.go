@@ -61,12 +61,20 @@ type meter struct {
 	granted  int64 // fuel given since the step began
 	work     uint64
 	timeout  time.Duration
-	deadline time.Time // zero without a timeout
-	last     time.Time // beyond which no heartbeat moves the deadline
-	slice    int64     // of fuel, that the guest got last
-	since    time.Time // when it did
-	turned   time.Time // when other goroutines had their turn
+	deadline time.Duration // on the clock of now; noDeadline without a timeout
+	last     time.Duration // beyond which no heartbeat moves the deadline
+	slice    int64         // of fuel, that the guest got last
+	since    time.Duration // when it did
+	turned   time.Duration // when other goroutines had their turn
 }
+
+const noDeadline = math.MaxInt64
+
+var epoch = time.Now()
+
+// now reads the monotonic clock alone: half the price of time.Now, which a
+// tiny call would notice.
+func now() time.Duration { return time.Since(epoch) }
 
 // attach makes m that of an instance, which a start function may run in while
 // it is made.
@@ -79,23 +87,27 @@ func (m *meter) attach(module api.Module, depth int64) {
 	m.stack = module.ExportedGlobal(rewrite.StackExport).(api.MutableGlobal)
 }
 
-// begin starts a step.
+// begin starts a step, with a first slice of fuel: most steps need no other.
 func (m *meter) begin(ctx context.Context, budget uint64, timeout time.Duration) {
 	m.ctx, m.budget, m.granted, m.work = ctx, noBudget, 0, 0
 	if budget > 0 && budget < noBudget {
 		m.budget = int64(budget)
 	}
-	now := time.Now()
-	m.timeout, m.deadline = timeout, time.Time{}
-	m.slice, m.since, m.turned = minSlice, now, now
+	start := now()
+	m.timeout, m.deadline = timeout, noDeadline
+	m.slice, m.since, m.turned = minSlice, start, start
 	if timeout > 0 {
-		m.deadline = now.Add(timeout)
-		m.last = now.Add(time.Duration(min(float64(leaseFactor)*float64(timeout), math.MaxInt64/2)))
+		m.deadline = later(start, timeout)
+		m.last = start + time.Duration(min(float64(leaseFactor)*float64(timeout), math.MaxInt64/2))
 	}
-	if m.fuel != nil {
-		m.fuel.Set(0)
+	if m.fuel != nil { // not yet while a start function runs
+		m.granted = min(minSlice, m.budget)
+		m.fuel.Set(uint64(m.granted))
 	}
 }
+
+// later returns the time d after t, or noDeadline where that is too far.
+func later(t, d time.Duration) time.Duration { return t + min(d, noDeadline-t) }
 
 // enter prepares for one call of the host within a step.
 func (m *meter) enter() {
@@ -125,34 +137,34 @@ func (m *meter) yield(fuel, stack int64) int64 {
 	case stack < 0:
 		panic(&stopError{abi.Failf(abi.ClassTrap, "stack overflow")})
 	}
-	now := time.Now()
-	m.checkAt(now)
-	left := min(m.nextSlice(now), m.budget-used)
+	at := now()
+	m.checkAt(at)
+	left := min(m.nextSlice(at), m.budget-used)
 	m.granted += left - fuel
 	return left
 }
 
 // nextSlice returns how much fuel the guest gets next, by how long the last
 // took.
-func (m *meter) nextSlice(now time.Time) int64 {
-	if now.Sub(m.since) > slowSlice {
+func (m *meter) nextSlice(at time.Duration) int64 {
+	if at-m.since > slowSlice {
 		m.slice = minSlice
 	} else {
 		m.slice = min(2*m.slice, maxSlice)
 	}
-	if now.Sub(m.turned) > turn {
+	if at-m.turned > turn {
 		goruntime.Gosched()
-		now = time.Now()
-		m.turned = now
+		at = now()
+		m.turned = at
 	}
-	m.since = now
+	m.since = at
 	return m.slice
 }
 
 // check ends the step where its time is over.
-func (m *meter) check() { m.checkAt(time.Now()) }
+func (m *meter) check() { m.checkAt(now()) }
 
-func (m *meter) checkAt(now time.Time) {
+func (m *meter) checkAt(now time.Duration) {
 	if m.ctx.Err() != nil {
 		panic(&stopError{})
 	}
@@ -161,9 +173,9 @@ func (m *meter) checkAt(now time.Time) {
 	}
 }
 
-func (m *meter) late() bool { return m.lateAt(time.Now()) }
+func (m *meter) late() bool { return m.lateAt(now()) }
 
-func (m *meter) lateAt(now time.Time) bool { return !m.deadline.IsZero() && now.After(m.deadline) }
+func (m *meter) lateAt(now time.Duration) bool { return now > m.deadline }
 
 func (m *meter) timedOut() *abi.Failure {
 	return abi.Failf(abi.ClassTimeout, "ran longer than %s", m.timeout)
@@ -193,11 +205,8 @@ func (m *meter) renew() bool {
 	if m.ctx.Err() != nil || m.late() {
 		return false
 	}
-	if !m.deadline.IsZero() {
-		m.deadline = time.Now().Add(m.timeout)
-		if m.deadline.After(m.last) {
-			m.deadline = m.last
-		}
+	if m.deadline != noDeadline {
+		m.deadline = min(later(now(), m.timeout), m.last)
 	}
 	return true
 }

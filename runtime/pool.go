@@ -120,7 +120,8 @@ func (p *Pool) Isolation() Isolation {
 	return p.module.description.Isolation
 }
 
-// Stats returns how many instances were made, reset and closed so far.
+// Stats returns how many instances were made, reset and closed so far. Resets
+// count once their lease is released.
 func (p *Pool) Stats() Stats {
 	return Stats{Created: p.created.Load(), Resets: p.resets.Load(), Closed: p.closed.Load()}
 }
@@ -142,9 +143,11 @@ func (p *Pool) Close() error {
 // Instance is the right of one worker to call the guest; it is used by one
 // goroutine at a time. Release it in the end.
 type Instance struct {
-	pool *Pool
-	log  Log
-	held *instance // nil before the first call, and where it broke
+	pool   *Pool
+	log    Log
+	held   *instance // nil before the first call, and where it broke
+	resets uint64    // that the pool does not count yet
+	_      [32]byte  // no other worker's on the cache line that each call writes
 }
 
 // Lease returns an instance whose log lines go to log; nil drops them.
@@ -152,6 +155,8 @@ func (p *Pool) Lease(log Log) *Instance { return &Instance{pool: p, log: log} }
 
 // Release gives the instance back.
 func (i *Instance) Release() {
+	i.pool.resets.Add(i.resets)
+	i.resets = 0
 	if i.held == nil {
 		return
 	}
@@ -190,7 +195,7 @@ func (i *Instance) fresh(ctx context.Context) (*instance, error) {
 	}
 	if i.held != nil && i.held.dirty {
 		if i.held.reset(i.pool.snapshot) == nil {
-			i.pool.resets.Add(1)
+			i.resets++ // workers that share a counter wait for each other
 		} else { // it cannot go back, so a new one takes its place
 			i.pool.drop(i.held)
 			i.held = nil

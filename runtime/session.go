@@ -24,10 +24,12 @@ type session struct {
 	renews bool         // heartbeats move the deadline
 	memory *linear.Memory
 	step   step
+	stack  [2]uint64 // parameters and results of the call that runs
 }
 
-// step is the context in which the guest is called: that of the caller, by
-// which host functions find their session.
+// step is the context in which the guest is called: it ends with that of the
+// caller, and is how host functions find their session. It has no other values:
+// the engine looks some up in each call, and the caller's chain may be long.
 type step struct {
 	context.Context
 	s *session
@@ -40,7 +42,7 @@ func (c *step) Value(key any) any {
 	if key == (sessionKey{}) {
 		return c.s
 	}
-	return c.Context.Value(key)
+	return nil
 }
 
 func sessionOf(ctx context.Context) *session {

@@ -10,15 +10,22 @@ import (
 // the page of all systems and that of WebAssembly.
 const unit = 4096
 
+// tailLimit is how many zeros at the end stay a part of the content, which the
+// kernel looks through in one system call: what follows takes a second one in
+// each reset. A tiny call of a guest in Go, of 3.4 MiB with its zeros, takes 9.0
+// us with one call and 11.4 with two.
+const tailLimit = 1 << 20
+
 var zeros [unit]byte
 
 // Image is what a memory held at one time. It never changes, and may be used
 // by any number of goroutines and memories at once; they share its bytes.
 type Image struct {
 	size    uint64 // of the memory
-	content []byte // without the zeros at its end
+	content []byte // without many zeros at its end
 	file    int    // the descriptor of a file with the content, or -1
 	shared  bool   // content is a mapping of file
+	used    []span // of the content: all that is not zero, where Copy is likely
 	refs    atomic.Int64
 	closed  atomic.Bool
 }
@@ -30,7 +37,14 @@ func NewImage(b []byte) (*Image, error) {
 		return nil, fmt.Errorf("linear: image of %d bytes: not in whole pages", len(b))
 	}
 	img := &Image{size: uint64(len(b)), file: -1}
-	if b = trimZeros(b); len(b) > 0 && !img.share(b) {
+	if trimmed := trimZeros(b); len(b)-len(trimmed) > tailLimit {
+		b = trimmed
+	}
+	img.used = []span{{0, uint64(len(b))}}
+	if len(b) <= copyLimit {
+		img.used = usedUnits(b)
+	}
+	if len(b) > 0 && !img.share(b) {
 		img.content = bytes.Clone(b)
 	}
 	img.refs.Store(1)
@@ -44,6 +58,20 @@ func trimZeros(b []byte) []byte {
 		b = b[:len(b)-PageSize]
 	}
 	return b
+}
+
+// usedUnits returns where b is not zero, in units.
+func usedUnits(b []byte) (used []span) {
+	for at := uint64(0); at < uint64(len(b)); at += unit {
+		switch last := len(used) - 1; {
+		case allZero(b[at : at+unit]):
+		case last >= 0 && used[last].to == at:
+			used[last].to += unit
+		default:
+			used = append(used, span{at, at + unit})
+		}
+	}
+	return used
 }
 
 func allZero(b []byte) bool {
@@ -96,6 +124,18 @@ func (i *Image) writeBack(b []byte, s span) {
 		s.from += uint64(copy(b[s.from:s.to], i.content[s.from:]))
 	}
 	clear(b[s.from:s.to])
+}
+
+// writeAll makes all bytes of b those of the image, followed by zeros. Small
+// images are mostly zeros, such as an empty stack, and to clear takes three
+// quarters of the time of a copy.
+func (i *Image) writeAll(b []byte) {
+	at := uint64(0)
+	for _, s := range i.used {
+		clear(b[at:s.from])
+		at = s.from + uint64(copy(b[s.from:s.to], i.content[s.from:]))
+	}
+	clear(b[at:])
 }
 
 // unitAt returns what the image holds at the given offset.

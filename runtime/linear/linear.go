@@ -185,6 +185,7 @@ type Memory struct {
 	denied  bool
 	resets  uint
 	spans   []span
+	_       [24]byte // no other worker's on the cache lines that each reset writes
 }
 
 // space is where the bytes of a memory are.
@@ -376,7 +377,7 @@ func (m *Memory) restore() ([]byte, error) {
 	switch {
 	case drop:
 	case s == Copy:
-		m.image.writeBack(m.bytes, span{0, uint64(len(m.bytes))})
+		m.image.writeAll(m.bytes)
 	case s == Compare:
 		m.image.writeDifferent(m.bytes)
 	default:
