@@ -61,15 +61,15 @@ func compare(t testing.TB, reset *runtime.Instance, want map[string]string, fres
 	}
 }
 
-// pools returns leases of one module: one that is reset and one of new
-// instances.
-func pools(t testing.TB, config runtime.Config, wasm []byte) (reset, fresh *runtime.Instance) {
+// pools returns leases of one module: one of the instance that the snapshot was
+// taken of, one of a clone, and one of new instances.
+func pools(t testing.TB, config runtime.Config, wasm []byte) (reset, clone, fresh *runtime.Instance) {
 	t.Helper()
 	m, err := newRuntime(t, config).Compile(t.Context(), wasm, runtime.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	lease := func(isolation runtime.Isolation) *runtime.Instance {
+	pool := func(isolation runtime.Isolation) *runtime.Pool {
 		s := settings
 		s.Isolation = isolation
 		p, err := m.Prepare(t.Context(), s)
@@ -85,18 +85,24 @@ func pools(t testing.TB, config runtime.Config, wasm []byte) (reset, fresh *runt
 				t.Errorf("%d instances created, %d closed", s.Created, s.Closed)
 			}
 		})
+		return p
+	}
+	lease := func(p *runtime.Pool) *runtime.Instance {
 		instance := p.Lease(nil)
 		t.Cleanup(instance.Release)
 		return instance
 	}
-	return lease(runtime.IsolationReset), lease(runtime.IsolationInstance)
+	resetting := pool(runtime.IsolationReset)
+	reset, clone = lease(resetting), lease(resetting)
+	outcome(t, reset, abi.ExportExec, []byte{0}) // takes the first instance
+	return reset, clone, lease(pool(runtime.IsolationInstance))
 }
 
 // TestResetEqualsNew runs every chunk after every other.
 func TestResetEqualsNew(t *testing.T) {
 	for _, interpreter := range []bool{false, true} {
 		t.Run(fmt.Sprintf("interpreter=%v", interpreter), func(t *testing.T) {
-			reset, fresh := pools(t, runtime.Config{Interpreter: interpreter}, faulty(t))
+			reset, clone, fresh := pools(t, runtime.Config{Interpreter: interpreter}, faulty(t))
 			chunks := faultyChunks()
 			if interpreter { // ends at 2,000 calls, not where the stack does
 				chunks = slices.DeleteFunc(chunks, func(c []byte) bool { return string(c) == string(request("stack")) })
@@ -112,6 +118,7 @@ func TestResetEqualsNew(t *testing.T) {
 				}
 			}
 			compare(t, reset, want, fresh, abi.ExportExec, sequence)
+			compare(t, clone, want, fresh, abi.ExportExec, sequence[len(sequence)/2:])
 			compare(t, reset, want, fresh, abi.ExportAggregate, [][]byte{{0x80}, {0x81, 0x82, 0x00, 0x01}})
 			t.Logf("%d calls", len(sequence)+2)
 		})
@@ -121,8 +128,8 @@ func TestResetEqualsNew(t *testing.T) {
 // TestEnginesAgree holds the interpreter to what the compiler gives: bytes,
 // failures with their stacks, and fuel.
 func TestEnginesAgree(t *testing.T) {
-	compiled, _ := pools(t, runtime.Config{}, faulty(t))
-	interpreted, _ := pools(t, runtime.Config{Interpreter: true}, faulty(t))
+	compiled, _, _ := pools(t, runtime.Config{}, faulty(t))
+	interpreted, _, _ := pools(t, runtime.Config{Interpreter: true}, faulty(t))
 	for _, chunk := range faultyChunks() {
 		if string(chunk) == string(request("stack")) {
 			continue
@@ -154,7 +161,7 @@ func TestGoGuestIsReset(t *testing.T) {
 	s := settings
 	settings.Fuel, settings.Memory = 0, 64<<20
 	defer func() { settings = s }()
-	reset, fresh := pools(t, runtime.Config{}, wasm)
+	reset, clone, fresh := pools(t, runtime.Config{}, wasm)
 	var chunks [][]byte
 	for n := range 12 {
 		text := ""
@@ -167,6 +174,7 @@ func TestGoGuestIsReset(t *testing.T) {
 	compare(t, reset, want, fresh, abi.ExportExec, chunks)
 	slices.Reverse(chunks)
 	compare(t, reset, want, fresh, abi.ExportExec, chunks)
+	compare(t, clone, want, fresh, abi.ExportExec, chunks)
 }
 
 func FuzzResetEqualsNew(f *testing.F) {
@@ -174,13 +182,14 @@ func FuzzResetEqualsNew(f *testing.F) {
 	f.Add([]byte{21, 20, 18, 20, 4, 20, 8, 20})
 	chunks := faultyChunks()
 	want := map[string]string{}
-	reset, fresh := pools(f, runtime.Config{}, faulty(f))
+	reset, clone, fresh := pools(f, runtime.Config{}, faulty(f))
 	f.Fuzz(func(t *testing.T, order []byte) {
 		sequence := make([][]byte, len(order))
 		for i, b := range order {
 			sequence[i] = chunks[int(b)%len(chunks)]
 		}
 		compare(t, reset, want, fresh, abi.ExportExec, sequence)
+		compare(t, clone, want, fresh, abi.ExportExec, sequence)
 	})
 }
 
