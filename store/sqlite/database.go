@@ -15,8 +15,13 @@ import (
 	"github.com/wasm-jobs/wasm-jobs/store"
 )
 
-// pageSize is fixed, so that outputs are found in a file whose header is gone.
-const pageSize = 4096
+const (
+	// pageSize is fixed, so that outputs are found in a file whose header is
+	// gone.
+	pageSize = 4096
+	// usableSize leaves room for the checksum that each page ends with.
+	usableSize = pageSize - 8
+)
 
 // schema holds the outputs in the order in which a job makes them.
 //
@@ -204,6 +209,9 @@ func (db *database) layOut() error {
 	if tables == 0 {
 		if err := c.Exec(fmt.Sprintf("pragma page_size=%d; pragma application_id=%d; pragma user_version=%d",
 			pageSize, applicationID, Version<<16|Version)); err != nil {
+			return err
+		}
+		if err := c.EnableChecksums("main"); err != nil {
 			return err
 		}
 	}

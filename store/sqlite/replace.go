@@ -1,6 +1,7 @@
 package sqlite
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -121,16 +122,24 @@ func (s *Store) finishSetAside() error {
 	if err := os.Remove(s.path + "-shm"); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
+	log := s.path + "-wal"
+	info, err := os.Lstat(log)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if info.Size() == 0 {
+		return os.Remove(log)
+	}
 	aside := s.path + salvageInfix + "log"
 	if waiting, err := s.waiting(); err != nil {
 		return err
 	} else if len(waiting) > 0 {
 		aside = waiting[len(waiting)-1]
 	}
-	if err := os.Rename(s.path+"-wal", aside+"-wal"); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return nil
+	return os.Rename(log, aside+"-wal")
 }
 
 // waiting returns the files whose outputs are still to be carried over.
@@ -199,13 +208,38 @@ func (db *database) salvage(path string) (carried int, err error) {
 					return b.add(action, key, r.output)
 				}
 			}
+			if len(digests[id]) > 0 && len(r.chunk) == len(store.Digest{}) {
+				b.lost = append(b.lost, Damage{digests[id][0], store.Key{Chunk: store.Digest(r.chunk), Order: bytes.Clone(r.order)}})
+			}
 			return nil
 		})
 	})
 	if err == nil {
 		err = b.flush()
 	}
-	return b.carried, err
+	if err != nil {
+		return b.carried, err
+	}
+	return b.carried, db.nameLost(b.lost)
+}
+
+// nameLost reports those of the damaged outputs that no other page had. A page
+// that was no longer in use may have some that were never lost; they are there.
+func (db *database) nameLost(lost []Damage) error {
+	for _, d := range lost {
+		there := false
+		at, ok, err := db.writer.locate(d.Action)
+		if err == nil && ok {
+			there, err = db.writer.one(at, d.Key, func(row) error { return nil })
+		}
+		if err != nil {
+			return err
+		}
+		if !there {
+			db.store.options.Damaged(d)
+		}
+	}
+	return nil
 }
 
 // carry puts outputs in batches.
@@ -214,6 +248,7 @@ type carry struct {
 	records map[store.Action][]store.Record
 	size    int
 	carried int
+	lost    []Damage
 	scratch []byte
 }
 
@@ -404,9 +439,9 @@ func (p *pages) outputs(page []byte, f func(action int64, r row) error) error {
 // payload returns a cell's record, with what overflows onto other pages.
 func (p *pages) payload(cell []byte) ([]byte, bool) {
 	const (
-		maxLocal = (pageSize-12)*64/255 - 23
-		minLocal = (pageSize-12)*32/255 - 23
-		overflow = pageSize - 4
+		maxLocal = (usableSize-12)*64/255 - 23
+		minLocal = (usableSize-12)*32/255 - 23
+		overflow = usableSize - 4
 	)
 	size, rest, ok := varint(cell)
 	if !ok || size > 1<<30 {
