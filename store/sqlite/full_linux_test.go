@@ -22,7 +22,7 @@ func TestFullDisk(t *testing.T) {
 		t.Skipf("a file system of 1 MiB cannot be mounted: %v", err)
 	}
 	t.Cleanup(func() {
-		if err := syscall.Unmount(mount, 0); err != nil {
+		if err := syscall.Unmount(mount, syscall.MNT_DETACH); err != nil {
 			t.Error(err)
 		}
 	})
@@ -40,7 +40,7 @@ func TestFullDisk(t *testing.T) {
 		err = s.Put(t.Context(), store.Action{1}, all[i:i+100])
 	}
 	if err == nil || !strings.Contains(err.Error(), mount) || !errors.Is(err, syscall.ENOSPC) && !strings.Contains(err.Error(), "full") {
-		t.Fatalf("the full disk gave %v", err)
+		t.Fatalf("the full disk gave %v after %d: %#v", err, i, errors.Unwrap(err))
 	}
 	acked := i - 100
 	t.Logf("after %d outputs: %v", acked, err)

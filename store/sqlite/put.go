@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -195,6 +196,7 @@ type transaction struct {
 	works   map[store.Action]*work
 	moved   map[store.Action]bool // logs that were moved just now
 	damaged []Damage
+	fresh   []*store.Record // are not known and will be inserted
 	scratch []byte
 }
 
@@ -286,6 +288,9 @@ func (tx *transaction) put(w *work, r *request) error {
 		record := &r.records[i]
 		prefix := prefixOf(record.Chunk)
 		if w.shelf.has(prefix) {
+			if err := tx.insert(w, r); err != nil { // it may be one of them
+				return err
+			}
 			done, err := tx.compare(w, r, record)
 			if err != nil {
 				return err
@@ -294,32 +299,70 @@ func (tx *transaction) put(w *work, r *request) error {
 				continue
 			}
 		}
-		inserted, err := tx.insert(w, record)
-		if err != nil {
-			return err
-		}
-		if !inserted {
-			// It is there although the log does not say so.
-			if _, err := tx.compareAt(w, r, record, record.Order); err != nil {
-				return err
-			}
-			continue
-		}
 		w.note(entry{prefix, record.Order})
 		r.stored++
+		tx.fresh = append(tx.fresh, record)
+		if len(tx.fresh) == insertAtOnce {
+			if err := tx.insert(w, r); err != nil {
+				return err
+			}
+		}
+	}
+	return tx.insert(w, r)
+}
+
+// insertAtOnce outputs go into the file by one statement: against one by one
+// that saves 0.9 us of 3.5 an output.
+const insertAtOnce = 16
+
+var insertOutputs = [...]string{insert(1), insert(insertAtOnce)}
+
+func insert(rows int) string {
+	return "insert into outputs values(?, ?, ?, ?, ?)" + strings.Repeat(", (?, ?, ?, ?, ?)", rows-1) + " on conflict do nothing"
+}
+
+// insert inserts the fresh records.
+func (tx *transaction) insert(w *work, r *request) error {
+	fresh := tx.fresh
+	tx.fresh = tx.fresh[:0]
+	if len(fresh) == insertAtOnce {
+		return tx.insertRows(w, r, insertOutputs[1], fresh)
+	}
+	for i := range fresh {
+		if err := tx.insertRows(w, r, insertOutputs[0], fresh[i:i+1]); err != nil {
+			return err
+		}
 	}
 	return nil
 }
 
-const insertOutput = "insert into outputs values(?, ?, ?, ?, ?) on conflict do nothing"
-
-func (tx *transaction) insert(w *work, record *store.Record) (inserted bool, err error) {
-	var sum [checksumSize]byte
-	sum, tx.scratch = checksum(w.action, record.Key, record.Output, tx.scratch)
-	if err := tx.conn.exec(insertOutput, w.at.id, record.Order, record.Chunk[:], sum[:], record.Output); err != nil {
-		return false, err
+func (tx *transaction) insertRows(w *work, r *request, query string, rows []*store.Record) error {
+	stmt, err := tx.conn.prepare(query)
+	if err != nil {
+		return err
 	}
-	return tx.conn.Changes() > 0, nil
+	for i, record := range rows {
+		var sum [checksumSize]byte
+		sum, tx.scratch = checksum(w.action, record.Key, record.Output, tx.scratch)
+		err = errors.Join(stmt.BindInt64(5*i+1, w.at.id), bind(stmt, 5*i+2, record.Order),
+			stmt.BindBlob(5*i+3, record.Chunk[:]), stmt.BindBlob(5*i+4, sum[:]), bind(stmt, 5*i+5, record.Output))
+		if err != nil {
+			return err
+		}
+	}
+	if err := stmt.Exec(); err != nil {
+		return err
+	}
+	if tx.conn.Changes() == int64(len(rows)) {
+		return nil
+	}
+	// Some are there although the log does not say so.
+	for _, record := range rows {
+		if _, err := tx.compareAt(w, r, record, record.Order); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // note adds an entry to the log of this transaction.

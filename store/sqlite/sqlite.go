@@ -86,7 +86,7 @@ type Stats struct {
 	Puts    int64 // calls of Put that were stored
 	Commits int64 // durable transactions; less than Puts where some were shared
 	Syncs   int64 // fsyncs, of the log and of the file
-	Bytes   int64 // of outputs that were put
+	Bytes   int64 // of outputs and orders that were put
 }
 
 // Store is a durable [store.Store]. It is safe for concurrent use, also by
@@ -173,6 +173,9 @@ func (s *Store) wrap(op string, err error) error {
 	if _, ok := errors.AsType[*VersionError](err); ok {
 		return err
 	}
+	if cause := s.vfs.cause.Swap(nil); cause != nil && !errors.Is(err, *cause) {
+		err = fmt.Errorf("%w: %w", err, *cause)
+	}
 	return &fs.PathError{Op: op, Path: s.path, Err: err}
 }
 
@@ -200,6 +203,7 @@ func (s *Store) do(op string, f func(*database) error) error {
 		db, err := s.once(f)
 		switch {
 		case err == nil:
+			s.vfs.cause.Store(nil)
 			return nil
 		case errors.Is(err, errMoved), beyondReading(err):
 			if replaced++; replaced > 3 {

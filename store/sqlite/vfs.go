@@ -12,6 +12,7 @@ type countingVFS struct {
 	vfs.VFSFilename
 	name  string
 	syncs atomic.Int64
+	cause atomic.Pointer[error] // the last error of a file, which SQLite may forget
 	fault func(op, name string) error
 }
 
@@ -30,6 +31,14 @@ func registerVFS(fault func(op, name string) error) *countingVFS {
 }
 
 func (v *countingVFS) unregister() { vfs.Unregister(v.name) }
+
+// note keeps an error, and returns it.
+func (v *countingVFS) note(err error) error {
+	if err != nil {
+		v.cause.Store(&err)
+	}
+	return err
+}
 
 func (v *countingVFS) Delete(name string, syncDir bool) error {
 	if err := v.fault("delete", name); err != nil {
@@ -58,24 +67,25 @@ type countingFile struct {
 
 func (f *countingFile) WriteAt(p []byte, off int64) (int, error) {
 	if err := f.vfs.fault("write", f.name); err != nil {
-		return 0, err
+		return 0, f.vfs.note(err)
 	}
-	return f.File.WriteAt(p, off)
+	n, err := f.File.WriteAt(p, off)
+	return n, f.vfs.note(err)
 }
 
 func (f *countingFile) Truncate(size int64) error {
 	if err := f.vfs.fault("truncate", f.name); err != nil {
-		return err
+		return f.vfs.note(err)
 	}
-	return f.File.Truncate(size)
+	return f.vfs.note(f.File.Truncate(size))
 }
 
 func (f *countingFile) Sync(flags vfs.SyncFlag) error {
 	if err := f.vfs.fault("sync", f.name); err != nil {
-		return err
+		return f.vfs.note(err)
 	}
 	f.vfs.syncs.Add(1)
-	return f.File.Sync(flags)
+	return f.vfs.note(f.File.Sync(flags))
 }
 
 func (f *countingFile) SharedMemory() vfs.SharedMemory {
