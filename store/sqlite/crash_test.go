@@ -232,7 +232,7 @@ func TestGroupCommit(t *testing.T) {
 // TestFailingCalls lets the n-th write, sync or truncation fail, for every n:
 // what was acknowledged survives, and the same store works again afterwards.
 func TestFailingCalls(t *testing.T) {
-	all := records(0, 600)
+	all := records(0, 300)
 	for n := int64(1); ; n++ {
 		dir := t.TempDir()
 		var calls atomic.Int64

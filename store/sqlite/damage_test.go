@@ -14,7 +14,7 @@ import (
 	"github.com/wasm-jobs/wasm-jobs/store"
 )
 
-var flips = flag.Int("flips", 200, "random bit flips in TestFlippedBits")
+var flips = flag.Int("flips", 120, "random bit flips in TestFlippedBits")
 
 // sample makes a store in a new directory, closed, and returns what is in it.
 func sample(t *testing.T, n int) (dir string, all []store.Record) {
@@ -127,7 +127,7 @@ func check(t *testing.T, dir string, all []store.Record) (had int) {
 }
 
 func TestFlippedBits(t *testing.T) {
-	n := 1500
+	n := 500
 	if *flips > 1000 {
 		n = 30_000 // 10 MB
 	}
@@ -165,13 +165,13 @@ func TestFlippedBits(t *testing.T) {
 }
 
 func TestTruncated(t *testing.T) {
-	const n = 1000
+	const n = 500
 	dir, all := sample(t, n)
 	clean, err := os.ReadFile(filepath.Join(dir, FileName))
 	if err != nil {
 		t.Fatal(err)
 	}
-	step := 2039
+	step := 4093
 	if *flips > 1000 {
 		step = 1
 	}

@@ -311,8 +311,8 @@ func (tx *transaction) put(w *work, r *request) error {
 	return tx.insert(w, r)
 }
 
-// insertAtOnce outputs go into the file by one statement: against one by one
-// that saves 0.9 us of 3.5 an output.
+// insertAtOnce outputs go into the file by one statement: 3.4 us each where one
+// by one takes 4.5; 64 save no more.
 const insertAtOnce = 16
 
 var insertOutputs = [...]string{insert(1), insert(insertAtOnce)}
