@@ -43,6 +43,7 @@ type worker struct {
 	instance Instance
 	found    []bool // chunks of the lease that the store has
 	keys     []store.Key
+	orders   []byte // of keys
 	arena    []byte // outputs and order keys that are not stored yet
 	pending  []pendingRecord
 	records  []store.Record
@@ -98,11 +99,14 @@ func (w *worker) run(ctx context.Context, l *lease) error {
 	})
 }
 
-// lookUp asks the store which chunks of the lease it has.
+// lookUp asks the store which chunks of the lease it has. Their orders say
+// where it most likely has them.
 func (w *worker) lookUp(ctx context.Context, s span) error {
-	w.keys = w.keys[:0]
-	err := w.job.Chunks.Read(ctx, s.from, s.to, func(_ int, chunk []byte) error {
-		w.keys = append(w.keys, store.Key{Chunk: sha256.Sum256(chunk)})
+	w.keys, w.orders = w.keys[:0], w.orders[:0]
+	err := w.job.Chunks.Read(ctx, s.from, s.to, func(i int, chunk []byte) error {
+		start := len(w.orders)
+		w.orders = w.job.Chunks.ID(i).AppendOrderKey(w.orders)
+		w.keys = append(w.keys, store.Key{Chunk: sha256.Sum256(chunk), Order: w.orders[start:]})
 		return nil
 	})
 	if err != nil {

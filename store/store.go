@@ -68,13 +68,16 @@ type Store interface {
 	Put(ctx context.Context, action Action, records []Record) error
 
 	// Get calls found for each of the keys that is stored, in the order of
-	// keys. output is valid, and must not be changed, until found returns. An
+	// keys. A chunk is found under whatever Order it is stored; a key that
+	// carries the right one, and keys that ascend, may be found faster. found
+	// must not call the store. output is valid, and must not be changed, until found returns. An
 	// error of found ends Get and is returned.
 	Get(ctx context.Context, action Action, keys []Key, found func(i int, output []byte) error) error
 
 	// All yields what is stored for the action in bytewise order of Order (for
-	// equal ones, of Chunk), as it stood when the iteration began. A record is
-	// valid until the next one is asked for. After an error the iteration ends.
+	// equal ones, of Chunk). What is put meanwhile may be seen or not. A record
+	// is valid until the next one is asked for. After an error the iteration
+	// ends.
 	All(ctx context.Context, action Action) iter.Seq2[Record, error]
 
 	// Close frees what the store holds. Calls after it fail with [ErrClosed].

@@ -1,0 +1,342 @@
+package sqlite
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"flag"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/wasm-jobs/wasm-jobs/store"
+)
+
+var flips = flag.Int("flips", 120, "random bit flips in TestFlippedBits")
+
+// sample makes a store in a new directory, closed, and returns what is in it.
+func sample(t *testing.T, n int) (dir string, all []store.Record) {
+	t.Helper()
+	dir = t.TempDir()
+	s, err := Open(t.Context(), dir, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	all = records(0, n)
+	rng := rand.New(rand.NewPCG(1, 2))
+	for i := range all {
+		all[i].Output = bytes.Repeat(all[i].Chunk[:], 1+rng.IntN(6))
+		if i%100 == 7 {
+			all[i].Output = bytes.Repeat(all[i].Chunk[:], 300) // overflows its page
+		}
+	}
+	for i := 0; i < n; i += 500 {
+		if err := s.Put(t.Context(), store.Action{byte(i / 500 % 2)}, all[i:min(n, i+500)]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return dir, all
+}
+
+// damagedStore copies files into a new directory.
+func damagedStore(t *testing.T, dir string, files map[string][]byte) {
+	t.Helper()
+	old, err := filepath.Glob(filepath.Join(dir, "*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range old {
+		if err := os.Remove(path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, content := range files {
+		if err := os.WriteFile(filepath.Join(dir, name), content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// check opens the store, makes sure that no wrong byte comes out of it and
+// that it takes everything again, and returns how many outputs it had.
+func check(t *testing.T, dir string, all []store.Record) (had int) {
+	t.Helper()
+	var notices []string
+	s, err := Open(t.Context(), dir, Options{Notice: func(line string) { notices = append(notices, line) }})
+	if err != nil {
+		t.Errorf("open: %v", err)
+		return 0
+	}
+	defer func() {
+		if err := s.Close(); err != nil {
+			t.Errorf("close: %v", err)
+		}
+		if t.Failed() {
+			t.Log(strings.Join(notices, "\n"))
+		}
+	}()
+	want := map[store.Digest][]byte{}
+	for _, r := range all {
+		want[r.Chunk] = r.Output
+	}
+	for a := range 2 {
+		action := store.Action{byte(a)}
+		for r, err := range s.All(t.Context(), action) {
+			if err != nil {
+				t.Errorf("all: %v", err)
+				break
+			}
+			wanted, ok := want[r.Chunk]
+			if !ok { // not of this part
+				wanted = bytes.Repeat(r.Chunk[:], len(r.Output)/len(r.Chunk))
+			}
+			if !bytes.Equal(wanted, r.Output) {
+				t.Errorf("a wrong byte under %x", r.Order)
+			}
+		}
+		for i := a * 500; i < len(all); i += 1000 {
+			part := all[i:min(len(all), i+500)]
+			var keys []store.Key
+			for _, r := range part {
+				keys = append(keys, r.Key)
+			}
+			get := func() (found int) {
+				err := s.Get(t.Context(), action, keys, func(j int, output []byte) error {
+					found++
+					if !bytes.Equal(output, part[j].Output) {
+						t.Errorf("a wrong byte under %x", keys[j].Order)
+					}
+					return nil
+				})
+				if err != nil {
+					t.Errorf("get: %v", err)
+				}
+				return found
+			}
+			had += get()
+			if err := s.Put(t.Context(), action, part); err != nil {
+				t.Errorf("put: %v", err)
+			}
+			if n := get(); n != len(part) {
+				t.Errorf("after all was put again, %d of %d are there", n, len(part))
+			}
+		}
+	}
+	return had
+}
+
+func TestFlippedBits(t *testing.T) {
+	n := 500
+	if *flips > 1000 {
+		n = 30_000 // 10 MB
+	}
+	dir, all := sample(t, n)
+	clean, err := os.ReadFile(filepath.Join(dir, FileName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%d bytes", len(clean))
+	seed := rand.Uint64()
+	rng := rand.New(rand.NewPCG(seed, 0))
+	lost, worst := 0, 0
+	for i := range *flips {
+		b := bytes.Clone(clean)
+		where := rng.IntN(len(b))
+		if i%10 == 0 {
+			where = rng.IntN(2 * pageSize) // where it hurts
+		}
+		b[where] ^= 1 << rng.IntN(8)
+		damagedStore(t, dir, map[string][]byte{FileName: b})
+		part := all
+		if *flips > 1000 {
+			part = all[:3000] // of which a part of the flips is noticed
+		}
+		missing := len(part) - check(t, dir, part)
+		lost, worst = lost+missing, max(worst, missing)
+		if t.Failed() {
+			t.Fatalf("seed %d, flip %d at byte %d (page %d)", seed, i, where, where/pageSize+1)
+		}
+	}
+	t.Logf("%d outputs lost by %d flips, at most %d by one", lost, *flips, worst)
+	if lost > *flips*20 {
+		t.Errorf("%d outputs lost by %d flips", lost, *flips)
+	}
+}
+
+func TestTruncated(t *testing.T) {
+	const n = 500
+	dir, all := sample(t, n)
+	clean, err := os.ReadFile(filepath.Join(dir, FileName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	step := 4093
+	if *flips > 1000 {
+		step = 1
+	}
+	for cut := 0; cut <= min(64<<10, len(clean)); cut += step {
+		damagedStore(t, dir, map[string][]byte{FileName: clean[:len(clean)-cut]})
+		had := check(t, dir, all)
+		if t.Failed() || cut == 0 && had != n {
+			t.Fatalf("%d bytes cut off: %d outputs", cut, had)
+		}
+		if had == 0 && cut < len(clean)/4 {
+			t.Errorf("%d of %d bytes cut off: nothing was carried over", cut, len(clean))
+		}
+	}
+	for _, content := range []string{"", "x", "not a database at all", strings.Repeat("x", 3*pageSize)} {
+		damagedStore(t, dir, map[string][]byte{FileName: []byte(content)})
+		check(t, dir, all)
+	}
+}
+
+// TestDeletedLog deletes the log of a store that was not closed.
+func TestDeletedLog(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir, Options{})
+	all := records(0, 2000)
+	for i := 0; i < len(all); i += 500 {
+		if err := s.Put(t.Context(), store.Action{byte(i / 500 % 2)}, all[i:i+500]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	file, err := os.ReadFile(filepath.Join(dir, FileName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	log, err := os.ReadFile(filepath.Join(dir, FileName+"-wal"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := t.TempDir()
+	damagedStore(t, other, map[string][]byte{FileName: file, FileName + "-wal": log})
+	if had := check(t, other, all); had != len(all) {
+		t.Errorf("with the log, %d outputs", had)
+	}
+	damagedStore(t, other, map[string][]byte{FileName: file})
+	check(t, other, all)
+	damagedStore(t, other, map[string][]byte{FileName + "-wal": log})
+	check(t, other, all)
+	damagedStore(t, other, map[string][]byte{FileName: file[:50], FileName + "-wal": log})
+	if had := check(t, other, all); had != len(all) {
+		t.Errorf("from the log alone, %d outputs", had)
+	}
+	rng := rand.New(rand.NewPCG(3, 4))
+	for range 20 {
+		b := bytes.Clone(log)
+		b[rng.IntN(len(b))] ^= 1 << rng.IntN(8)
+		damagedStore(t, other, map[string][]byte{FileName: file, FileName + "-wal": b})
+		check(t, other, all)
+	}
+}
+
+func TestDamagedOutput(t *testing.T) {
+	dir, all := sample(t, 100)
+	path := filepath.Join(dir, FileName)
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	victim := all[42]
+	sum, _ := checksum(store.Action{}, victim.Key, victim.Output, nil)
+	at := bytes.Index(b, append(victim.Chunk[:len(victim.Chunk):len(victim.Chunk)], sum[:]...)) + len(victim.Chunk) + len(sum)
+	b[at] ^= 1
+	if err := os.WriteFile(path, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var damaged []Damage
+	s := open(t, dir, Options{Damaged: func(d Damage) { damaged = append(damaged, d) }})
+	get := func() (found bool) {
+		err := s.Get(t.Context(), store.Action{}, []store.Key{victim.Key}, func(int, []byte) error { found = true; return nil })
+		if err != nil {
+			t.Fatal(err)
+		}
+		return found
+	}
+	if get() || len(damaged) != 1 || damaged[0].Chunk != victim.Chunk || !bytes.Equal(damaged[0].Order, victim.Order) {
+		t.Fatalf("damaged: %+v", damaged)
+	}
+	if err := s.Put(t.Context(), store.Action{}, []store.Record{victim}); err != nil {
+		t.Fatal(err)
+	}
+	if !get() || len(damaged) != 1 {
+		t.Errorf("put again, it is not there: %+v", damaged)
+	}
+}
+
+func TestSetAside(t *testing.T) {
+	const n = 2000
+	dir, all := sample(t, n)
+	path := filepath.Join(dir, FileName)
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	clear(b[:100]) // the header
+	if err := os.WriteFile(path, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if had := check(t, dir, all); had != n {
+		t.Errorf("%d of %d outputs were carried over", had, n)
+	}
+	aside, _ := filepath.Glob(path + damagedInfix + "*")
+	if len(aside) != 1 {
+		t.Errorf("set aside: %v", aside)
+	}
+}
+
+// TestSetAsideInterrupted opens a store whose set-aside was cut off by a crash
+// between any two of its steps.
+func TestSetAsideInterrupted(t *testing.T) {
+	const n = 1000
+	dir, all := sample(t, n)
+	b, err := os.ReadFile(filepath.Join(dir, FileName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	damagedStore(t, dir, map[string][]byte{FileName + salvageInfix + "1": b, FileName + "-wal": nil})
+	if had := check(t, dir, all); had != n {
+		t.Errorf("%d of %d outputs were carried over", had, n)
+	}
+}
+
+func TestNewerVersion(t *testing.T) {
+	dir, _ := sample(t, 10)
+	path := filepath.Join(dir, FileName)
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	binary.BigEndian.PutUint32(b[60:], 9<<16|9)
+	damagedStore(t, dir, map[string][]byte{FileName: b})
+	_, err = Open(t.Context(), dir, Options{})
+	version, ok := errors.AsType[*VersionError](err)
+	if !ok || version.Version != 9 || !strings.Contains(err.Error(), path) {
+		t.Errorf("error %v, want a *VersionError", err)
+	}
+	entries, _ := os.ReadDir(dir)
+	after, _ := os.ReadFile(path)
+	if len(entries) != 1 || !bytes.Equal(after, b) {
+		t.Errorf("something was written: %v", entries)
+	}
+}
+
+func TestPermissions(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "a", "b")
+	s := open(t, dir, Options{})
+	fill(t, s, store.Action{1}, 10, 10)
+	for path, want := range map[string]os.FileMode{dir: 0o700, filepath.Join(dir, FileName): 0o600} {
+		info, err := os.Stat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if os.PathSeparator == '/' && info.Mode().Perm() != want {
+			t.Errorf("%s has mode %v", path, info.Mode())
+		}
+	}
+}

@@ -1,0 +1,55 @@
+package sqlite
+
+import "slices"
+
+// seen is a set of chunks that is never wrong about what it does not have. Of
+// a digest it keeps 44 bits, as 12 that choose a shard and 32 in it: 6 bytes
+// a chunk, and one chunk of 10 million others is mistaken once in 1.7 million.
+type seen struct{ shards [1 << 12]fingerprints }
+
+type fingerprints struct {
+	slots []uint32 // open addressing; 0 is free
+	count int
+}
+
+func split(prefix uint64) (shard int, fingerprint uint32) {
+	return int(prefix & (1<<12 - 1)), max(uint32(prefix>>12), 1)
+}
+
+func (s *seen) has(prefix uint64) bool {
+	shard, fingerprint := split(prefix)
+	f := &s.shards[shard]
+	return len(f.slots) > 0 && f.slots[f.slot(fingerprint)] != 0
+}
+
+func (s *seen) add(prefix uint64) {
+	shard, fingerprint := split(prefix)
+	f := &s.shards[shard]
+	if f.count >= len(f.slots)*4/5 {
+		f.grow()
+	}
+	if i := f.slot(fingerprint); f.slots[i] == 0 {
+		f.slots[i] = fingerprint
+		f.count++
+	}
+}
+
+// slot returns where the fingerprint is or would be.
+func (f *fingerprints) slot(fingerprint uint32) int {
+	mask := len(f.slots) - 1
+	i := int(fingerprint) & mask
+	for f.slots[i] != 0 && f.slots[i] != fingerprint {
+		i = (i + 1) & mask
+	}
+	return i
+}
+
+func (f *fingerprints) grow() {
+	old := slices.Clone(f.slots)
+	f.slots = make([]uint32, max(8, 2*len(old)))
+	for _, fingerprint := range old {
+		if fingerprint != 0 {
+			f.slots[f.slot(fingerprint)] = fingerprint
+		}
+	}
+}
