@@ -118,16 +118,18 @@ type run struct {
 
 func (r *run) run(ctx context.Context) (*Result, error) {
 	res := &Result{run: r}
-	err := r.untilStop(ctx, r.prepare)
+	err := r.untilStop(ctx, func(ctx context.Context) error { return r.prepare(ctx, res) })
 	if _, refused := errors.AsType[*runtime.RefusedError](err); refused {
 		return nil, err
 	}
-	if err == nil {
+	if err == nil && !res.finished {
 		err = r.execute(ctx)
 		if err == nil || errors.Is(err, ErrInterrupted) {
 			ended := err == nil
 			err = errors.Join(err, r.untilStop(ctx, func(ctx context.Context) error { return r.finish(ctx, res, ended) }))
 		}
+	}
+	if r.pool != nil {
 		err = errors.Join(err, r.pool.Close())
 	}
 	res.Report = r.report(res, err)
@@ -151,8 +153,9 @@ func (r *run) untilStop(ctx context.Context, f func(context.Context) error) erro
 	return f(ctx)
 }
 
-// prepare compiles the module and makes the first instance.
-func (r *run) prepare(ctx context.Context) (err error) {
+// prepare compiles the module and makes the first instance, unless the job's
+// result is in the store.
+func (r *run) prepare(ctx context.Context, res *Result) (err error) {
 	r.enter("compile", KindPhase)
 	if r.module, err = r.config.Engine.Compile(ctx, r.Job.Module, r.Options); err != nil {
 		return interrupted(ctx, err)
@@ -164,6 +167,11 @@ func (r *run) prepare(ctx context.Context) (err error) {
 		}
 		r.lookup = true
 		break
+	}
+	if r.lookup {
+		if err := r.recall(ctx, res); err != nil || res.finished {
+			return interrupted(ctx, err)
+		}
 	}
 	r.enter("prepare", KindPhase)
 	if r.pool, err = r.module.Prepare(ctx, r.Settings); err != nil {

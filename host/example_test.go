@@ -191,9 +191,9 @@ func Example_customStore() {
 		fmt.Printf("%d attempts, %d reused, result %s\n",
 			result.Report.Attempts, result.Report.Chunks.Reused, diagnose(result.Aggregate))
 	}
-	fmt.Println(s.records.Load(), "records: two outputs and the result")
+	fmt.Println(s.records.Load(), "records: two outputs, the result, and that all is done")
 	// Output:
 	// 2 attempts, 0 reused, result 13
 	// 0 attempts, 2 reused, result 13
-	// 3 records: two outputs and the result
+	// 4 records: two outputs, the result, and that all is done
 }

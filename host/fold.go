@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"sync"
+	"time"
 
 	"github.com/wasm-jobs/wasm-jobs/abi"
 	"github.com/wasm-jobs/wasm-jobs/host/merkle"
@@ -27,36 +28,104 @@ func (r *run) finish(ctx context.Context, res *Result, ended bool) error {
 	if !ended { // what is there is read in any case, and folded in none
 		ctx = context.WithoutCancel(ctx)
 	}
-	var tree merkle.Tree
-	for o, err := range res.Outputs(ctx) {
-		if err != nil {
-			return interrupted(ctx, err)
-		}
-		tree.AddEntry(o.ID, o.Output)
-	}
-	res.outputs, res.hashed = tree.Root(), true
-	complete := ended && (int(tree.Len()) == r.counts.Total || r.Partial)
-	if !complete || !r.module.Exports(abi.ExportAggregate) {
-		return nil
-	}
-	aggregate, err := r.keptAggregate(ctx, res.outputs)
-	if err == nil && aggregate == nil {
-		aggregate, err = r.aggregate(ctx, res, int(tree.Len()))
-	}
+	tree, err := res.tree(ctx)
 	if err != nil {
 		return interrupted(ctx, err)
 	}
-	res.Aggregate = aggregate
+	res.outputs, res.hashed = tree.Root(), true
+	all := int(tree.Len()) == r.counts.Total
+	if !ended || !all && !r.Partial {
+		return nil
+	}
+	if err := r.aggregated(ctx, res, int(tree.Len())); err != nil || !all {
+		return interrupted(ctx, err)
+	}
+	return r.remember(context.WithoutCancel(ctx), res)
+}
+
+// tree hashes the outputs that the store has.
+func (res *Result) tree(ctx context.Context) (*merkle.Tree, error) {
+	tree := new(merkle.Tree)
+	for o, err := range res.Outputs(ctx) {
+		if err != nil {
+			return nil, err
+		}
+		tree.AddEntry(o.ID, o.Output)
+	}
+	return tree, nil
+}
+
+// remember notes that all chunks of this input have their outputs stored.
+func (r *run) remember(ctx context.Context, res *Result) error {
+	record := store.Record{Key: store.Key{Chunk: r.Chunks.Digest()}, Output: res.outputs[:]}
+	if err := r.store.Put(ctx, endAction(r.action), []store.Record{record}); err != nil {
+		return &StoreError{err}
+	}
 	return nil
 }
 
-// keptAggregate returns the aggregate of these outputs from the store, or nil.
-func (r *run) keptAggregate(ctx context.Context, outputs [sha256.Size]byte) (kept []byte, err error) {
-	if !r.lookup {
-		return nil, nil
+// recall takes the result from the store, where the same job succeeded before.
+// A job whose outputs are wanted, or are its result, must still have all of
+// them.
+func (r *run) recall(ctx context.Context, res *Result) error {
+	kept, err := r.kept(ctx, endAction(r.action), r.Chunks.Digest())
+	if err != nil || len(kept) != len(res.outputs) {
+		return err
 	}
-	keys := []store.Key{{Chunk: outputs}}
-	err = r.store.Get(ctx, foldAction(r.action), keys, func(_ int, output []byte) error {
+	outputs := [sha256.Size]byte(kept)
+	folds := r.module.Exports(abi.ExportAggregate)
+	if r.Outputs || !folds {
+		tree, err := res.tree(ctx)
+		if err != nil || tree.Root() != outputs {
+			return err
+		}
+	}
+	if folds {
+		if res.Aggregate, err = r.kept(ctx, foldAction(r.action), outputs); err != nil || res.Aggregate == nil {
+			return err
+		}
+	}
+	res.outputs, res.hashed, res.finished = outputs, true, true
+	r.counts.Succeeded, r.counts.Reused = r.counts.Total, r.counts.Total
+	r.reportReuse()
+	return nil
+}
+
+// reportReuse tells the observer that every chunk was reused.
+func (r *run) reportReuse() {
+	if !r.observed {
+		return
+	}
+	events := make([]Event, 0, maxBatch)
+	for i := range r.counts.Total {
+		id := r.Chunks.ID(i)
+		events = append(events, Event{Time: time.Now(), Kind: KindReused, ID: &id})
+		if len(events) == maxBatch || i == r.counts.Total-1 {
+			r.config.Observer.Observe(events)
+			events = make([]Event, 0, maxBatch)
+		}
+	}
+}
+
+// aggregated makes the aggregate, where the module has one.
+func (r *run) aggregated(ctx context.Context, res *Result, count int) error {
+	if !r.module.Exports(abi.ExportAggregate) {
+		return nil
+	}
+	aggregate, err := []byte(nil), error(nil)
+	if r.lookup {
+		aggregate, err = r.kept(ctx, foldAction(r.action), res.outputs)
+	}
+	if err == nil && aggregate == nil {
+		aggregate, err = r.aggregate(ctx, res, count)
+	}
+	res.Aggregate = aggregate
+	return err
+}
+
+// kept returns what the store has under a digest, or nil.
+func (r *run) kept(ctx context.Context, action store.Action, digest store.Digest) (kept []byte, err error) {
+	err = r.store.Get(ctx, action, []store.Key{{Chunk: digest}}, func(_ int, output []byte) error {
 		kept = append([]byte{}, output...)
 		return nil
 	})

@@ -9,7 +9,6 @@ package host
 
 import (
 	"crypto/sha256"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
@@ -32,6 +31,10 @@ type Job struct {
 	// MaxFailures stops the job early once more chunks than this have failed;
 	// nil is no limit.
 	MaxFailures *int
+	// Outputs says that Result.Outputs will be asked for. Without it, a job that
+	// was finished before and has an aggregate is taken from the store without
+	// looking at its outputs again.
+	Outputs bool
 	// Partial calls aggregate with the outputs there are where chunks failed.
 	Partial bool
 	// Stop ends the job softly when it is closed: no new attempts, and running
@@ -81,9 +84,15 @@ func (j *Job) action(module [sha256.Size]byte) store.Action {
 	return store.Action(h.Sum(nil))
 }
 
-// foldAction is the key of the job's aggregates.
-func foldAction(action store.Action) store.Action {
-	return store.Action(sha256.Sum256(binary.BigEndian.AppendUint32(action[:], 0xf01d)))
+// foldAction is the key of the job's aggregates, by the digest of their outputs.
+func foldAction(action store.Action) store.Action { return derived(action, "fold") }
+
+// endAction is the key of what is known of jobs that succeeded as a whole, by
+// their input digest.
+func endAction(action store.Action) store.Action { return derived(action, "end") }
+
+func derived(action store.Action, what string) store.Action {
+	return store.Action(sha256.Sum256(append(action[:], what...)))
 }
 
 // RetryPolicy says which failures are tried again, and when.

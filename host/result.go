@@ -24,9 +24,10 @@ type Result struct {
 	// where the module has no aggregate, chunks failed, or the job was stopped.
 	Aggregate []byte
 
-	run     *run
-	outputs [sha256.Size]byte
-	hashed  bool
+	run      *run
+	outputs  [sha256.Size]byte
+	hashed   bool
+	finished bool // before this run
 }
 
 // Output is the output of one chunk.
@@ -44,12 +45,15 @@ func (res *Result) Outputs(ctx context.Context) iter.Seq2[Output, error] {
 	return func(yield func(Output, error) bool) {
 		r := res.run
 		var keys []store.Key
+		var orders []byte
 		left := false
 		for from := 0; from < r.counts.Total && !left; from += outputBatch {
 			to := min(from+outputBatch, r.counts.Total)
-			keys = keys[:0]
-			err := r.Chunks.Read(ctx, from, to, func(_ int, chunk []byte) error {
-				keys = append(keys, store.Key{Chunk: sha256.Sum256(chunk)})
+			keys, orders = keys[:0], orders[:0]
+			err := r.Chunks.Read(ctx, from, to, func(i int, chunk []byte) error {
+				start := len(orders)
+				orders = r.Chunks.ID(i).AppendOrderKey(orders) // where the store most likely has it
+				keys = append(keys, store.Key{Chunk: sha256.Sum256(chunk), Order: orders[start:]})
 				return nil
 			})
 			if err == nil {
@@ -168,6 +172,7 @@ type Report struct {
 	Digests     Digests        `json:"digests"`
 	Phases      Phases         `json:"phases"`
 	Workers     int            `json:"workers"`
+	Store       *StoreReport   `json:"store,omitempty"` // of a durable store; whoever opened it fills this in
 	Interrupted bool           `json:"interrupted"`
 }
 
@@ -176,6 +181,15 @@ type Isolation struct {
 	Mode runtime.Isolation `json:"mode"`
 	// Reasons say what the module does that no reset undoes.
 	Reasons []string `json:"reasons,omitempty"`
+}
+
+// StoreReport says what the job cost in a durable store.
+type StoreReport struct {
+	Path    string `json:"path"`
+	Puts    int64  `json:"puts"`    // batches
+	Commits int64  `json:"commits"` // durable transactions
+	Syncs   int64  `json:"syncs"`   // fsyncs
+	Bytes   int64  `json:"bytes"`   // of outputs
 }
 
 // Digests are "sha256:" and 64 hex digits, or empty where there is none.

@@ -33,7 +33,7 @@ func TestImpureGuest(t *testing.T) {
 		t.Helper()
 		rand.Shuffle(len(chunks), func(i, j int) { chunks[i], chunks[j] = chunks[j], chunks[i] })
 		var out, messages bytes.Buffer
-		args := append([]string{"wasm-jobs", "run", wasm, "-", "--outputs", "-"}, flags...)
+		args := append([]string{"wasm-jobs", "run", wasm, "-", "--outputs", "-", "--no-store"}, flags...)
 		if code := Main(t.Context(), args, bytes.NewReader(bytes.Join(chunks, nil)), &out, &messages); code != exitOK {
 			t.Fatalf("%q: exit %d: %s", flags, code, &messages)
 		}

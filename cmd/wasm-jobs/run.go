@@ -20,6 +20,7 @@ import (
 	"github.com/wasm-jobs/wasm-jobs/host"
 	"github.com/wasm-jobs/wasm-jobs/host/chunks"
 	"github.com/wasm-jobs/wasm-jobs/runtime"
+	"github.com/wasm-jobs/wasm-jobs/store/sqlite"
 )
 
 // runOptions are the flags of run, parsed.
@@ -38,6 +39,7 @@ type runOptions struct {
 	files          resultFiles
 	progress       string
 	logLevel       int32
+	store          string // directory; "" = memory
 }
 
 func runFlags() []cli.Flag {
@@ -66,6 +68,8 @@ func runFlags() []cli.Flag {
 		&cli.StringFlag{Name: "isolation", Value: "reset", Usage: "how a call gets fresh state: reset, or a new instance"},
 		&cli.BoolFlag{Name: "no-metering", Usage: "neither fuel nor time limits inside guests; one that loops then holds its worker, and the host's garbage collector"},
 		&cli.BoolFlag{Name: "native-nans", Usage: "leave the bits of NaNs as this machine makes them; part of what names an output"},
+		&cli.StringFlag{Name: "store", DefaultText: "the user's cache directory", Usage: "keep outputs in `DIR`, and take from it what is finished"},
+		&cli.BoolFlag{Name: "no-store", Usage: "keep outputs in memory, and only until the command ends"},
 		&cli.StringFlag{Name: "max-failures", DefaultText: "unlimited", Usage: "stop once more than `N|P%` chunks have failed"},
 		&cli.BoolFlag{Name: "fail-fast", Usage: "stop at the first failed chunk: --max-failures 0"},
 		&cli.BoolFlag{Name: "partial", Usage: "aggregate what there is where chunks failed"},
@@ -120,7 +124,7 @@ func parseRun(ctx *cli.Context) (*runOptions, error) {
 		options:  runtime.Options{NoMetering: ctx.Bool("no-metering"), NativeNaNs: ctx.Bool("native-nans")},
 		settings: runtime.Settings{Seed: ctx.Uint64("seed"), Fuel: ctx.Uint64("fuel"), Isolation: runtime.Isolation(ctx.String("isolation")), Timeout: ctx.Duration("timeout"), FoldTimeout: ctx.Duration("fold-timeout")},
 	}
-	return o, errors.Join(o.parseChoices(ctx), o.parseSizes(ctx), o.parseNumbers(ctx))
+	return o, errors.Join(o.parseChoices(ctx), o.parseSizes(ctx), o.parseNumbers(ctx), o.parseStore(ctx))
 }
 
 func (o *runOptions) parseChoices(ctx *cli.Context) (err error) {
@@ -148,6 +152,26 @@ func (o *runOptions) parseChoices(ctx *cli.Context) (err error) {
 	}
 	o.retry.Classes, err = parseClasses(ctx.String("retry-on"))
 	return err
+}
+
+func (o *runOptions) parseStore(ctx *cli.Context) error {
+	switch {
+	case ctx.Bool("no-store") && ctx.IsSet("store"):
+		return refuse("--store and --no-store exclude each other: give one of them")
+	case ctx.Bool("no-store"):
+		return nil
+	case ctx.IsSet("store") && ctx.String("store") == "":
+		return refuse("--store needs a directory; --no-store keeps outputs in memory")
+	case ctx.IsSet("store"):
+		o.store = ctx.String("store")
+		return nil
+	}
+	dir, err := cacheDir()
+	if err != nil {
+		return refuse("no place for the store: %w; --store DIR names one, --no-store does without", err)
+	}
+	o.store = dir
+	return nil
 }
 
 func parseClasses(s string) ([]abi.Class, error) {
@@ -250,13 +274,26 @@ func (l failureLimit) of(total int) *int {
 	return &l.count
 }
 
+// cacheDir returns where this program keeps what saves work: XDG_CACHE_HOME
+// where that is set, on every system.
+func cacheDir() (string, error) {
+	dir := os.Getenv("XDG_CACHE_HOME")
+	if !filepath.IsAbs(dir) {
+		var err error
+		if dir, err = os.UserCacheDir(); err != nil {
+			return "", err
+		}
+	}
+	return filepath.Join(dir, "wasm-jobs"), nil
+}
+
 // compiledDir returns where compiled modules are kept, or "".
 func compiledDir() string {
-	dir, err := os.UserCacheDir()
+	dir, err := cacheDir()
 	if err != nil {
 		return ""
 	}
-	return filepath.Join(dir, "wasm-jobs", "compiled")
+	return filepath.Join(dir, "compiled")
 }
 
 // run runs one job from files to files.
@@ -292,7 +329,17 @@ func run(ctx context.Context, c *console, o *runOptions) error {
 		screen.say("warning: %s", warning)
 	}
 	job.MaxFailures = o.maxFailures.of(job.Chunks.Len())
-	coordinator, err := host.New(ctx, host.Config{Workers: o.workers, CacheDir: compiledDir(), Observer: screen})
+	job.Outputs = o.files.outputs != ""
+	config := host.Config{Workers: o.workers, CacheDir: compiledDir(), Observer: screen}
+	durable, err := o.openStore(ctx, screen)
+	if err != nil {
+		return err
+	}
+	if durable != nil {
+		defer durable.Close()
+		config.Store = durable
+	}
+	coordinator, err := host.New(ctx, config)
 	if err != nil {
 		return err
 	}
@@ -308,7 +355,29 @@ func run(ctx context.Context, c *console, o *runOptions) error {
 		err = errors.Join(err, &exitError{exitStore, fmt.Errorf("events could not be written: %w", eventsErr)})
 	}
 	result.Report.Module.Path, result.Report.Phases.Scan = o.module, scanned.Seconds()
+	if durable != nil {
+		s := durable.Stats()
+		result.Report.Store = &host.StoreReport{Path: o.store, Puts: s.Puts, Commits: s.Commits, Syncs: s.Syncs, Bytes: s.Bytes}
+	}
 	return o.conclude(c, result, err)
+}
+
+// openStore opens the durable store, or returns nil where outputs stay in
+// memory.
+func (o *runOptions) openStore(ctx context.Context, screen *screen) (*sqlite.Store, error) {
+	if o.store == "" {
+		return nil, nil
+	}
+	s, err := sqlite.Open(ctx, o.store, sqlite.Options{
+		Notice: func(line string) { screen.say("store: %s", line) },
+		Damaged: func(d sqlite.Damage) {
+			screen.say("store: an output is damaged and is computed again (chunk sha256 %x)", d.Chunk[:8])
+		},
+	})
+	if err != nil {
+		return nil, &exitError{exitStore, fmt.Errorf("the store cannot be opened: %w; --store DIR takes another place, --no-store does without", err)}
+	}
+	return s, nil
 }
 
 func interruptedScan(ctx context.Context, err error) error {
@@ -343,6 +412,9 @@ func (o *runOptions) conclude(c *console, result *host.Result, runErr error) err
 	complete := runErr == nil && (!result.HasAggregate() || result.Aggregate != nil) && (result.Report.Chunks.Succeeded == result.Report.Chunks.Total || o.partial)
 	if err := o.files.write(ctx, c, result, complete, o.format); err != nil {
 		return errors.Join(&exitError{exitStore, fmt.Errorf("results could not be written: %w", err)}, runErr)
+	}
+	if errors.Is(runErr, host.ErrInterrupted) && o.store != "" {
+		return fmt.Errorf("%w: what is finished is kept, and the same command goes on", runErr)
 	}
 	if runErr != nil {
 		return runErr

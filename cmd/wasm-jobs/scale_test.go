@@ -36,7 +36,7 @@ func TestScale(t *testing.T) {
 		if err := os.WriteFile(path, file, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		cmd := exec.Command("../../build/wasm-jobs", "run", "../../guest-examples/square/c/square.wasm", path)
+		cmd := exec.Command("../../build/wasm-jobs", "run", "../../guest-examples/square/c/square.wasm", path, "--no-store")
 		cmd.Stderr = os.Stderr
 		out, err := cmd.Output()
 		if err != nil || !bytes.Equal(out, []byte("443332733333500000\n")) {
