@@ -125,6 +125,29 @@ func TestResetEqualsNew(t *testing.T) {
 	}
 }
 
+// TestSmallGuestsAreReset does it with the guests whose build is committed.
+func TestSmallGuestsAreReset(t *testing.T) {
+	integers := [][]byte{{0}, {0x17}, {0x20}, {0x18, 0x64}, {0x1a, 0xff, 0xff, 0xff, 0xff}, {0x1b, 1, 0, 0, 0, 0, 0, 0, 0}, {0xf6}, {0x61, 'a'}}
+	for name, chunks := range map[string][][]byte{
+		"square/c/square": integers, "square/wat/square": integers, "pi/c/pi": integers[:4],
+		"wordcount/c/wordcount": {abi.AppendText(nil, "the cat and the other cat"), abi.AppendText(nil, ""), {0xf6}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			wasm, err := os.ReadFile("../guest-examples/" + name + ".wasm")
+			if err != nil {
+				t.Fatal(err)
+			}
+			reset, clone, fresh := pools(t, runtime.Config{}, wasm)
+			want := map[string]string{}
+			for range 3 {
+				compare(t, reset, want, fresh, abi.ExportExec, chunks)
+				slices.Reverse(chunks)
+				compare(t, clone, want, fresh, abi.ExportExec, chunks)
+			}
+		})
+	}
+}
+
 // TestEnginesAgree holds the interpreter to what the compiler gives: bytes,
 // failures with their stacks, and fuel.
 func TestEnginesAgree(t *testing.T) {
