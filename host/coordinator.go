@@ -311,7 +311,7 @@ const (
 	// out does not count, short enough for smooth progress.
 	leaseTime   = 20 * time.Millisecond
 	maxBatch    = 4096
-	probeBatch  = 4 // while the cost of a chunk is not known
+	probeBatch  = 1 // while the cost of a chunk is not known: it may be hours
 	costHistory = 8 // reports over which the cost is averaged
 )
 

@@ -298,7 +298,7 @@ func compiledDir() string {
 
 // run runs one job from files to files.
 func run(ctx context.Context, c *console, o *runOptions) error {
-	stops := notify(ctx)
+	stops := notify(ctx, c, o.grace)
 	defer stops.end()
 	job := &host.Job{Options: o.options, Settings: o.settings, Retry: o.retry, Partial: o.partial, Stop: stops.soft.Done(), Grace: o.grace}
 	var err error
@@ -435,7 +435,7 @@ type stops struct {
 
 // notify begins to listen for SIGINT and SIGTERM. A third signal, or a hard
 // stop that takes longer than a second, ends the process.
-func notify(ctx context.Context) *stops {
+func notify(ctx context.Context, c *console, grace time.Duration) *stops {
 	s := &stops{signals: make(chan os.Signal, 3), done: make(chan struct{})}
 	hard, cancelHard := context.WithCancel(ctx)
 	soft, cancelSoft := context.WithCancel(hard)
@@ -451,6 +451,7 @@ func notify(ctx context.Context) *stops {
 			switch count++; count {
 			case 1:
 				cancelSoft()
+				fmt.Fprintf(c.err, "wasm-jobs: stopping: running attempts get %v; once more stops at once\n", grace)
 			case 2:
 				cancelHard()
 				time.AfterFunc(time.Second, func() { os.Exit(exitInterrupted) })
