@@ -4,7 +4,7 @@ GOTESTSUM = $(GO) run gotest.tools/gotestsum@v1.13.0 --format pkgname --format-h
 BUILD = build
 FUZZTIME ?= 60s
 
-.PHONY: help build demo guests test check fmt vet cross fuzz soak scale cost
+.PHONY: spec help build demo guests test check fmt vet cross fuzz soak scale cost
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -48,6 +48,9 @@ fuzz: ## run every fuzz target for FUZZTIME (60s)
 soak: ## the heavy tests many times over; guests that do not end, with the memory that takes
 	$(GO) test -race -count 20 -run 'Cancel|Workers|Concurrent|Steal' ./host/... ./store/... ./runtime/...
 	$(GO) test -count 1 -timeout 60m -v -run 'DeathSoak|HostStaysAlive' ./runtime -soak 1000
+
+spec: ## the W3C core test suite through the rewriter, on both engines, with the count of assertions
+	$(GO) test -count 1 -v -run 'Spec|Suite' ./runtime/binary ./runtime/rewrite
 
 scale: build ## a million chunks, as an array and as a sequence, with the memory they took
 	$(GO) test -timeout 30m -v -run Scale ./cmd/wasm-jobs -scale

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	goruntime "runtime"
 	"sync"
 	"testing"
@@ -16,6 +17,8 @@ import (
 	"github.com/wasm-jobs/wasm-jobs/abi"
 	"github.com/wasm-jobs/wasm-jobs/host"
 	"github.com/wasm-jobs/wasm-jobs/host/chunks"
+	"github.com/wasm-jobs/wasm-jobs/runtime"
+	"github.com/wasm-jobs/wasm-jobs/runtime/linear"
 	"github.com/wasm-jobs/wasm-jobs/store"
 )
 
@@ -52,12 +55,77 @@ func TestCancel(t *testing.T) {
 	if interrupted < jobs/10 {
 		t.Errorf("only %d jobs of %d were interrupted", interrupted, jobs)
 	}
-	for wait := time.Millisecond; goruntime.NumGoroutine() > before; wait *= 2 {
-		if wait > 4*time.Second {
+	checkGoroutines(t, before)
+}
+
+// checkGoroutines waits until there are no more goroutines than before: one
+// that has said that it is done may still be ending.
+func checkGoroutines(t *testing.T, before int) {
+	t.Helper()
+	for began := time.Now(); goruntime.NumGoroutine() > before; goruntime.Gosched() {
+		if time.Since(began) > 10*time.Second {
 			t.Fatalf("%d goroutines, %d before", goruntime.NumGoroutine(), before)
 		}
-		time.Sleep(wait)
 	}
+}
+
+// TestCancelGuests does it with real guests, some of which trap, some of which
+// loop: each instance that was made is closed.
+func TestCancelGuests(t *testing.T) {
+	const jobs = 1000
+	wasm, err := os.ReadFile("../guest-examples/faulty/c/faulty.wasm")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var seq [][]byte
+	for n := range byte(20) {
+		seq = append(seq, []byte{n})
+	}
+	file := chunksOf(t, append(seq, []byte("\xa1\x62do\x64loop"))...)
+	r, err := runtime.New(t.Context(), runtime.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close(t.Context())
+	if _, err := r.Compile(t.Context(), wasm, runtime.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	before, live := goruntime.NumGoroutine(), linear.Live()
+	var created uint64
+	for i := range jobs {
+		created += cancelGuests(t, host.NewEngine(r), wasm, file, i)
+	}
+	t.Logf("%d instances were created and closed", created)
+	if linear.Live() != live {
+		t.Errorf("%d memories are left", linear.Live()-live)
+	}
+	checkGoroutines(t, before)
+}
+
+func cancelGuests(t *testing.T, engine host.Engine, wasm []byte, file *chunks.File, i int) (created uint64) {
+	c, err := host.New(t.Context(), host.Config{Workers: 1 + i%4, Engine: engine})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	stop := make(chan struct{})
+	job := &host.Job{Module: wasm, Chunks: file, Stop: stop, Retry: host.RetryPolicy{Retries: 1}}
+	end := cancel
+	if i%2 == 0 {
+		end = func() { close(stop) }
+	}
+	timer := time.AfterFunc(rand.N(3*time.Millisecond), end)
+	defer timer.Stop()
+	res, err := c.Run(ctx, job)
+	if !errors.Is(err, host.ErrInterrupted) {
+		t.Fatalf("job %d: %v, and one of its chunks loops", i, err)
+	}
+	stats := res.Report.Instances
+	if stats.Created != stats.Closed {
+		t.Errorf("job %d: %+v", i, stats)
+	}
+	return stats.Created
 }
 
 // cancelOne runs a job and ends it at a random moment within a time. It returns
