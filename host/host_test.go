@@ -575,15 +575,17 @@ func firstAction(t *testing.T, _ store.Store) (action store.Action) {
 // what became of the folding.
 func TestStoreErrorWhileFolding(t *testing.T) {
 	var gets atomic.Int64
+	failed := make(chan struct{})
 	s := brokenStore{Store: store.NewMemory(), get: func() error {
-		if gets.Add(1) > 11+10 { // all for the digest, and enough for a group
+		if gets.Add(1) == 11+10+1 { // after all for the digest, and enough for a group
+			close(failed)
 			return errDisk
 		}
 		return nil
 	}}
 	f := squares()
 	f.aggregate = func(input []byte) ([]byte, error) {
-		time.Sleep(time.Millisecond)
+		<-failed // the call is going on then
 		return sumEntries(input)
 	}
 	_, err := runFake(t, f, host.Config{Workers: 2, Store: s}, &host.Job{Chunks: chunksOf(t, numbers(11_000)...)})

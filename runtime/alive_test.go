@@ -37,7 +37,6 @@ func TestHostStaysAlive(t *testing.T) {
 			}
 		})
 	}
-	time.Sleep(limit) // they have begun
 	var collections, timers []time.Duration
 	for range samples {
 		start := time.Now()
