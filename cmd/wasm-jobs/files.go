@@ -72,16 +72,23 @@ func openTarget(path string, stdout io.Writer) (*target, error) {
 }
 
 // write fills the target and puts it in place, durably.
-func (t *target) write(fill func(io.Writer) error) error {
+func (t *target) write(fill func(*bufio.Writer) error) error {
 	if t.out != nil {
-		b := bufio.NewWriter(t.out)
-		return errors.Join(fill(b), b.Flush())
+		return fillAll(t.out, fill)
 	}
-	b := bufio.NewWriterSize(t.file, 1<<18)
-	if err := errors.Join(fill(b), b.Flush()); err != nil {
+	if err := fillAll(t.file, fill); err != nil {
 		return err
 	}
 	return t.place()
+}
+
+// fillAll calls fill with a buffer before out, and empties that.
+func fillAll(out io.Writer, fill func(*bufio.Writer) error) error {
+	b := bufio.NewWriterSize(out, 1<<18)
+	if err := fill(b); err != nil {
+		return err
+	}
+	return b.Flush()
 }
 
 // place gives a written file its name.
@@ -112,27 +119,27 @@ func (f *resultFiles) discard() {
 // write writes what a job gave. The result itself only where it is complete.
 func (f *resultFiles) write(ctx context.Context, c *console, result *host.Result, complete bool, format string) error {
 	var errs []error
-	put := func(path string, fill func(io.Writer) error) {
+	put := func(path string, fill func(*bufio.Writer) error) {
 		if path != "" {
 			errs = append(errs, f.targets[path].write(fill))
 		}
 	}
-	put(f.outputs, func(w io.Writer) error { return result.WriteOutputs(ctx, w) })
-	put(f.deadLetter, func(w io.Writer) error { return result.WriteDeadLetter(ctx, w) })
-	put(f.report, func(w io.Writer) error { return writeJSON(w, &result.Report) })
+	put(f.outputs, func(w *bufio.Writer) error { return result.WriteOutputs(ctx, w) })
+	put(f.deadLetter, func(w *bufio.Writer) error { return result.WriteDeadLetter(ctx, w) })
+	put(f.report, func(w *bufio.Writer) error { return writeJSON(w, &result.Report) })
 	if !complete {
 		return errors.Join(errs...)
 	}
-	put(f.result, func(w io.Writer) error { return writeResult(ctx, w, result, "cbor") })
+	put(f.result, func(w *bufio.Writer) error { return writeResult(ctx, w, result, "cbor") })
 	if f.result == "" && f.targets["-"] == nil {
 		stdout := target{path: "-", out: c.out}
-		errs = append(errs, stdout.write(func(w io.Writer) error { return writeResult(ctx, w, result, format) }))
+		errs = append(errs, stdout.write(func(w *bufio.Writer) error { return writeResult(ctx, w, result, format) }))
 	}
 	return errors.Join(errs...)
 }
 
 // writeResult writes the aggregate, or where there is none, the outputs.
-func writeResult(ctx context.Context, w io.Writer, result *host.Result, format string) error {
+func writeResult(ctx context.Context, w *bufio.Writer, result *host.Result, format string) error {
 	if result.HasAggregate() {
 		return writeItem(w, result.Aggregate, format)
 	}
