@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os/signal"
 	"runtime/debug"
 	"strings"
+	"syscall"
 
 	"github.com/urfave/cli/v2"
 
@@ -60,7 +62,11 @@ type console struct {
 }
 
 // Main runs one command and returns its exit code. args[0] is the program.
+//
+// A closed pipe is an error of writing like any other, and not the death of the
+// process with its temporary files left behind.
 func Main(ctx context.Context, args []string, in io.Reader, out, err io.Writer) int {
+	signal.Ignore(syscall.SIGPIPE)
 	c := &console{in, out, err}
 	app := newApp(c)
 	runErr := app.RunContext(ctx, interleave(app, args))

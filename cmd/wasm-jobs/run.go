@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -298,7 +299,10 @@ func compiledDir() string {
 
 // run runs one job from files to files.
 func run(ctx context.Context, c *console, o *runOptions) error {
-	stops := notify(ctx)
+	stops := notify(ctx, func() {
+		o.files.abandon()
+		fmt.Fprintln(c.err, "wasm-jobs: "+host.ErrInterrupted.Error())
+	})
 	defer stops.end()
 	job := &host.Job{Options: o.options, Settings: o.settings, Retry: o.retry, Partial: o.partial, Stop: stops.soft.Done(), Grace: o.grace}
 	var err error
@@ -387,12 +391,36 @@ func interruptedScan(ctx context.Context, err error) error {
 	return err
 }
 
+// openChunks scans the chunk file. Where ctx ends, it waits no longer than
+// hardTime for a terminal or a pipe that gives nothing: the goroutine that still
+// reads it then ends with the process.
 func openChunks(ctx context.Context, c *console, o *runOptions, screen *screen) (*chunks.File, error) {
 	o.input.Progress = screen.scanned
-	if o.chunks == "-" {
-		return chunks.Spool(ctx, c.in, o.input)
+	type scan struct {
+		file *chunks.File
+		err  error
 	}
-	return chunks.Open(ctx, o.chunks, o.input)
+	scanned := make(chan scan, 1)
+	go func() {
+		var s scan
+		if o.chunks == "-" {
+			s.file, s.err = chunks.Spool(ctx, c.in, o.input)
+		} else {
+			s.file, s.err = chunks.Open(ctx, o.chunks, o.input)
+		}
+		scanned <- s
+	}()
+	select {
+	case s := <-scanned:
+		return s.file, s.err
+	case <-ctx.Done():
+	}
+	select {
+	case s := <-scanned:
+		return s.file, s.err
+	case <-time.After(hardTime):
+		return nil, ctx.Err()
+	}
 }
 
 func readContext(path string) ([]byte, error) {
@@ -433,9 +461,17 @@ type stops struct {
 	done       chan struct{}
 }
 
+// hardTime is how long a hard stop may take before the process ends.
+const hardTime = time.Second
+
 // notify begins to listen for SIGINT and SIGTERM. A third signal, or a hard
-// stop that takes longer than a second, ends the process.
-func notify(ctx context.Context) *stops {
+// stop that takes longer than hardTime, ends the process after a call of
+// abandon.
+func notify(ctx context.Context, abandon func()) *stops {
+	quit := sync.OnceFunc(func() {
+		abandon()
+		os.Exit(exitInterrupted)
+	})
 	s := &stops{signals: make(chan os.Signal, 3), done: make(chan struct{})}
 	hard, cancelHard := context.WithCancel(ctx)
 	soft, cancelSoft := context.WithCancel(hard)
@@ -453,9 +489,9 @@ func notify(ctx context.Context) *stops {
 				cancelSoft()
 			case 2:
 				cancelHard()
-				time.AfterFunc(time.Second, func() { os.Exit(exitInterrupted) })
+				time.AfterFunc(hardTime, quit)
 			default:
-				os.Exit(exitInterrupted)
+				quit()
 			}
 		}
 	}()
