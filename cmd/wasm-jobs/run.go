@@ -439,7 +439,7 @@ func (o *runOptions) conclude(c *console, result *host.Result, runErr error) err
 	ctx := context.Background() // an interrupted job's results are written all the same
 	complete := runErr == nil && (!result.HasAggregate() || result.Aggregate != nil) && (result.Report.Chunks.Succeeded == result.Report.Chunks.Total || o.partial)
 	if err := o.files.write(ctx, c, result, complete, o.format); err != nil {
-		return errors.Join(&exitError{exitStore, fmt.Errorf("results could not be written: %w", err)}, runErr)
+		return errors.Join(written(err), runErr)
 	}
 	if errors.Is(runErr, host.ErrInterrupted) && o.store != "" {
 		return fmt.Errorf("%w: what is finished is kept, and the same command goes on", runErr)
