@@ -672,10 +672,13 @@ func TestConflict(t *testing.T) {
 	f.exec = func([]byte, int) ([]byte, error) { return number(n.Add(1)), nil }
 	var seen events
 	// One batch has the same chunk twice, which this guest gives two outputs.
-	res, err := runFake(t, f, host.Config{Workers: 1, Observer: &seen}, &host.Job{Chunks: chunksOf(t, number(1), number(1))})
+	res, err := runFake(t, f, host.Config{Workers: 1, Observer: &seen}, &host.Job{Chunks: chunksOf(t, number(1), number(1), number(2), number(2))})
 	conflict, ok := errors.AsType[*store.ConflictError](err)
 	if _, isStore := errors.AsType[*host.StoreError](err); !ok || !isStore {
 		t.Fatalf("error %v", err)
+	}
+	if text := err.Error(); strings.Contains(text, "\n") || !strings.Contains(text, "chunk 0: two different outputs") {
+		t.Errorf("error %q", text)
 	}
 	if conflict.Chunk != sha256.Sum256(number(1)) || len(seen.of(host.KindSucceeded)) != res.Report.Chunks.Succeeded {
 		t.Errorf("conflict %v, %d reported, %+v", conflict, len(seen.of(host.KindSucceeded)), res.Report.Chunks)
