@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -21,6 +22,7 @@ import (
 	"github.com/wasm-jobs/wasm-jobs/host"
 	"github.com/wasm-jobs/wasm-jobs/host/chunks"
 	"github.com/wasm-jobs/wasm-jobs/runtime"
+	"github.com/wasm-jobs/wasm-jobs/store"
 	"github.com/wasm-jobs/wasm-jobs/store/sqlite"
 )
 
@@ -335,11 +337,13 @@ func run(ctx context.Context, c *console, o *runOptions) error {
 	job.MaxFailures = o.maxFailures.of(job.Chunks.Len())
 	job.Outputs = o.files.outputs != ""
 	config := host.Config{Workers: o.workers, CacheDir: compiledDir(), Observer: screen}
-	durable, err := o.openStore(ctx, screen)
-	if err != nil {
+	durable, err := within(stops.soft, func() (*sqlite.Store, error) { return o.openStore(ctx, screen) })
+	switch {
+	case errors.Is(err, host.ErrInterrupted):
 		return err
-	}
-	if durable != nil {
+	case err != nil:
+		config.Store = unopened{err}
+	case durable != nil:
 		defer durable.Close()
 		config.Store = durable
 	}
@@ -379,10 +383,26 @@ func (o *runOptions) openStore(ctx context.Context, screen *screen) (*sqlite.Sto
 		},
 	})
 	if err != nil {
-		return nil, &exitError{exitStore, fmt.Errorf("the store cannot be opened: %w; --store DIR takes another place, --no-store does without", err)}
+		return nil, fmt.Errorf("it cannot be opened: %w; --store DIR takes another place, --no-store does without", err)
 	}
 	return s, nil
 }
+
+// unopened stands for a store that cannot be opened: a job fails on it as on
+// one that breaks, and has its report.
+type unopened struct{ err error }
+
+func (u unopened) Put(context.Context, store.Action, []store.Record) error { return u.err }
+
+func (unopened) Get(context.Context, store.Action, []store.Key, func(int, []byte) error) error {
+	return nil
+}
+
+func (u unopened) All(context.Context, store.Action) iter.Seq2[store.Record, error] {
+	return func(yield func(store.Record, error) bool) { yield(store.Record{}, u.err) }
+}
+
+func (unopened) Close() error { return nil }
 
 func interruptedScan(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
@@ -391,35 +411,41 @@ func interruptedScan(ctx context.Context, err error) error {
 	return err
 }
 
-// openChunks scans the chunk file. Where ctx ends, it waits no longer than
-// hardTime for a terminal or a pipe that gives nothing: the goroutine that still
-// reads it then ends with the process.
+// openChunks scans the chunk file.
 func openChunks(ctx context.Context, c *console, o *runOptions, screen *screen) (*chunks.File, error) {
 	o.input.Progress = screen.scanned
-	type scan struct {
-		file *chunks.File
-		err  error
-	}
-	scanned := make(chan scan, 1)
-	go func() {
-		var s scan
+	return within(ctx, func() (*chunks.File, error) {
 		if o.chunks == "-" {
-			s.file, s.err = chunks.Spool(ctx, c.in, o.input)
-		} else {
-			s.file, s.err = chunks.Open(ctx, o.chunks, o.input)
+			return chunks.Spool(ctx, c.in, o.input)
 		}
-		scanned <- s
+		return chunks.Open(ctx, o.chunks, o.input)
+	})
+}
+
+// within calls f, which may wait for a terminal, a pipe or another process.
+// Where ctx ends, f has no more than hardTime: its goroutine then ends with the
+// process.
+func within[T any](ctx context.Context, f func() (T, error)) (T, error) {
+	type outcome struct {
+		value T
+		err   error
+	}
+	done := make(chan outcome, 1)
+	go func() {
+		value, err := f()
+		done <- outcome{value, err}
 	}()
 	select {
-	case s := <-scanned:
-		return s.file, s.err
+	case o := <-done:
+		return o.value, o.err
 	case <-ctx.Done():
 	}
 	select {
-	case s := <-scanned:
-		return s.file, s.err
+	case o := <-done:
+		return o.value, o.err
 	case <-time.After(hardTime):
-		return nil, ctx.Err()
+		var none T
+		return none, host.ErrInterrupted
 	}
 }
 
