@@ -269,6 +269,24 @@ func TestStop(t *testing.T) {
 	}
 }
 
+// A store that fails after a stop has not kept what was finished.
+func TestStoreErrorAfterStop(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := squares()
+		f.delay = func() time.Duration { return time.Minute }
+		stop := make(chan struct{})
+		time.AfterFunc(30*time.Second, func() { close(stop) })
+		s := brokenStore{Store: store.NewMemory(), put: func(store.Action, []store.Record) error { return errDisk }}
+		res, err := coordinator(t, f, host.Config{Store: s}).Run(t.Context(), &host.Job{
+			Module: fakeWasm, Chunks: chunksOf(t, number(1)), Stop: stop, Grace: time.Hour,
+		})
+		_, failed := errors.AsType[*host.StoreError](err)
+		if !failed || !errors.Is(err, host.ErrInterrupted) || !res.Report.Interrupted {
+			t.Errorf("error %v, interrupted %v", err, res.Report.Interrupted)
+		}
+	})
+}
+
 // A job that waits for a retry alone ends at once.
 func TestStopWhileWaiting(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

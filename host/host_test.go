@@ -6,6 +6,8 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
@@ -594,16 +596,91 @@ func TestStoreErrorWhileFolding(t *testing.T) {
 	}
 }
 
+// forgetful loses one record of each Put.
+type forgetful struct{ store.Store }
+
+func (s forgetful) Put(ctx context.Context, action store.Action, records []store.Record) error {
+	return s.Store.Put(ctx, action, records[1:])
+}
+
+// An output that was stored and is gone is the store's failure, and never a
+// shorter result.
+func TestStoreLosesOutputs(t *testing.T) {
+	for _, folds := range []bool{true, false} {
+		f := squares()
+		if !folds {
+			f.aggregate = nil
+		}
+		res, err := runFake(t, f, host.Config{Store: forgetful{store.NewMemory()}}, &host.Job{Chunks: chunksOf(t, numbers(9)...)})
+		if _, ok := errors.AsType[*host.StoreError](err); !ok || res.Aggregate != nil {
+			t.Errorf("folds %v: error %v, aggregate %x", folds, err, res.Aggregate)
+		}
+	}
+}
+
+// A chunk file that is overwritten while it is run gives an error, and nothing
+// is kept under the digest of what it was: neither that the job succeeded, nor
+// its aggregate.
+func TestChunkFileChanges(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "chunks.cbor")
+	write := func(b []byte) {
+		if err := os.WriteFile(path, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write([]byte{1, 2, 3})
+	run := func(s store.Store, change func(*fake)) (*host.Result, error) {
+		file, err := chunks.Open(t.Context(), path, chunks.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer file.Close()
+		f := squares()
+		change(f)
+		return runFake(t, f, host.Config{Workers: 1, Store: s}, &host.Job{Chunks: file})
+	}
+	other := func() {
+		write([]byte{1, 2, 5})
+		if err := os.Chtimes(path, time.Time{}, time.Now().Add(time.Second)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, change := range map[string]func(*fake){
+		"while chunks run": func(f *fake) {
+			f.exec = func(chunk []byte, _ int) ([]byte, error) { other(); return square(chunk) }
+		},
+		"while it is folded": func(f *fake) {
+			f.aggregate = func(input []byte) ([]byte, error) { other(); return sumEntries(input) }
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := store.NewMemory()
+			write([]byte{1, 2, 3})
+			if res, err := run(s, change); !errors.Is(err, chunks.ErrChanged) || res.Aggregate != nil {
+				t.Fatalf("error %v, aggregate %x", err, res.Aggregate)
+			}
+			write([]byte{1, 2, 3})
+			res, err := run(s, func(*fake) {})
+			if got := must(t, res, err).Aggregate; !bytes.Equal(got, number(14)) {
+				t.Errorf("afterwards the aggregate is %x", got)
+			}
+		})
+	}
+}
+
 func TestConflict(t *testing.T) {
 	var n atomic.Uint64
 	f := squares()
 	f.exec = func([]byte, int) ([]byte, error) { return number(n.Add(1)), nil }
 	var seen events
 	// One batch has the same chunk twice, which this guest gives two outputs.
-	res, err := runFake(t, f, host.Config{Workers: 1, Observer: &seen}, &host.Job{Chunks: chunksOf(t, number(1), number(1))})
+	res, err := runFake(t, f, host.Config{Workers: 1, Observer: &seen}, &host.Job{Chunks: chunksOf(t, number(1), number(1), number(2), number(2))})
 	conflict, ok := errors.AsType[*store.ConflictError](err)
 	if _, isStore := errors.AsType[*host.StoreError](err); !ok || !isStore {
 		t.Fatalf("error %v", err)
+	}
+	if text := err.Error(); strings.Contains(text, "\n") || !strings.Contains(text, "chunk 0: two different outputs") {
+		t.Errorf("error %q", text)
 	}
 	if conflict.Chunk != sha256.Sum256(number(1)) || len(seen.of(host.KindSucceeded)) != res.Report.Chunks.Succeeded {
 		t.Errorf("conflict %v, %d reported, %+v", conflict, len(seen.of(host.KindSucceeded)), res.Report.Chunks)

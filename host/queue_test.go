@@ -109,3 +109,16 @@ func TestQueueOrder(t *testing.T) {
 		t.Error("the queue is not empty")
 	}
 }
+
+// Jitter does not make a delay longer than the longest.
+func TestDelayIsBounded(t *testing.T) {
+	policy := RetryPolicy{Backoff: time.Second, BackoffMax: 2 * time.Second}
+	for range 20 {
+		var h history
+		for range 5 {
+			if d := h.delay(&policy); d <= 0 || d > policy.BackoffMax {
+				t.Fatalf("a delay of %v", d)
+			}
+		}
+	}
+}

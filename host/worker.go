@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 
@@ -54,6 +55,7 @@ type worker struct {
 
 // pendingRecord says where a record's bytes stand in the arena.
 type pendingRecord struct {
+	index              int // of the chunk
 	chunk              store.Digest
 	start, middle, end int // order key, output
 }
@@ -138,7 +140,7 @@ func (w *worker) exec(ctx context.Context, i int, chunk []byte) error {
 		return w.fail(ctx, i, err)
 	}
 	w.arena = arena
-	w.pending = append(w.pending, pendingRecord{sha256.Sum256(chunk), start, middle, len(w.arena)})
+	w.pending = append(w.pending, pendingRecord{i, sha256.Sum256(chunk), start, middle, len(w.arena)})
 	w.result.done++
 	w.result.fuel += fuel
 	w.event(Event{Kind: KindSucceeded}, i)
@@ -187,11 +189,21 @@ func (w *worker) put(ctx context.Context) error {
 		})
 	}
 	err := w.job.store.Put(ctx, w.job.action, w.records)
-	w.pending, w.arena = w.pending[:0], w.arena[:0]
 	if err != nil {
-		return &StoreError{err}
+		err = w.refused(err)
 	}
-	return nil
+	w.pending, w.arena = w.pending[:0], w.arena[:0]
+	return err
+}
+
+// refused says why pending outputs were not stored. Of conflicts it names the
+// first, with its chunk: there may be thousands, and one is enough.
+func (w *worker) refused(err error) error {
+	if c, ok := errors.AsType[*store.ConflictError](err); ok {
+		i := slices.IndexFunc(w.pending, func(p pendingRecord) bool { return p.chunk == c.Chunk })
+		err = fmt.Errorf("chunk %v: %w: the module is no function of its chunk, or a machine is broken", w.job.Chunks.ID(w.pending[i].index), c)
+	}
+	return &StoreError{err}
 }
 
 // event notes an event of a chunk, where somebody listens.

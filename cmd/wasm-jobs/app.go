@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os/signal"
 	"runtime/debug"
 	"strings"
+	"syscall"
 
 	"github.com/urfave/cli/v2"
 
@@ -53,6 +55,14 @@ func refuse(format string, args ...any) error {
 	return &exitError{exitRefused, fmt.Errorf(format, args...)}
 }
 
+// written gives an error of writing results its exit code.
+func written(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &exitError{exitStore, fmt.Errorf("results could not be written: %w", err)}
+}
+
 // console is where a command reads and writes.
 type console struct {
 	in       io.Reader
@@ -60,7 +70,11 @@ type console struct {
 }
 
 // Main runs one command and returns its exit code. args[0] is the program.
+//
+// A closed pipe is an error of writing like any other, and not the death of the
+// process with its temporary files left behind.
 func Main(ctx context.Context, args []string, in io.Reader, out, err io.Writer) int {
+	signal.Ignore(syscall.SIGPIPE)
 	c := &console{in, out, err}
 	app := newApp(c)
 	runErr := app.RunContext(ctx, interleave(app, args))
@@ -173,10 +187,10 @@ func versionCommand(c *console) *cli.Command {
 		Action: func(ctx *cli.Context) error {
 			v := readVersion()
 			if ctx.Bool("json") {
-				return writeJSON(c.out, v)
+				return written(writeJSON(c.out, v))
 			}
 			_, err := fmt.Fprintf(c.out, "wasm-jobs %s (ABI %d, wazero %s, %s)\n", v.Version, v.ABI, v.Wazero, v.Go)
-			return err
+			return written(err)
 		},
 	}
 }

@@ -3,10 +3,13 @@ package main
 import (
 	"bufio"
 	"context"
+	"crypto/rand"
 	"errors"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
 
 	"github.com/wasm-jobs/wasm-jobs/host"
 )
@@ -16,43 +19,76 @@ import (
 type resultFiles struct {
 	result, outputs, deadLetter, report, events string
 	targets                                     map[string]*target // by path
-	order                                       []*target
+
+	mu    sync.Mutex // of order
+	order []*target
 }
 
 // target is a file that appears under its name when all of it is written.
 type target struct {
-	path string
-	file *os.File // a temporary file beside path, or what stands there where that is no regular file
-	temp bool
+	path string    // where it is in the end
+	file *os.File  // under temp, or what stands at path where that is no regular file
+	temp string    // beside path; "" = none
 	out  io.Writer // stdout instead of a file
 }
 
 // open makes sure, before anything runs, that each file can be written.
 func (f *resultFiles) open(stdout io.Writer) error {
 	f.targets = map[string]*target{}
+	taken := map[string]bool{}
 	for _, path := range []string{f.result, f.outputs, f.deadLetter, f.report, f.events} {
 		if path == "" {
 			continue
 		}
-		if f.targets[path] != nil {
+		place := path
+		if path != "-" {
+			place = resolve(path)
+		}
+		if taken[place] {
 			f.discard()
 			return refuse("two results are to be written to %s: give each a file of its own", path)
 		}
-		t, err := openTarget(path, stdout)
+		taken[place] = true
+		t, err := f.openTarget(place, stdout)
 		if err != nil {
 			f.discard()
 			return refuse("%s cannot be written: %w", path, err)
 		}
 		f.targets[path] = t
-		f.order = append(f.order, t)
 	}
 	return nil
+}
+
+// resolve returns the file that a path leads to: it is what is replaced, and
+// not a link to it.
+func resolve(path string) string {
+	if real, err := filepath.EvalSymlinks(path); err == nil {
+		path = real
+	} else if dir, err := filepath.EvalSymlinks(filepath.Dir(path)); err == nil {
+		path = filepath.Join(dir, filepath.Base(path))
+	}
+	if absolute, err := filepath.Abs(path); err == nil {
+		return absolute
+	}
+	return path
+}
+
+// openTarget opens a target and notes it, so that nothing is left of it.
+func (f *resultFiles) openTarget(path string, stdout io.Writer) (*target, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	t, err := openTarget(path, stdout)
+	if err == nil {
+		f.order = append(f.order, t)
+	}
+	return t, err
 }
 
 func openTarget(path string, stdout io.Writer) (*target, error) {
 	if path == "-" {
 		return &target{path: path, out: stdout}, nil
 	}
+	mode := fs.FileMode(0o666) // less the umask
 	stat, err := os.Stat(path)
 	switch {
 	case err == nil && stat.IsDir():
@@ -62,49 +98,75 @@ func openTarget(path string, stdout io.Writer) (*target, error) {
 		return &target{path: path, file: file}, err
 	case err == nil && stat.Mode().Perm()&0o200 == 0:
 		return nil, errors.New("it is read-only")
+	case err == nil:
+		mode = stat.Mode().Perm()
 	}
-	file, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
+	base := filepath.Base(path)
+	temp := filepath.Join(filepath.Dir(path), "."+base[:min(len(base), maxTempBase)]+"."+rand.Text())
+	file, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
 	if err != nil {
 		return nil, err
 	}
-	_ = file.Chmod(0o644) // where that cannot be, the file stays private
-	return &target{path: path, file: file, temp: true}, nil
+	if stat != nil {
+		_ = file.Chmod(mode) // where that cannot be, the umask stays
+	}
+	return &target{path: path, file: file, temp: temp}, nil
 }
 
-// write fills the target and puts it in place, durably.
-func (t *target) write(fill func(io.Writer) error) error {
+// maxTempBase is how much of a name its temporary file repeats, so that that
+// one is no longer than the 255 bytes that file systems allow.
+const maxTempBase = 200
+
+// write fills the target and puts it in place.
+func (t *target) write(fill func(*bufio.Writer) error) error {
 	if t.out != nil {
-		b := bufio.NewWriter(t.out)
-		return errors.Join(fill(b), b.Flush())
+		return fillAll(t.out, fill)
 	}
-	b := bufio.NewWriterSize(t.file, 1<<18)
-	if err := errors.Join(fill(b), b.Flush()); err != nil {
+	if err := fillAll(t.file, fill); err != nil {
 		return err
 	}
 	return t.place()
 }
 
+// fillAll calls fill with a buffer before out, and empties that.
+func fillAll(out io.Writer, fill func(*bufio.Writer) error) error {
+	b := bufio.NewWriterSize(out, 1<<18)
+	if err := fill(b); err != nil {
+		return err
+	}
+	return b.Flush()
+}
+
 // place gives a written file its name.
 func (t *target) place() error {
-	if !t.temp {
+	if t.temp == "" {
 		return t.file.Close()
 	}
 	if err := errors.Join(t.file.Sync(), t.file.Close()); err != nil {
 		return err
 	}
-	if err := os.Rename(t.file.Name(), t.path); err != nil {
-		return err
-	}
-	t.temp = false
-	return nil
+	return os.Rename(t.temp, t.path)
 }
 
 // discard removes what was not put in place.
 func (f *resultFiles) discard() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.remove()
+}
+
+// abandon is discard for good, before the process ends in the midst of
+// something: no further file is made.
+func (f *resultFiles) abandon() {
+	f.mu.Lock()
+	f.remove()
+}
+
+func (f *resultFiles) remove() {
 	for _, t := range f.order {
-		if t.temp {
+		if t.temp != "" { // is gone where it was put in place
 			t.file.Close()
-			os.Remove(t.file.Name())
+			os.Remove(t.temp)
 		}
 	}
 }
@@ -112,27 +174,27 @@ func (f *resultFiles) discard() {
 // write writes what a job gave. The result itself only where it is complete.
 func (f *resultFiles) write(ctx context.Context, c *console, result *host.Result, complete bool, format string) error {
 	var errs []error
-	put := func(path string, fill func(io.Writer) error) {
+	put := func(path string, fill func(*bufio.Writer) error) {
 		if path != "" {
 			errs = append(errs, f.targets[path].write(fill))
 		}
 	}
-	put(f.outputs, func(w io.Writer) error { return result.WriteOutputs(ctx, w) })
-	put(f.deadLetter, func(w io.Writer) error { return result.WriteDeadLetter(ctx, w) })
-	put(f.report, func(w io.Writer) error { return writeJSON(w, &result.Report) })
+	put(f.outputs, func(w *bufio.Writer) error { return result.WriteOutputs(ctx, w) })
+	put(f.deadLetter, func(w *bufio.Writer) error { return result.WriteDeadLetter(ctx, w) })
+	put(f.report, func(w *bufio.Writer) error { return writeJSON(w, &result.Report) })
 	if !complete {
 		return errors.Join(errs...)
 	}
-	put(f.result, func(w io.Writer) error { return writeResult(ctx, w, result, "cbor") })
+	put(f.result, func(w *bufio.Writer) error { return writeResult(ctx, w, result, "cbor") })
 	if f.result == "" && f.targets["-"] == nil {
 		stdout := target{path: "-", out: c.out}
-		errs = append(errs, stdout.write(func(w io.Writer) error { return writeResult(ctx, w, result, format) }))
+		errs = append(errs, stdout.write(func(w *bufio.Writer) error { return writeResult(ctx, w, result, format) }))
 	}
 	return errors.Join(errs...)
 }
 
 // writeResult writes the aggregate, or where there is none, the outputs.
-func writeResult(ctx context.Context, w io.Writer, result *host.Result, format string) error {
+func writeResult(ctx context.Context, w *bufio.Writer, result *host.Result, format string) error {
 	if result.HasAggregate() {
 		return writeItem(w, result.Aggregate, format)
 	}

@@ -6,10 +6,10 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
-	"io"
 	"math"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/fxamacker/cbor/v2"
 	"github.com/x448/float16"
@@ -19,27 +19,27 @@ import (
 )
 
 // writeItem writes one well-formed CBOR item: as it is, or as a line.
-func writeItem(w io.Writer, item []byte, format string) error {
+func writeItem(w *bufio.Writer, item []byte, format string) error {
 	switch format {
 	case "cbor":
-		_, err := w.Write(item)
-		return err
+		w.Write(item)
 	case "diag":
-		text, err := diagnose(item)
+		text, err := diagnostic().Diagnose(item)
 		if err != nil {
-			return err
+			return fmt.Errorf("no diagnostic notation: %w; -f cbor writes the bytes as they are", err)
 		}
-		_, err = fmt.Fprintln(w, text)
-		return err
+		w.WriteString(text)
+		w.WriteByte('\n')
+	default:
+		t := transcoder{out: w, rest: item}
+		t.item()
+		w.WriteByte('\n')
 	}
-	b := bufio.NewWriter(w)
-	t := transcoder{out: b, rest: item}
-	t.item()
-	b.WriteByte('\n')
-	return b.Flush()
+	_, err := w.Write(nil) // the error of any of them
+	return err
 }
 
-func writeOutputLines(ctx context.Context, w io.Writer, result *host.Result, format string) error {
+func writeOutputLines(ctx context.Context, w *bufio.Writer, result *host.Result, format string) error {
 	var entry []byte
 	for o, err := range result.Outputs(ctx) {
 		if err != nil {
@@ -47,30 +47,35 @@ func writeOutputLines(ctx context.Context, w io.Writer, result *host.Result, for
 		}
 		entry = abi.AppendOutput(entry[:0], o.ID, o.Output)
 		if err := writeItem(w, entry, format); err != nil {
-			return err
+			return fmt.Errorf("chunk %v: %w", o.ID, err)
 		}
 	}
 	return nil
 }
 
-// diagnose returns an item in diagnostic notation (RFC 8949, section 8).
-func diagnose(item []byte) (string, error) {
+// diagnostic is the notation of RFC 8949, section 8.
+var diagnostic = sync.OnceValue(func() cbor.DiagMode {
 	mode, err := cbor.DiagOptions{
 		MaxNestedLevels: 1024, MaxArrayElements: math.MaxInt32, MaxMapPairs: math.MaxInt32,
 	}.DiagMode()
 	if err != nil {
-		return "", err
+		panic(err) // the options are constants
 	}
-	return mode.Diagnose(item)
-}
+	return mode
+})
 
 // transcoder writes a well-formed CBOR item as JSON, in the way of RFC 8949,
 // section 6.1: byte strings become base64url without padding, what JSON has no
 // word for becomes null, tags are left out, and keys that are no texts become
 // texts of their JSON. Numbers and the order of keys stay as they are.
+//
+// A text of JSON within a text of JSON doubles its backslashes, so that keys in
+// keys would make gigabytes of a few bytes: an array or map that is a key
+// within a key is base64url of its CBOR.
 type transcoder struct {
-	out  *bufio.Writer
-	rest []byte
+	out   *bufio.Writer
+	rest  []byte
+	inKey bool
 }
 
 func (t *transcoder) head() abi.Head {
@@ -174,19 +179,31 @@ func (t *transcoder) container(h abi.Head, open, end byte, element func()) {
 }
 
 func (t *transcoder) pair() {
+	for t.rest[0]>>5 == abi.MajorTag {
+		t.head()
+	}
 	if t.rest[0]>>5 == abi.MajorText {
 		t.item()
 	} else {
-		size, _ := abi.ItemSize(t.rest)
-		var key strings.Builder
-		b := bufio.NewWriter(&key)
-		(&transcoder{out: b, rest: t.rest[:size]}).item()
-		b.Flush()
-		t.quoted(strings.Trim(key.String(), `"`))
-		t.rest = t.rest[size:]
+		t.quoted(t.key())
 	}
 	t.out.WriteByte(':')
 	t.item()
+}
+
+// key passes a key that is no text, and returns its text.
+func (t *transcoder) key() string {
+	size, _ := abi.ItemSize(t.rest)
+	item := t.rest[:size]
+	t.rest = t.rest[size:]
+	if major := item[0] >> 5; t.inKey && (major == abi.MajorArray || major == abi.MajorMap) {
+		return base64.RawURLEncoding.EncodeToString(item)
+	}
+	var key strings.Builder
+	b := bufio.NewWriter(&key)
+	(&transcoder{out: b, rest: item, inKey: true}).item()
+	b.Flush()
+	return strings.Trim(key.String(), `"`) // of a byte string
 }
 
 func (t *transcoder) quoted(s string) {

@@ -57,7 +57,7 @@ func inspect(ctx *cli.Context, c *console, path string, asJSON bool) error {
 	if err == nil && !d.Accepted {
 		return &exitError{exitRefused, nil}
 	}
-	return err
+	return written(err)
 }
 
 func printDescription(out io.Writer, path string, d *runtime.Description) error {

@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"os"
 	"os/signal"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -20,6 +22,7 @@ import (
 	"github.com/wasm-jobs/wasm-jobs/host"
 	"github.com/wasm-jobs/wasm-jobs/host/chunks"
 	"github.com/wasm-jobs/wasm-jobs/runtime"
+	"github.com/wasm-jobs/wasm-jobs/store"
 	"github.com/wasm-jobs/wasm-jobs/store/sqlite"
 )
 
@@ -298,7 +301,12 @@ func compiledDir() string {
 
 // run runs one job from files to files.
 func run(ctx context.Context, c *console, o *runOptions) error {
-	stops := notify(ctx, c, o.grace)
+	stops := notify(ctx, func() {
+		fmt.Fprintf(c.err, "wasm-jobs: stopping: running attempts get %v; once more stops at once\n", o.grace)
+	}, func() {
+		o.files.abandon()
+		fmt.Fprintln(c.err, "wasm-jobs: "+host.ErrInterrupted.Error())
+	})
 	defer stops.end()
 	job := &host.Job{Options: o.options, Settings: o.settings, Retry: o.retry, Partial: o.partial, Stop: stops.soft.Done(), Grace: o.grace}
 	var err error
@@ -331,11 +339,13 @@ func run(ctx context.Context, c *console, o *runOptions) error {
 	job.MaxFailures = o.maxFailures.of(job.Chunks.Len())
 	job.Outputs = o.files.outputs != ""
 	config := host.Config{Workers: o.workers, CacheDir: compiledDir(), Observer: screen}
-	durable, err := o.openStore(ctx, screen)
-	if err != nil {
+	durable, err := within(stops.soft, func() (*sqlite.Store, error) { return o.openStore(ctx, screen) })
+	switch {
+	case errors.Is(err, host.ErrInterrupted):
 		return err
-	}
-	if durable != nil {
+	case err != nil:
+		config.Store = unopened{err}
+	case durable != nil:
 		defer durable.Close()
 		config.Store = durable
 	}
@@ -375,10 +385,26 @@ func (o *runOptions) openStore(ctx context.Context, screen *screen) (*sqlite.Sto
 		},
 	})
 	if err != nil {
-		return nil, &exitError{exitStore, fmt.Errorf("the store cannot be opened: %w; --store DIR takes another place, --no-store does without", err)}
+		return nil, fmt.Errorf("it cannot be opened: %w; --store DIR takes another place, --no-store does without", err)
 	}
 	return s, nil
 }
+
+// unopened stands for a store that cannot be opened: a job fails on it as on
+// one that breaks, and has its report.
+type unopened struct{ err error }
+
+func (u unopened) Put(context.Context, store.Action, []store.Record) error { return u.err }
+
+func (unopened) Get(context.Context, store.Action, []store.Key, func(int, []byte) error) error {
+	return nil
+}
+
+func (u unopened) All(context.Context, store.Action) iter.Seq2[store.Record, error] {
+	return func(yield func(store.Record, error) bool) { yield(store.Record{}, u.err) }
+}
+
+func (unopened) Close() error { return nil }
 
 func interruptedScan(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
@@ -387,12 +413,42 @@ func interruptedScan(ctx context.Context, err error) error {
 	return err
 }
 
+// openChunks scans the chunk file.
 func openChunks(ctx context.Context, c *console, o *runOptions, screen *screen) (*chunks.File, error) {
 	o.input.Progress = screen.scanned
-	if o.chunks == "-" {
-		return chunks.Spool(ctx, c.in, o.input)
+	return within(ctx, func() (*chunks.File, error) {
+		if o.chunks == "-" {
+			return chunks.Spool(ctx, c.in, o.input)
+		}
+		return chunks.Open(ctx, o.chunks, o.input)
+	})
+}
+
+// within calls f, which may wait for a terminal, a pipe or another process.
+// Where ctx ends, f has no more than hardTime: its goroutine then ends with the
+// process.
+func within[T any](ctx context.Context, f func() (T, error)) (T, error) {
+	type outcome struct {
+		value T
+		err   error
 	}
-	return chunks.Open(ctx, o.chunks, o.input)
+	done := make(chan outcome, 1)
+	go func() {
+		value, err := f()
+		done <- outcome{value, err}
+	}()
+	select {
+	case o := <-done:
+		return o.value, o.err
+	case <-ctx.Done():
+	}
+	select {
+	case o := <-done:
+		return o.value, o.err
+	case <-time.After(hardTime):
+		var none T
+		return none, host.ErrInterrupted
+	}
 }
 
 func readContext(path string) ([]byte, error) {
@@ -411,7 +467,7 @@ func (o *runOptions) conclude(c *console, result *host.Result, runErr error) err
 	ctx := context.Background() // an interrupted job's results are written all the same
 	complete := runErr == nil && (!result.HasAggregate() || result.Aggregate != nil) && (result.Report.Chunks.Succeeded == result.Report.Chunks.Total || o.partial)
 	if err := o.files.write(ctx, c, result, complete, o.format); err != nil {
-		return errors.Join(&exitError{exitStore, fmt.Errorf("results could not be written: %w", err)}, runErr)
+		return errors.Join(written(err), runErr)
 	}
 	if errors.Is(runErr, host.ErrInterrupted) && o.store != "" {
 		return fmt.Errorf("%w: what is finished is kept, and the same command goes on", runErr)
@@ -433,9 +489,17 @@ type stops struct {
 	done       chan struct{}
 }
 
-// notify begins to listen for SIGINT and SIGTERM. A third signal, or a hard
-// stop that takes longer than a second, ends the process.
-func notify(ctx context.Context, c *console, grace time.Duration) *stops {
+// hardTime is how long a hard stop may take before the process ends.
+const hardTime = time.Second
+
+// notify begins to listen for SIGINT and SIGTERM. stopping is called for the
+// first; a third one, or a hard stop that takes longer than hardTime, ends the
+// process after a call of abandon.
+func notify(ctx context.Context, stopping, abandon func()) *stops {
+	quit := sync.OnceFunc(func() {
+		abandon()
+		os.Exit(exitInterrupted)
+	})
 	s := &stops{signals: make(chan os.Signal, 3), done: make(chan struct{})}
 	hard, cancelHard := context.WithCancel(ctx)
 	soft, cancelSoft := context.WithCancel(hard)
@@ -451,12 +515,12 @@ func notify(ctx context.Context, c *console, grace time.Duration) *stops {
 			switch count++; count {
 			case 1:
 				cancelSoft()
-				fmt.Fprintf(c.err, "wasm-jobs: stopping: running attempts get %v; once more stops at once\n", grace)
+				stopping()
 			case 2:
 				cancelHard()
-				time.AfterFunc(time.Second, func() { os.Exit(exitInterrupted) })
+				time.AfterFunc(hardTime, quit)
 			default:
-				os.Exit(exitInterrupted)
+				quit()
 			}
 		}
 	}()

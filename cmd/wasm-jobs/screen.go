@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/dustin/go-humanize"
@@ -24,8 +25,10 @@ const (
 	maxShown = 10
 )
 
-// screen shows a job to people, on stderr, and writes its events to a file.
+// screen shows a job to people, on stderr, and writes its events to a file. The
+// scheduler and the store's callers use it at the same time.
 type screen struct {
+	mu       sync.Mutex // of what is drawn: bar, phase, start, last
 	err      io.Writer
 	mode     string // bar, plain or none
 	logLevel int32
@@ -57,6 +60,13 @@ func newScreen(c *console, o *runOptions) *screen {
 
 // say prints a line.
 func (s *screen) say(format string, args ...any) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.line(format, args...)
+}
+
+// line is say where mu is held.
+func (s *screen) line(format string, args ...any) {
 	if s.bar != nil {
 		_ = s.bar.Clear()
 	}
@@ -65,6 +75,8 @@ func (s *screen) say(format string, args ...any) {
 
 // scanned shows how far the scan of the chunk file is.
 func (s *screen) scanned(bytes, total int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.mode == "none" || time.Since(s.last) < plainEvery {
 		return
 	}
@@ -73,11 +85,13 @@ func (s *screen) scanned(bytes, total int64) {
 	if total > 0 {
 		of = fmt.Sprintf(" of %s", humanize.IBytes(uint64(total)))
 	}
-	s.say("reading chunks: %s%s", humanize.IBytes(uint64(bytes)), of)
+	s.line("reading chunks: %s%s", humanize.IBytes(uint64(bytes)), of)
 }
 
 // Progress implements [host.Observer].
 func (s *screen) Progress(phase string, c host.Counts) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if phase != s.phase {
 		s.phase, s.start = phase, time.Now()
 		s.clear()
@@ -103,10 +117,11 @@ func (s *screen) Progress(phase string, c host.Counts) {
 		if rate > 0 {
 			eta = time.Duration(float64(c.Total-done) / rate * float64(time.Second)).Round(time.Second).String()
 		}
-		s.say("%d/%d chunks (%d%%), %.0f/s, %d failed, ETA %s", done, c.Total, done*100/c.Total, rate, c.Failed, eta)
+		s.line("%d/%d chunks (%d%%), %.0f/s, %d failed, ETA %s", done, c.Total, done*100/c.Total, rate, c.Failed, eta)
 	}
 }
 
+// clear takes the bar away. mu is held.
 func (s *screen) clear() {
 	if s.bar != nil {
 		_ = s.bar.Clear()
@@ -129,11 +144,14 @@ func (s *screen) Observe(events []host.Event) {
 			s.events.WriteByte('\n')
 		}
 	}
+	if s.events != nil {
+		s.events.Flush() // for who reads along; its error comes again at the end
+	}
 }
 
 // finish ends the events file, and prints what became of the job.
 func (s *screen) finish(result *host.Result) error {
-	s.clear()
+	s.close()
 	s.summarize(result)
 	if s.events == nil {
 		return nil
@@ -171,4 +189,8 @@ func (s *screen) summarize(result *host.Result) {
 }
 
 // close takes the bar away.
-func (s *screen) close() { s.clear() }
+func (s *screen) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.clear()
+}
