@@ -2,6 +2,7 @@ package runtime_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -274,6 +275,23 @@ func TestPrepareFails(t *testing.T) {
 		failed, ok := errors.AsType[*runtime.InitError](err)
 		if !ok || failed.Step != step || failed.Instances.Created != 1 || failed.Instances.Closed != 1 {
 			t.Errorf("%s: %+v", name, err)
+		}
+	}
+}
+
+// TestCancelledCompile holds a caller that gave up apart from a module that is
+// wrong: the engine gives both as an error.
+func TestCancelledCompile(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	for _, dir := range []string{"", t.TempDir()} {
+		r := newRuntime(t, runtime.Config{CacheDir: dir})
+		_, err := r.Compile(ctx, faulty(t), runtime.Options{})
+		if _, refused := errors.AsType[*runtime.RefusedError](err); refused {
+			t.Errorf("cache %q: %v", dir, err)
+		}
+		if _, err := r.Compile(t.Context(), faulty(t), runtime.Options{}); err != nil {
+			t.Errorf("cache %q: again: %v", dir, err)
 		}
 	}
 }
