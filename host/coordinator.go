@@ -273,10 +273,14 @@ func (r *run) schedule(ctx context.Context, cancel context.CancelFunc) {
 	}
 }
 
-// stop ends all leases: no new attempts.
+// stop ends all leases: no new attempts. An error after an interruption is no
+// less of one: what was finished may not be kept.
 func (r *run) stop(why error) {
-	if r.stopped == nil {
+	switch {
+	case r.stopped == nil:
 		r.stopped = why
+	case errors.Is(r.stopped, ErrInterrupted) && !errors.Is(why, ErrInterrupted):
+		r.stopped = errors.Join(r.stopped, why)
 	}
 	r.stopping = true
 	for _, l := range r.active {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -32,12 +33,19 @@ func (r *run) finish(ctx context.Context, res *Result, ended bool) error {
 	if err != nil {
 		return interrupted(ctx, err)
 	}
+	count := int(tree.Len())
+	if count < r.counts.Succeeded {
+		return &StoreError{fmt.Errorf("%d outputs that were stored are missing: run the job again", r.counts.Succeeded-count)}
+	}
+	if err := r.Chunks.Unchanged(); err != nil {
+		return err
+	}
 	res.outputs, res.hashed = tree.Root(), true
-	all := int(tree.Len()) == r.counts.Total
+	all := count == r.counts.Total
 	if !ended || !all && !r.Partial {
 		return nil
 	}
-	if err := r.aggregated(ctx, res, int(tree.Len())); err != nil || !all {
+	if err := r.aggregated(ctx, res, count); err != nil || !all {
 		return interrupted(ctx, err)
 	}
 	return r.remember(context.WithoutCancel(ctx), res)
@@ -138,6 +146,9 @@ func (r *run) kept(ctx context.Context, action store.Action, digest store.Digest
 // aggregate folds the outputs, and keeps the result in the store.
 func (r *run) aggregate(ctx context.Context, res *Result, count int) ([]byte, error) {
 	aggregate, err := r.fold(ctx, res, count)
+	if err == nil {
+		err = r.Chunks.Unchanged() // else it would be kept for outputs that it is not made of
+	}
 	if err != nil {
 		return nil, err
 	}

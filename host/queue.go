@@ -83,7 +83,7 @@ func (h *history) delay(p *RetryPolicy) time.Duration {
 			backoff.WithInitialInterval(p.Backoff), backoff.WithMaxInterval(max(p.Backoff, p.BackoffMax)),
 			backoff.WithMultiplier(2), backoff.WithMaxElapsedTime(0))
 	}
-	return h.backoff.NextBackOff()
+	return min(h.backoff.NextBackOff(), h.backoff.MaxInterval) // its jitter goes beyond
 }
 
 // waiting is a chunk whose retry must not come before a time.

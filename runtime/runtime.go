@@ -183,11 +183,12 @@ func (r *Runtime) compile(ctx context.Context, wasm []byte) (wazero.Runtime, waz
 	return engine, compiled, nil
 }
 
-// forgetCache removes what the engine wrote into the cache directory.
+// forgetCache removes the files that the engine wrote into the cache directory,
+// and leaves it the directories, which it only makes at the start.
 func (r *Runtime) forgetCache() {
-	written, _ := filepath.Glob(filepath.Join(r.config.CacheDir, "wazero-*"))
-	for _, dir := range written {
-		_ = os.RemoveAll(dir) // what stays is replaced or thrown away the next time
+	written, _ := filepath.Glob(filepath.Join(r.config.CacheDir, "wazero-*", "*"))
+	for _, file := range written {
+		_ = os.Remove(file) // what stays is replaced or thrown away the next time
 	}
 }
 

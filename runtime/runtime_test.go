@@ -168,6 +168,32 @@ func TestDamagedCacheIsThrownAway(t *testing.T) {
 	}
 }
 
+// TestDamagedCacheServesOtherModules compiles a second module in the process
+// that found the damage: it finds the cache in working order.
+func TestDamagedCacheServesOtherModules(t *testing.T) {
+	config := runtime.Config{CacheDir: t.TempDir()}
+	files := filepath.Join(config.CacheDir, "*", "*")
+	damaged, other := wasmFile(t, "echo"), wasmFile(t, "bomb")
+	if _, err := newRuntime(t, config).Compile(t.Context(), damaged, runtime.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	cached, _ := filepath.Glob(files)
+	for _, f := range cached {
+		if err := os.WriteFile(f, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r := newRuntime(t, config)
+	for _, wasm := range [][]byte{damaged, other} {
+		if _, err := r.Compile(t.Context(), wasm, runtime.Options{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if cached, _ := filepath.Glob(files); len(cached) == 0 {
+		t.Error("the other module is not cached")
+	}
+}
+
 func TestCalls(t *testing.T) {
 	p := prepare(t, faulty(t), runtime.Settings{Memory: 2 << 20})
 	instance := p.Lease(nil)
