@@ -43,7 +43,7 @@ func newInstance(ctx context.Context, m *Module, s *Settings) (*instance, error)
 	i.memory = memory
 	i.wasi = wasi.New(wasi.Config{Charge: i.charge})
 	i.prepareWASI(s)
-	i.begin(ctx, 0, s.FoldTimeout)
+	i.start(ctx, 0, s.FoldTimeout, false)
 	config := wazero.NewModuleConfig().WithName("").WithStartFunctions()
 	step := i.context(ctx)
 	i.module, err = m.engine.InstantiateModule(experimental.WithMemoryAllocator(step, memory), m.compiled, config)
@@ -90,8 +90,7 @@ func (i *instance) prepare(ctx context.Context, s *Settings) error {
 		if i.exports[name] == nil {
 			continue
 		}
-		i.begin(ctx, 0, s.FoldTimeout)
-		i.failed, i.renews = nil, false
+		i.start(ctx, 0, s.FoldTimeout, false)
 		var failure *abi.Failure
 		if name == abi.ExportSetup {
 			_, failure = i.pass(ctx, name, s.Context)
@@ -158,8 +157,7 @@ func (i *instance) call(ctx context.Context, s *Settings, function string, input
 	i.dirty = true
 	i.log.start(log)
 	i.wasi.Reset(wasi.Call{Phase: "call", Seed: s.Seed, Input: input, Stdout: &i.log, Stderr: &i.log})
-	i.begin(ctx, budget, timeout)
-	i.failed, i.renews = nil, function == abi.ExportExec
+	i.start(ctx, budget, timeout, function == abi.ExportExec)
 	output, failure := i.pass(ctx, function, input)
 	i.log.finish()
 	if failure == nil {

@@ -265,9 +265,12 @@ func (m *Memory) Reallocate(size uint64) []byte {
 	return b
 }
 
-// Denied reports whether a growth failed since the last Reset or Attach, for
-// the limit or since the system had no memory.
+// Denied reports whether a growth failed since the last Reset, Attach or
+// ForgetDenied, for the limit or since the system had no memory.
 func (m *Memory) Denied() bool { return m.denied }
+
+// ForgetDenied makes Denied false until a growth fails again.
+func (m *Memory) ForgetDenied() { m.denied = false }
 
 // Free implements [experimental.LinearMemory]: it gives all memory back.
 func (m *Memory) Free() {
