@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"strings"
 
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/api"
@@ -206,16 +207,17 @@ func (i *instance) enter(ctx context.Context, name string, first, second uint64)
 		return i.stack[0], nil
 	}
 	failure := i.of.runtime.failure(err, i.memory, i.limit)
-	if failure.Class == abi.ClassHost || failure.Message == stackOverflow {
+	overflow := strings.HasPrefix(failure.Message, stackOverflow)
+	if failure.Class == abi.ClassHost || overflow {
 		i.broken = true // whatever is left of it, the deep stack among it, goes
 	}
-	if failure.Class == abi.ClassTrap && len(failure.Stack) == 0 {
+	if overflow && len(failure.Stack) == 0 {
 		failure.Stack = []string{name} // all that is known of an overflow of the engine's
 	}
 	return 0, failure
 }
 
-// stackOverflow is the message of a trap for too deep calls.
+// stackOverflow begins the message of a trap for too deep calls.
 const stackOverflow = "stack overflow"
 
 // pass gives input to a function and returns a view of what it gave back.

@@ -321,3 +321,27 @@ func TestCancelledCompile(t *testing.T) {
 		}
 	}
 }
+
+// TestStackOverflowAfterDenial checks that the end of the stack is a trap like
+// any other: after a denied growth its class is memory, and nothing is left of
+// the instance, whether it is our limit of the stack or the engine's.
+func TestStackOverflowAfterDenial(t *testing.T) {
+	r := newRuntime(t, runtime.Config{})
+	for _, o := range []runtime.Options{{}, {NoMetering: true}} {
+		m, err := r.Compile(t.Context(), wasmFile(t, "grows-and-recurses"), o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := pool(t, m, runtime.Settings{Memory: 1 << 20})
+		i := p.Lease(nil)
+		_, _, err = i.Call(t.Context(), abi.ExportExec, []byte{0}, nil)
+		i.Release()
+		failure, ok := errors.AsType[*abi.Failure](err)
+		if !ok || failure.Class != abi.ClassMemory || !strings.HasPrefix(failure.Message, "stack overflow") || len(failure.Stack) == 0 {
+			t.Errorf("%+v: %+v, expected class memory with a stack", o, err)
+		}
+		if s := p.Stats(); s.Closed != 1 {
+			t.Errorf("%+v: %+v, expected the instance to be closed", o, s)
+		}
+	}
+}

@@ -36,14 +36,14 @@ func trapType(ctx context.Context, engine wazero.Runtime) (reflect.Type, error) 
 func (r *Runtime) failure(err error, memory *linear.Memory, limit uint64) *abi.Failure {
 	message, stack := splitTrap(err)
 	if stop, ok := errors.AsType[*stopError](err); ok {
-		f := &abi.Failure{Class: abi.ClassRequeued, Message: "cancelled"}
-		if stop.failure != nil {
-			*f = *stop.failure
+		switch f := stop.failure; {
+		case f == nil:
+			return abi.Failf(abi.ClassRequeued, "cancelled")
+		case f.Class == abi.ClassTrap:
+			return trapped(f.Message, stack, memory, limit)
+		default:
+			return f
 		}
-		if f.Class == abi.ClassTrap {
-			f.Stack = stack
-		}
-		return f
 	}
 	if exit, ok := errors.AsType[*wasi.ExitError](err); ok {
 		return abi.Failf(abi.ClassExit, "the guest called proc_exit(%d)", exit.Code)
@@ -55,7 +55,7 @@ func (r *Runtime) failure(err error, memory *linear.Memory, limit uint64) *abi.F
 		}
 		// The interpreter's limit is none of the guest's.
 		if message != stackOverflow || !r.config.Interpreter {
-			f = trapped(message, memory, limit)
+			return trapped(message, stack, memory, limit)
 		}
 		break
 	}
@@ -63,11 +63,13 @@ func (r *Runtime) failure(err error, memory *linear.Memory, limit uint64) *abi.F
 	return f
 }
 
-func trapped(message string, memory *linear.Memory, limit uint64) *abi.Failure {
+func trapped(message string, stack []string, memory *linear.Memory, limit uint64) *abi.Failure {
+	f := abi.Failf(abi.ClassTrap, "%s", message)
 	if memory.Denied() {
-		return abi.Failf(abi.ClassMemory, "%s after a growth beyond the limit of %d bytes was denied", message, limit)
+		f = abi.Failf(abi.ClassMemory, "%s after a growth beyond the limit of %d bytes was denied", message, limit)
 	}
-	return abi.Failf(abi.ClassTrap, "%s", message)
+	f.Stack = stack
+	return f
 }
 
 // maxFrames bounds the stack of a failure: the innermost frames are kept.
