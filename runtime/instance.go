@@ -48,9 +48,12 @@ func newInstance(ctx context.Context, m *Module, s *Settings) (*instance, error)
 	config := wazero.NewModuleConfig().WithName("").WithStartFunctions()
 	step := i.context(ctx)
 	i.module, err = m.engine.InstantiateModule(experimental.WithMemoryAllocator(step, memory), m.compiled, config)
+	var failure *abi.Failure
 	if err != nil {
-		failure := i.classify(m.runtime.failure(err, memory, i.limit))
-		memory.Free()
+		failure = m.runtime.failure(err, memory, i.limit)
+	}
+	if failure = i.classify(failure); failure != nil {
+		i.close()
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
@@ -82,7 +85,10 @@ func (i *instance) bind() {
 
 // close frees the instance. No call may be running.
 func (i *instance) close() {
-	_ = i.module.Close(context.Background()) // closing memory and nothing else cannot fail
+	if i.module != nil {
+		_ = i.module.Close(context.Background()) // closing memory and nothing else cannot fail
+	}
+	i.memory.Free() // closing did it, unless instantiation failed
 }
 
 // prepare runs _initialize and setup.

@@ -13,6 +13,7 @@ import (
 
 	"github.com/wasm-jobs/wasm-jobs/abi"
 	"github.com/wasm-jobs/wasm-jobs/runtime"
+	"github.com/wasm-jobs/wasm-jobs/runtime/linear"
 )
 
 func wasmFile(t testing.TB, name string) []byte {
@@ -292,16 +293,28 @@ func TestLogs(t *testing.T) {
 
 func TestPrepareFails(t *testing.T) {
 	r := newRuntime(t, runtime.Config{})
-	for name, step := range map[string]string{"setup-fails": abi.ExportSetup, "initialize-traps": abi.ExportInitialize} {
-		m, err := r.Compile(t.Context(), wasmFile(t, name), runtime.Options{})
-		if err != nil {
-			t.Fatal(err)
+	live := linear.Live()
+	for _, test := range []struct{ name, failure string }{
+		{"start-fails", "instantiate failed: guest: "},
+		{"start-traps", "instantiate failed: trap: unreachable"},
+		{"initialize-traps", "_initialize failed: trap: unreachable"},
+		{"initialize-exits", "_initialize failed: exit: the guest called proc_exit(0)"},
+		{"setup-fails", "setup failed: guest: no such context"},
+	} {
+		for _, o := range []runtime.Options{{}, {NoMetering: true}} {
+			m, err := r.Compile(t.Context(), wasmFile(t, test.name), o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = m.Prepare(t.Context(), runtime.Settings{})
+			failed, ok := errors.AsType[*runtime.InitError](err)
+			if !ok || failed.Error() != test.failure || failed.Instances.Created != 1 || failed.Instances.Closed != 1 {
+				t.Errorf("%s, %+v: %v, expected: %s", test.name, o, err, test.failure)
+			}
 		}
-		_, err = m.Prepare(t.Context(), runtime.Settings{})
-		failed, ok := errors.AsType[*runtime.InitError](err)
-		if !ok || failed.Step != step || failed.Instances.Created != 1 || failed.Instances.Closed != 1 {
-			t.Errorf("%s: %+v", name, err)
-		}
+	}
+	if n := linear.Live(); n != live {
+		t.Errorf("%d memories and images are left", n-live)
 	}
 }
 

@@ -55,7 +55,7 @@ func (r *Runtime) failure(err error, memory *linear.Memory, limit uint64) *abi.F
 		}
 		// The interpreter's limit is none of the guest's.
 		if message != stackOverflow || !r.config.Interpreter {
-			return trapped(message, stack, memory, limit)
+			return trapped(strings.TrimPrefix(firstLine(e), "wasm error: "), stack, memory, limit)
 		}
 		break
 	}
