@@ -40,6 +40,10 @@ func newInstance(ctx context.Context, m *Module, s *Settings) (*instance, error)
 	if err != nil {
 		return nil, &InitError{Step: "instantiate", Failure: abi.Failf(abi.ClassHost, "%v", err)}
 	}
+	if need := m.description.Memory.Min; memory.Reallocate(need) == nil { // the engine would panic
+		memory.Free()
+		return nil, &InitError{Step: "instantiate", Failure: abi.Failf(abi.ClassHost, "the system has no memory of %d bytes", need)}
+	}
 	i := &instance{of: m, limit: s.Memory}
 	i.memory = memory
 	i.wasi = wasi.New(wasi.Config{Charge: i.charge})

@@ -129,7 +129,8 @@ func Strategies() []Strategy { return append([]Strategy{Copy, Compare}, systemSt
 type Options struct {
 	// Limit is what the memory may grow to, in bytes; it is rounded down to
 	// pages. 0 is MaxLimit, which it must not exceed. The caller must refuse
-	// modules whose minimum is larger: wazero panics when it gets no memory.
+	// modules whose minimum is larger, and ask for the minimum with Reallocate
+	// first: wazero panics when it gets no memory.
 	Limit uint64
 
 	// Maximum is the maximum that the guest believes it has, in bytes; 0 is none.
