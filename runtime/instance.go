@@ -130,7 +130,11 @@ func (i *instance) snapshot() (*snapshot, error) {
 	for _, g := range i.globals {
 		s.globals = append(s.globals, g.Get())
 	}
-	return s, i.adopt(s)
+	if err := i.adopt(s); err != nil {
+		image.Close()
+		return nil, err
+	}
+	return s, nil
 }
 
 // adopt makes the instance's state that of s.
