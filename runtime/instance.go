@@ -54,7 +54,7 @@ func newInstance(ctx context.Context, m *Module, s *Settings) (*instance, error)
 	i.module, err = m.engine.InstantiateModule(experimental.WithMemoryAllocator(step, memory), m.compiled, config)
 	var failure *abi.Failure
 	if err != nil {
-		failure = m.runtime.failure(err, memory, i.limit)
+		failure = m.failure(err, memory, i.limit)
 	}
 	if failure = i.classify(failure); failure != nil {
 		i.close()
@@ -220,7 +220,7 @@ func (i *instance) enter(ctx context.Context, name string, first, second uint64)
 	if err == nil {
 		return i.stack[0], nil
 	}
-	failure := i.of.runtime.failure(err, i.memory, i.limit)
+	failure := i.of.failure(err, i.memory, i.limit)
 	overflow := strings.HasPrefix(failure.Message, stackOverflow)
 	if failure.Class == abi.ClassHost || overflow {
 		i.broken = true // whatever is left of it, the deep stack among it, goes

@@ -121,7 +121,7 @@ type Module struct {
 	digest      [sha256.Size]byte
 	compiled    wazero.CompiledModule
 	globals     []rewrite.Global // to restore
-	depth       int64            // of the stack with which calls begin
+	depth       int64            // of the stack with which calls begin; 0 without metering
 	initialize  bool
 	setup       bool
 }

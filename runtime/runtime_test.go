@@ -7,12 +7,14 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/wasm-jobs/wasm-jobs/abi"
 	"github.com/wasm-jobs/wasm-jobs/runtime"
+	"github.com/wasm-jobs/wasm-jobs/runtime/binary"
 	"github.com/wasm-jobs/wasm-jobs/runtime/linear"
 )
 
@@ -331,6 +333,30 @@ func TestCancelledCompile(t *testing.T) {
 		}
 		if _, err := r.Compile(t.Context(), faulty(t), runtime.Options{}); err != nil {
 			t.Errorf("cache %q: again: %v", dir, err)
+		}
+	}
+}
+
+// TestUnnamedFramesHaveTheirIndex strips the names of functions from a guest:
+// the stack of a trap shows the indices of its file, metered or not.
+func TestUnnamedFramesHaveTheirIndex(t *testing.T) {
+	wasm := wasmFile(t, "setup-denied")
+	parsed, problems := binary.Parse(wasm)
+	if len(problems) > 0 {
+		t.Fatal(problems)
+	}
+	exec, _ := parsed.Export(abi.ExportExec)
+	want := fmt.Sprintf("$%d(i32,i32) i64", exec.Index)
+	r := newRuntime(t, runtime.Config{})
+	for _, o := range []runtime.Options{{}, {NoMetering: true}} {
+		m, err := r.Compile(t.Context(), parsed.WithoutNames(wasm), o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _, err = leased(t, m, runtime.Settings{}).Call(t.Context(), abi.ExportExec, []byte{0}, nil)
+		failure, ok := errors.AsType[*abi.Failure](err)
+		if !ok || !slices.Equal(failure.Stack, []string{want}) {
+			t.Errorf("%+v: %+v, expected the stack %q", o, err, want)
 		}
 	}
 }

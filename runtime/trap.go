@@ -3,7 +3,9 @@ package runtime
 import (
 	"context"
 	"errors"
+	"fmt"
 	"reflect"
+	"strconv"
 	"strings"
 
 	"github.com/tetratelabs/wazero"
@@ -33,8 +35,11 @@ func trapType(ctx context.Context, engine wazero.Runtime) (reflect.Type, error) 
 }
 
 // failure says what became of a call that the engine ended with err.
-func (r *Runtime) failure(err error, memory *linear.Memory, limit uint64) *abi.Failure {
+func (m *Module) failure(err error, memory *linear.Memory, limit uint64) *abi.Failure {
 	message, stack := splitTrap(err)
+	for n := range stack {
+		stack[n] = m.frame(stack[n])
+	}
 	if stop, ok := errors.AsType[*stopError](err); ok {
 		switch f := stop.failure; {
 		case f == nil:
@@ -50,11 +55,11 @@ func (r *Runtime) failure(err error, memory *linear.Memory, limit uint64) *abi.F
 	}
 	f := abi.Failf(abi.ClassHost, "%s", message)
 	for e := err; e != nil; e = errors.Unwrap(e) {
-		if reflect.TypeOf(e) != r.trap {
+		if reflect.TypeOf(e) != m.runtime.trap {
 			continue
 		}
 		// The interpreter's limit is none of the guest's.
-		if message != stackOverflow || !r.config.Interpreter {
+		if message != stackOverflow || !m.runtime.config.Interpreter {
 			return trapped(strings.TrimPrefix(firstLine(e), "wasm error: "), stack, memory, limit)
 		}
 		break
@@ -93,6 +98,19 @@ func splitTrap(err error) (message string, stack []string) {
 	}
 	message, _, _ = strings.Cut(message, "\n")
 	return message, stack
+}
+
+// frame gives a function without a name, such as "$3(i32) i32", the index that
+// it has in the file: metering imports one function more, before all that a
+// module defines.
+func (m *Module) frame(frame string) string {
+	number, unnamed := strings.CutPrefix(frame, "$")
+	number, signature, _ := strings.Cut(number, "(")
+	index, err := strconv.Atoi(number)
+	if !unnamed || err != nil || m.description.Names || m.depth == 0 {
+		return frame
+	}
+	return fmt.Sprintf("$%d(%s", index-1, signature)
 }
 
 func firstLine(err error) string {
