@@ -12,6 +12,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -186,9 +187,9 @@ func (r *Runtime) compile(ctx context.Context, wasm []byte) (wazero.Runtime, waz
 // forgetCache removes the files that the engine wrote into the cache directory,
 // and leaves it the directories, which it only makes at the start.
 func (r *Runtime) forgetCache() {
-	written, _ := filepath.Glob(filepath.Join(r.config.CacheDir, "wazero-*", "*"))
+	written, _ := fs.Glob(os.DirFS(r.config.CacheDir), "wazero-*/*") // a pattern that is ours alone
 	for _, file := range written {
-		_ = os.Remove(file) // what stays is replaced or thrown away the next time
+		_ = os.Remove(filepath.Join(r.config.CacheDir, file)) // what stays is replaced or thrown away the next time
 	}
 }
 
