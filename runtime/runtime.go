@@ -166,7 +166,8 @@ func (r *Runtime) Compile(ctx context.Context, wasm []byte, o Options) (*Module,
 // however often it is asked, for a reason to throw the cache away and do
 // without it this once.
 func (r *Runtime) compile(ctx context.Context, wasm []byte) (wazero.Runtime, wazero.CompiledModule, error) {
-	ctx = experimental.WithCompilationWorkers(ctx, goruntime.GOMAXPROCS(0))
+	// A single worker would not see the end of ctx.
+	ctx = experimental.WithCompilationWorkers(ctx, max(2, goruntime.GOMAXPROCS(0)))
 	engine := r.engines[0]
 	compiled, err := compileSafely(ctx, engine, wasm)
 	if err == nil || r.cache == nil {
