@@ -244,10 +244,10 @@ func (i *instance) pass(ctx context.Context, name string, input []byte) ([]byte,
 	if failure != nil {
 		return nil, failure
 	}
-	at, size := abi.Unpack(result)
 	if name == abi.ExportSetup {
 		return nil, nil
 	}
+	at, size := abi.Unpack(result)
 	output, ok := i.module.Memory().Read(at, size)
 	if !ok {
 		return nil, abi.Failf(abi.ClassABI, "%s returned %d bytes at %d, outside its memory of %d bytes", name, size, at, i.module.Memory().Size())
