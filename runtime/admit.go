@@ -151,9 +151,9 @@ func (d *Description) fill(m *binary.Module) {
 	}
 	for _, s := range m.Sections {
 		switch s.ID {
-		case 10:
+		case binary.SectionCode:
 			d.CodeSize = s.End - s.Start
-		case 11:
+		case binary.SectionData:
 			d.DataSize = s.End - s.Start
 		}
 	}

@@ -249,3 +249,15 @@ func TestWhatNoResetUndoes(t *testing.T) {
 		})
 	}
 }
+
+// TestDenialBelongsToItsStep checks that a growth which setup was denied does
+// not change the class of what later ends a call.
+func TestDenialBelongsToItsStep(t *testing.T) {
+	reset, clone, fresh := pools(t, runtime.Config{}, wasmFile(t, "setup-denied"))
+	for name, instance := range map[string]*runtime.Instance{"reset": reset, "clone": clone, "new": fresh} {
+		_, _, err := instance.Call(t.Context(), abi.ExportExec, []byte{0}, nil)
+		if classOf(err) != abi.ClassTrap {
+			t.Errorf("%s instance: %v, expected class trap", name, err)
+		}
+	}
+}

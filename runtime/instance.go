@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"strings"
 
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/api"
@@ -39,17 +40,24 @@ func newInstance(ctx context.Context, m *Module, s *Settings) (*instance, error)
 	if err != nil {
 		return nil, &InitError{Step: "instantiate", Failure: abi.Failf(abi.ClassHost, "%v", err)}
 	}
+	if need := m.description.Memory.Min; memory.Reallocate(need) == nil { // the engine would panic
+		memory.Free()
+		return nil, &InitError{Step: "instantiate", Failure: abi.Failf(abi.ClassHost, "the system has no memory of %d bytes", need)}
+	}
 	i := &instance{of: m, limit: s.Memory}
 	i.memory = memory
 	i.wasi = wasi.New(wasi.Config{Charge: i.charge})
 	i.prepareWASI(s)
-	i.begin(ctx, 0, s.FoldTimeout)
+	i.start(ctx, 0, s.FoldTimeout, false)
 	config := wazero.NewModuleConfig().WithName("").WithStartFunctions()
 	step := i.context(ctx)
 	i.module, err = m.engine.InstantiateModule(experimental.WithMemoryAllocator(step, memory), m.compiled, config)
+	var failure *abi.Failure
 	if err != nil {
-		failure := i.classify(m.runtime.failure(err, memory, i.limit))
-		memory.Free()
+		failure = m.failure(err, memory, i.limit)
+	}
+	if failure = i.classify(failure); failure != nil {
+		i.close()
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
@@ -81,7 +89,10 @@ func (i *instance) bind() {
 
 // close frees the instance. No call may be running.
 func (i *instance) close() {
-	_ = i.module.Close(context.Background()) // closing memory and nothing else cannot fail
+	if i.module != nil {
+		_ = i.module.Close(context.Background()) // closing memory and nothing else cannot fail
+	}
+	i.memory.Free() // closing did it, unless instantiation failed
 }
 
 // prepare runs _initialize and setup.
@@ -90,8 +101,7 @@ func (i *instance) prepare(ctx context.Context, s *Settings) error {
 		if i.exports[name] == nil {
 			continue
 		}
-		i.begin(ctx, 0, s.FoldTimeout)
-		i.failed, i.renews = nil, false
+		i.start(ctx, 0, s.FoldTimeout, false)
 		var failure *abi.Failure
 		if name == abi.ExportSetup {
 			_, failure = i.pass(ctx, name, s.Context)
@@ -120,7 +130,11 @@ func (i *instance) snapshot() (*snapshot, error) {
 	for _, g := range i.globals {
 		s.globals = append(s.globals, g.Get())
 	}
-	return s, i.adopt(s)
+	if err := i.adopt(s); err != nil {
+		image.Close()
+		return nil, err
+	}
+	return s, nil
 }
 
 // adopt makes the instance's state that of s.
@@ -158,8 +172,7 @@ func (i *instance) call(ctx context.Context, s *Settings, function string, input
 	i.dirty = true
 	i.log.start(log)
 	i.wasi.Reset(wasi.Call{Phase: "call", Seed: s.Seed, Input: input, Stdout: &i.log, Stderr: &i.log})
-	i.begin(ctx, budget, timeout)
-	i.failed, i.renews = nil, function == abi.ExportExec
+	i.start(ctx, budget, timeout, function == abi.ExportExec)
 	output, failure := i.pass(ctx, function, input)
 	i.log.finish()
 	if failure == nil {
@@ -207,17 +220,18 @@ func (i *instance) enter(ctx context.Context, name string, first, second uint64)
 	if err == nil {
 		return i.stack[0], nil
 	}
-	failure := i.of.runtime.failure(err, i.memory, i.limit)
-	if failure.Class == abi.ClassHost || failure.Message == stackOverflow {
+	failure := i.of.failure(err, i.memory, i.limit)
+	overflow := strings.HasPrefix(failure.Message, stackOverflow)
+	if failure.Class == abi.ClassHost || overflow {
 		i.broken = true // whatever is left of it, the deep stack among it, goes
 	}
-	if failure.Class == abi.ClassTrap && len(failure.Stack) == 0 {
+	if overflow && len(failure.Stack) == 0 {
 		failure.Stack = []string{name} // all that is known of an overflow of the engine's
 	}
 	return 0, failure
 }
 
-// stackOverflow is the message of a trap for too deep calls.
+// stackOverflow begins the message of a trap for too deep calls.
 const stackOverflow = "stack overflow"
 
 // pass gives input to a function and returns a view of what it gave back.
@@ -230,10 +244,10 @@ func (i *instance) pass(ctx context.Context, name string, input []byte) ([]byte,
 	if failure != nil {
 		return nil, failure
 	}
-	at, size := abi.Unpack(result)
 	if name == abi.ExportSetup {
 		return nil, nil
 	}
+	at, size := abi.Unpack(result)
 	output, ok := i.module.Memory().Read(at, size)
 	if !ok {
 		return nil, abi.Failf(abi.ClassABI, "%s returned %d bytes at %d, outside its memory of %d bytes", name, size, at, i.module.Memory().Size())

@@ -135,7 +135,7 @@ func (m *meter) yield(fuel, stack int64) int64 {
 	case used > m.budget:
 		panic(&stopError{outOfFuel(m.budget)})
 	case stack < 0:
-		panic(&stopError{abi.Failf(abi.ClassTrap, "stack overflow")})
+		panic(&stopError{abi.Failf(abi.ClassTrap, stackOverflow)})
 	}
 	at := now()
 	m.checkAt(at)

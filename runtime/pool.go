@@ -19,7 +19,7 @@ type Settings struct {
 	Memory       uint64        // bytes of linear memory; default 256 MiB
 	MaxOutput    uint64        // bytes that exec may return; default 16 MiB
 	MaxAggregate uint64        // bytes that aggregate or merge may return; default 256 MiB
-	Fuel         uint64        // units that one exec, with its alloc, may use
+	Fuel         uint64        // units that one exec, with its alloc, may use; without effect under NoMetering
 	Timeout      time.Duration // of one exec
 	FoldTimeout  time.Duration // of one _initialize, setup, aggregate or merge
 	Isolation    Isolation     // "" = reset where the module allows it
@@ -166,9 +166,10 @@ func (i *Instance) Release() {
 	i.held = nil
 }
 
-// Call runs exec, aggregate or merge on fresh state and appends the output,
-// one CBOR item, to dst, which it returns also on error. fuel is what a call
-// that succeeded has used, with its alloc. input is only read.
+// Call runs exec, aggregate or merge, which the module must export, on fresh
+// state and appends the output, one CBOR item, to dst, which it returns also on
+// error. fuel is what a call that succeeded has used, with its alloc. input is
+// only read.
 //
 // The error is an *[abi.Failure] for what the guest did, or ctx's where that
 // ended first.

@@ -12,6 +12,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -121,7 +122,7 @@ type Module struct {
 	digest      [sha256.Size]byte
 	compiled    wazero.CompiledModule
 	globals     []rewrite.Global // to restore
-	depth       int64            // of the stack with which calls begin
+	depth       int64            // of the stack with which calls begin; 0 without metering
 	initialize  bool
 	setup       bool
 }
@@ -165,7 +166,8 @@ func (r *Runtime) Compile(ctx context.Context, wasm []byte, o Options) (*Module,
 // however often it is asked, for a reason to throw the cache away and do
 // without it this once.
 func (r *Runtime) compile(ctx context.Context, wasm []byte) (wazero.Runtime, wazero.CompiledModule, error) {
-	ctx = experimental.WithCompilationWorkers(ctx, goruntime.GOMAXPROCS(0))
+	// A single worker would not see the end of ctx.
+	ctx = experimental.WithCompilationWorkers(ctx, max(2, goruntime.GOMAXPROCS(0)))
 	engine := r.engines[0]
 	compiled, err := compileSafely(ctx, engine, wasm)
 	if err == nil || r.cache == nil {
@@ -183,11 +185,12 @@ func (r *Runtime) compile(ctx context.Context, wasm []byte) (wazero.Runtime, waz
 	return engine, compiled, nil
 }
 
-// forgetCache removes what the engine wrote into the cache directory.
+// forgetCache removes the files that the engine wrote into the cache directory,
+// and leaves it the directories, which it only makes at the start.
 func (r *Runtime) forgetCache() {
-	written, _ := filepath.Glob(filepath.Join(r.config.CacheDir, "wazero-*"))
-	for _, dir := range written {
-		_ = os.RemoveAll(dir) // what stays is replaced or thrown away the next time
+	written, _ := fs.Glob(os.DirFS(r.config.CacheDir), "wazero-*/*") // a pattern that is ours alone
+	for _, file := range written {
+		_ = os.Remove(filepath.Join(r.config.CacheDir, file)) // what stays is replaced or thrown away the next time
 	}
 }
 

@@ -2,16 +2,22 @@ package runtime_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
+	goruntime "runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/wasm-jobs/wasm-jobs/abi"
 	"github.com/wasm-jobs/wasm-jobs/runtime"
+	"github.com/wasm-jobs/wasm-jobs/runtime/binary"
+	"github.com/wasm-jobs/wasm-jobs/runtime/linear"
 )
 
 func wasmFile(t testing.TB, name string) []byte {
@@ -167,6 +173,41 @@ func TestDamagedCacheIsThrownAway(t *testing.T) {
 	}
 }
 
+// TestDamagedCacheServesOtherModules compiles a second module in the process
+// that found the damage: it finds the cache in working order.
+func TestDamagedCacheServesOtherModules(t *testing.T) {
+	config := runtime.Config{CacheDir: filepath.Join(t.TempDir(), "[not a pattern]")}
+	files := func() []string {
+		names, err := fs.Glob(os.DirFS(config.CacheDir), "*/*")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return names
+	}
+	damaged, other := wasmFile(t, "echo"), wasmFile(t, "bomb")
+	if _, err := newRuntime(t, config).Compile(t.Context(), damaged, runtime.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files() {
+		if err := os.WriteFile(filepath.Join(config.CacheDir, f), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r := newRuntime(t, config)
+	if _, err := r.Compile(t.Context(), damaged, runtime.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	if left := files(); len(left) > 0 {
+		t.Errorf("%q is left of the damaged cache", left)
+	}
+	if _, err := r.Compile(t.Context(), other, runtime.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	if len(files()) == 0 {
+		t.Error("the other module is not cached")
+	}
+}
+
 func TestCalls(t *testing.T) {
 	p := prepare(t, faulty(t), runtime.Settings{Memory: 2 << 20})
 	instance := p.Lease(nil)
@@ -265,15 +306,92 @@ func TestLogs(t *testing.T) {
 
 func TestPrepareFails(t *testing.T) {
 	r := newRuntime(t, runtime.Config{})
-	for name, step := range map[string]string{"setup-fails": abi.ExportSetup, "initialize-traps": abi.ExportInitialize} {
-		m, err := r.Compile(t.Context(), wasmFile(t, name), runtime.Options{})
+	live := linear.Live()
+	for _, test := range []struct{ name, failure string }{
+		{"start-fails", "instantiate failed: guest: "},
+		{"start-traps", "instantiate failed: trap: unreachable"},
+		{"initialize-traps", "_initialize failed: trap: unreachable"},
+		{"initialize-exits", "_initialize failed: exit: the guest called proc_exit(0)"},
+		{"setup-fails", "setup failed: guest: no such context"},
+	} {
+		for _, o := range []runtime.Options{{}, {NoMetering: true}} {
+			m, err := r.Compile(t.Context(), wasmFile(t, test.name), o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = m.Prepare(t.Context(), runtime.Settings{})
+			failed, ok := errors.AsType[*runtime.InitError](err)
+			if !ok || failed.Error() != test.failure || failed.Instances.Created != 1 || failed.Instances.Closed != 1 {
+				t.Errorf("%s, %+v: %v, expected: %s", test.name, o, err, test.failure)
+			}
+		}
+	}
+	if n := linear.Live(); n != live {
+		t.Errorf("%d memories and images are left", n-live)
+	}
+}
+
+// TestCancelledCompile holds a caller that gave up apart from a module that is
+// wrong: the engine gives both as an error.
+func TestCancelledCompile(t *testing.T) {
+	defer goruntime.GOMAXPROCS(goruntime.GOMAXPROCS(1))
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	for _, dir := range []string{"", t.TempDir()} {
+		r := newRuntime(t, runtime.Config{CacheDir: dir})
+		if _, err := r.Compile(ctx, faulty(t), runtime.Options{}); err != context.Canceled {
+			t.Errorf("cache %q: %v", dir, err)
+		}
+		if _, err := r.Compile(t.Context(), faulty(t), runtime.Options{}); err != nil {
+			t.Errorf("cache %q: again: %v", dir, err)
+		}
+	}
+}
+
+// TestUnnamedFramesHaveTheirIndex strips the names of functions from a guest:
+// the stack of a trap shows the indices of its file, metered or not.
+func TestUnnamedFramesHaveTheirIndex(t *testing.T) {
+	wasm := wasmFile(t, "setup-denied")
+	parsed, problems := binary.Parse(wasm)
+	if len(problems) > 0 {
+		t.Fatal(problems)
+	}
+	exec, _ := parsed.Export(abi.ExportExec)
+	want := fmt.Sprintf("$%d(i32,i32) i64", exec.Index)
+	r := newRuntime(t, runtime.Config{})
+	for _, o := range []runtime.Options{{}, {NoMetering: true}} {
+		m, err := r.Compile(t.Context(), parsed.WithoutNames(wasm), o)
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, err = m.Prepare(t.Context(), runtime.Settings{})
-		failed, ok := errors.AsType[*runtime.InitError](err)
-		if !ok || failed.Step != step || failed.Instances.Created != 1 || failed.Instances.Closed != 1 {
-			t.Errorf("%s: %+v", name, err)
+		_, _, err = leased(t, m, runtime.Settings{}).Call(t.Context(), abi.ExportExec, []byte{0}, nil)
+		failure, ok := errors.AsType[*abi.Failure](err)
+		if !ok || !slices.Equal(failure.Stack, []string{want}) {
+			t.Errorf("%+v: %+v, expected the stack %q", o, err, want)
+		}
+	}
+}
+
+// TestStackOverflowAfterDenial checks that the end of the stack is a trap like
+// any other: after a denied growth its class is memory, and nothing is left of
+// the instance, whether it is our limit of the stack or the engine's.
+func TestStackOverflowAfterDenial(t *testing.T) {
+	r := newRuntime(t, runtime.Config{})
+	for _, o := range []runtime.Options{{}, {NoMetering: true}} {
+		m, err := r.Compile(t.Context(), wasmFile(t, "grows-and-recurses"), o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := pool(t, m, runtime.Settings{Memory: 1 << 20})
+		i := p.Lease(nil)
+		_, _, err = i.Call(t.Context(), abi.ExportExec, []byte{0}, nil)
+		i.Release()
+		failure, ok := errors.AsType[*abi.Failure](err)
+		if !ok || failure.Class != abi.ClassMemory || !strings.HasPrefix(failure.Message, "stack overflow") || len(failure.Stack) == 0 {
+			t.Errorf("%+v: %+v, expected class memory with a stack", o, err)
+		}
+		if s := p.Stats(); s.Closed != 1 {
+			t.Errorf("%+v: %+v, expected the instance to be closed", o, s)
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/wasm-jobs/wasm-jobs/abi"
 	"github.com/wasm-jobs/wasm-jobs/runtime/linear"
@@ -56,6 +57,13 @@ func sessionOf(ctx context.Context) *session {
 func (s *session) context(ctx context.Context) *step {
 	s.step = step{ctx, s}
 	return &s.step
+}
+
+// start begins a step, on whose failure nothing that came before has a say.
+func (s *session) start(ctx context.Context, budget uint64, timeout time.Duration, renews bool) {
+	s.begin(ctx, budget, timeout)
+	s.failed, s.renews = nil, renews
+	s.memory.ForgetDenied()
 }
 
 // verdict keeps the first reason that the guest gave for the failure of the

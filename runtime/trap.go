@@ -3,7 +3,9 @@ package runtime
 import (
 	"context"
 	"errors"
+	"fmt"
 	"reflect"
+	"strconv"
 	"strings"
 
 	"github.com/tetratelabs/wazero"
@@ -33,29 +35,32 @@ func trapType(ctx context.Context, engine wazero.Runtime) (reflect.Type, error) 
 }
 
 // failure says what became of a call that the engine ended with err.
-func (r *Runtime) failure(err error, memory *linear.Memory, limit uint64) *abi.Failure {
+func (m *Module) failure(err error, memory *linear.Memory, limit uint64) *abi.Failure {
 	message, stack := splitTrap(err)
+	for n := range stack {
+		stack[n] = m.frame(stack[n])
+	}
 	if stop, ok := errors.AsType[*stopError](err); ok {
-		f := &abi.Failure{Class: abi.ClassRequeued, Message: "cancelled"}
-		if stop.failure != nil {
-			*f = *stop.failure
+		switch f := stop.failure; {
+		case f == nil:
+			return abi.Failf(abi.ClassRequeued, "cancelled")
+		case f.Class == abi.ClassTrap:
+			return trapped(f.Message, stack, memory, limit)
+		default:
+			return f
 		}
-		if f.Class == abi.ClassTrap {
-			f.Stack = stack
-		}
-		return f
 	}
 	if exit, ok := errors.AsType[*wasi.ExitError](err); ok {
 		return abi.Failf(abi.ClassExit, "the guest called proc_exit(%d)", exit.Code)
 	}
 	f := abi.Failf(abi.ClassHost, "%s", message)
 	for e := err; e != nil; e = errors.Unwrap(e) {
-		if reflect.TypeOf(e) != r.trap {
+		if reflect.TypeOf(e) != m.runtime.trap {
 			continue
 		}
 		// The interpreter's limit is none of the guest's.
-		if message != stackOverflow || !r.config.Interpreter {
-			f = trapped(message, memory, limit)
+		if message != stackOverflow || !m.runtime.config.Interpreter {
+			return trapped(strings.TrimPrefix(firstLine(e), "wasm error: "), stack, memory, limit)
 		}
 		break
 	}
@@ -63,11 +68,13 @@ func (r *Runtime) failure(err error, memory *linear.Memory, limit uint64) *abi.F
 	return f
 }
 
-func trapped(message string, memory *linear.Memory, limit uint64) *abi.Failure {
+func trapped(message string, stack []string, memory *linear.Memory, limit uint64) *abi.Failure {
+	f := abi.Failf(abi.ClassTrap, "%s", message)
 	if memory.Denied() {
-		return abi.Failf(abi.ClassMemory, "%s after a growth beyond the limit of %d bytes was denied", message, limit)
+		f = abi.Failf(abi.ClassMemory, "%s after a growth beyond the limit of %d bytes was denied", message, limit)
 	}
-	return abi.Failf(abi.ClassTrap, "%s", message)
+	f.Stack = stack
+	return f
 }
 
 // maxFrames bounds the stack of a failure: the innermost frames are kept.
@@ -91,6 +98,19 @@ func splitTrap(err error) (message string, stack []string) {
 	}
 	message, _, _ = strings.Cut(message, "\n")
 	return message, stack
+}
+
+// frame gives a function without a name, such as "$3(i32) i32", the index that
+// it has in the file: metering imports one function more, before all that a
+// module defines.
+func (m *Module) frame(frame string) string {
+	number, unnamed := strings.CutPrefix(frame, "$")
+	number, signature, _ := strings.Cut(number, "(")
+	index, err := strconv.Atoi(number)
+	if !unnamed || err != nil || m.description.Names || m.depth == 0 {
+		return frame
+	}
+	return fmt.Sprintf("$%d(%s", index-1, signature)
 }
 
 func firstLine(err error) string {

@@ -142,6 +142,24 @@ type Export struct {
 	Offset int
 }
 
+// The ids of the sections.
+const (
+	SectionCustom byte = iota
+	SectionType
+	SectionImport
+	SectionFunction
+	SectionTable
+	SectionMemory
+	SectionGlobal
+	SectionExport
+	SectionStart
+	SectionElement
+	SectionCode
+	SectionData
+	SectionDataCount
+	sectionTag
+)
+
 // Section is one section as it stands in the file.
 type Section struct {
 	ID         byte
@@ -213,7 +231,7 @@ func (m *Module) WithoutNames(wasm []byte) []byte {
 	out := make([]byte, 0, len(wasm))
 	from := 0
 	for _, s := range m.Sections {
-		if s.ID == sectionCustom && s.Name == "name" {
+		if s.ID == SectionCustom && s.Name == "name" {
 			out = append(out, wasm[from:s.Head]...)
 			from = s.End
 		}

@@ -21,23 +21,6 @@ import (
 // maxProblems bounds how many problems are listed for one module.
 const maxProblems = 50
 
-const (
-	sectionCustom byte = iota
-	sectionType
-	sectionImport
-	sectionFunction
-	sectionTable
-	sectionMemory
-	sectionGlobal
-	sectionExport
-	sectionStart
-	sectionElement
-	sectionCode
-	sectionData
-	sectionDataCount
-	sectionTag
-)
-
 var sectionNames = [...]string{"custom", "type", "import", "function", "table", "memory", "global",
 	"export", "start", "element", "code", "data", "data count", "tag"}
 
@@ -122,7 +105,7 @@ func (p *parser) section() {
 }
 
 func (p *parser) place(s Section) {
-	if s.ID == sectionCustom || s.ID == sectionTag {
+	if s.ID == SectionCustom || s.ID == sectionTag {
 		return
 	}
 	if place := order[s.ID]; place <= p.last {
@@ -134,32 +117,32 @@ func (p *parser) place(s Section) {
 
 func (p *parser) contents(s *Section) {
 	switch s.ID {
-	case sectionCustom:
+	case SectionCustom:
 		p.custom(s)
-	case sectionType:
+	case SectionType:
 		p.types()
-	case sectionImport:
+	case SectionImport:
 		p.imports()
-	case sectionFunction:
+	case SectionFunction:
 		p.functions()
-	case sectionTable:
+	case SectionTable:
 		p.tables()
-	case sectionMemory:
+	case SectionMemory:
 		p.memories()
-	case sectionGlobal:
+	case SectionGlobal:
 		p.globals()
-	case sectionExport:
+	case SectionExport:
 		p.exports()
-	case sectionStart:
+	case SectionStart:
 		p.start()
-	case sectionElement:
+	case SectionElement:
 		p.elements()
-	case sectionDataCount:
+	case SectionDataCount:
 		p.dataCount = p.c.count(MaxDataSegments, 0, "data segments")
-	case sectionCode:
+	case SectionCode:
 		p.codeAt = s.Head
 		p.code()
-	case sectionData:
+	case SectionData:
 		p.dataAt = s.Head
 		p.data()
 	case sectionTag:

@@ -129,7 +129,8 @@ func Strategies() []Strategy { return append([]Strategy{Copy, Compare}, systemSt
 type Options struct {
 	// Limit is what the memory may grow to, in bytes; it is rounded down to
 	// pages. 0 is MaxLimit, which it must not exceed. The caller must refuse
-	// modules whose minimum is larger: wazero panics when it gets no memory.
+	// modules whose minimum is larger, and ask for the minimum with Reallocate
+	// first: wazero panics when it gets no memory.
 	Limit uint64
 
 	// Maximum is the maximum that the guest believes it has, in bytes; 0 is none.
@@ -265,9 +266,12 @@ func (m *Memory) Reallocate(size uint64) []byte {
 	return b
 }
 
-// Denied reports whether a growth failed since the last Reset or Attach, for
-// the limit or since the system had no memory.
+// Denied reports whether a growth failed since the last Reset, Attach or
+// ForgetDenied, for the limit or since the system had no memory.
 func (m *Memory) Denied() bool { return m.denied }
+
+// ForgetDenied makes Denied false until a growth fails again.
+func (m *Memory) ForgetDenied() { m.denied = false }
 
 // Free implements [experimental.LinearMemory]: it gives all memory back.
 func (m *Memory) Free() {

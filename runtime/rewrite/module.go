@@ -8,25 +8,12 @@ import (
 	"github.com/wasm-jobs/wasm-jobs/runtime/binary"
 )
 
-const (
-	sectionCustom byte = iota
-	sectionType
-	sectionImport
-	sectionFunction
-	sectionTable
-	sectionMemory
-	sectionGlobal
-	sectionExport
-	sectionStart
-	sectionElement
-	sectionCode
-	sectionData
-	sectionDataCount
-)
-
 // order is the order of the sections that are always looked at, in the file.
-var order = []byte{sectionType, sectionImport, sectionFunction, sectionTable, sectionMemory, sectionGlobal,
-	sectionExport, sectionStart, sectionElement, sectionDataCount, sectionCode, sectionData}
+var order = []byte{
+	binary.SectionType, binary.SectionImport, binary.SectionFunction, binary.SectionTable,
+	binary.SectionMemory, binary.SectionGlobal, binary.SectionExport, binary.SectionStart,
+	binary.SectionElement, binary.SectionDataCount, binary.SectionCode, binary.SectionData,
+}
 
 // module is a module that is being rewritten. Metering adds one imported
 // function behind the imported ones, up to three functions and types at the
@@ -139,9 +126,9 @@ func (w *module) section(id byte) (start, end int) {
 // adds reports whether something is added to a section.
 func (w *module) adds(id byte, globals []Global) bool {
 	switch id {
-	case sectionType, sectionImport, sectionFunction, sectionGlobal, sectionCode:
+	case binary.SectionType, binary.SectionImport, binary.SectionFunction, binary.SectionGlobal, binary.SectionCode:
 		return w.o.Metering
-	case sectionExport:
+	case binary.SectionExport:
 		return w.o.Metering || len(globals) > 0
 	}
 	return false
@@ -150,31 +137,31 @@ func (w *module) adds(id byte, globals []Global) bool {
 func (w *module) contents(id byte, start, end int, globals []Global) ([]byte, error) {
 	src := source{w.wasm, start}
 	switch id {
-	case sectionExport:
+	case binary.SectionExport:
 		return w.exports(globals), nil
-	case sectionCode:
+	case binary.SectionCode:
 		return w.code(start, end)
 	}
 	if !w.o.Metering {
 		return w.wasm[start:end], nil
 	}
 	switch id {
-	case sectionType:
+	case binary.SectionType:
 		return w.extend(start, end, w.types()...), nil
-	case sectionImport:
+	case binary.SectionImport:
 		entry := append(appendName(appendName(nil, Module), Yield), byte(binary.KindFunc))
 		return w.extend(start, end, appendU32(entry, w.newType())), nil
-	case sectionFunction:
+	case binary.SectionFunction:
 		added := [][]byte{appendU32(nil, w.newType())}
 		if w.hasPieces() {
 			added = append(added, appendU32(nil, w.pieceType()), appendU32(nil, w.pieceType()))
 		}
 		return w.extend(start, end, added...), nil
-	case sectionGlobal:
+	case binary.SectionGlobal:
 		return w.globals(start, end), nil
-	case sectionStart:
+	case binary.SectionStart:
 		return appendU32(nil, w.function(src.u32())), nil
-	case sectionElement:
+	case binary.SectionElement:
 		return w.elements(start), nil
 	}
 	return w.wasm[start:end], nil
@@ -350,7 +337,7 @@ func (w *module) refillBody() []byte {
 // information, point into code that has moved.
 func (w *module) custom(out []byte) []byte {
 	for _, s := range w.m.Sections {
-		if s.ID != sectionCustom {
+		if s.ID != binary.SectionCustom {
 			continue
 		}
 		contents := w.wasm[s.Start:s.End]
@@ -361,7 +348,7 @@ func (w *module) custom(out []byte) []byte {
 		default:
 			continue
 		}
-		out = appendSection(out, sectionCustom, append(appendName(nil, s.Name), contents...))
+		out = appendSection(out, binary.SectionCustom, append(appendName(nil, s.Name), contents...))
 	}
 	return out
 }
