@@ -673,13 +673,18 @@ func TestConflict(t *testing.T) {
 	f := squares()
 	f.exec = func([]byte, int) ([]byte, error) { return number(n.Add(1)), nil }
 	var seen events
-	// One batch has the same chunk twice, which this guest gives two outputs.
-	res, err := runFake(t, f, host.Config{Workers: 1, Observer: &seen}, &host.Job{Chunks: chunksOf(t, number(1), number(1), number(2), number(2))})
+	// This guest gives a chunk that comes again another output each time, and one
+	// batch has several.
+	same := make([][]byte, 9)
+	for i := range same {
+		same[i] = number(1)
+	}
+	res, err := runFake(t, f, host.Config{Workers: 1, Observer: &seen}, &host.Job{Chunks: chunksOf(t, same...)})
 	conflict, ok := errors.AsType[*store.ConflictError](err)
 	if _, isStore := errors.AsType[*host.StoreError](err); !ok || !isStore {
 		t.Fatalf("error %v", err)
 	}
-	if text := err.Error(); strings.Contains(text, "\n") || !strings.Contains(text, "chunk 0: two different outputs") {
+	if text := err.Error(); strings.Contains(text, "\n") || !strings.Contains(text, "chunk 1: two different outputs") {
 		t.Errorf("error %q", text)
 	}
 	if conflict.Chunk != sha256.Sum256(number(1)) || len(seen.of(host.KindSucceeded)) != res.Report.Chunks.Succeeded {

@@ -52,11 +52,11 @@ func newInstance(ctx context.Context, m *Module, s *Settings) (*instance, error)
 	config := wazero.NewModuleConfig().WithName("").WithStartFunctions()
 	step := i.context(ctx)
 	i.module, err = m.engine.InstantiateModule(experimental.WithMemoryAllocator(step, memory), m.compiled, config)
-	var failure *abi.Failure
+	failure := i.failed // what a start function may have said
 	if err != nil {
-		failure = m.failure(err, memory, i.limit)
+		failure = i.classify(m.failure(err, memory, i.limit))
 	}
-	if failure = i.classify(failure); failure != nil {
+	if failure != nil {
 		i.close()
 		if ctx.Err() != nil {
 			return nil, ctx.Err()

@@ -129,7 +129,7 @@ type Module struct {
 
 // Compile admits, rewrites and compiles a module, once for each digest and
 // options. wasm is not kept. The error is a *[RefusedError] for what is wrong
-// with the module.
+// with the module, ctx's where that ended first, or [ErrClosed].
 func (r *Runtime) Compile(ctx context.Context, wasm []byte, o Options) (*Module, error) {
 	digest := sha256.Sum256(wasm)
 	r.mu.Lock()
@@ -170,7 +170,7 @@ func (r *Runtime) compile(ctx context.Context, wasm []byte) (wazero.Runtime, waz
 	ctx = experimental.WithCompilationWorkers(ctx, max(2, goruntime.GOMAXPROCS(0)))
 	engine := r.engines[0]
 	compiled, err := compileSafely(ctx, engine, wasm)
-	if err == nil || r.cache == nil {
+	if err == nil || r.cache == nil || ctx.Err() != nil {
 		return engine, compiled, err
 	}
 	engine, engineErr := newEngine(ctx, r.config.Interpreter, nil)
@@ -194,7 +194,8 @@ func (r *Runtime) forgetCache() {
 	}
 }
 
-// compileSafely makes of a panic of the compiler a refusal.
+// compileSafely makes of a panic of the compiler a refusal. The error is that
+// or ctx's.
 func compileSafely(ctx context.Context, engine wazero.Runtime, wasm []byte) (compiled wazero.CompiledModule, err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -202,10 +203,13 @@ func compileSafely(ctx context.Context, engine wazero.Runtime, wasm []byte) (com
 		}
 	}()
 	compiled, err = engine.CompileModule(ctx, wasm)
-	if err != nil {
-		return nil, &RefusedError{[]string{firstLine(err)}}
+	switch {
+	case err == nil:
+		return compiled, nil
+	case ctx.Err() != nil: // the module is not to blame
+		return nil, ctx.Err()
 	}
-	return compiled, nil
+	return nil, &RefusedError{[]string{firstLine(err)}}
 }
 
 // Close frees all modules. No call may be running.
