@@ -488,7 +488,7 @@ func (s brokenStore) Put(ctx context.Context, action store.Action, records []sto
 	return s.Store.Put(ctx, action, records)
 }
 
-func (s brokenStore) Get(ctx context.Context, action store.Action, keys []store.Key, found func(int, []byte) error) error {
+func (s brokenStore) Get(ctx context.Context, action store.Action, keys []store.Key, found func(int, store.Value) error) error {
 	if s.get != nil {
 		if err := s.get(); err != nil {
 			return err

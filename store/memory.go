@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"iter"
@@ -61,15 +60,15 @@ func (m *Memory) Put(ctx context.Context, action Action, records []Record) error
 	for _, r := range records {
 		if stored, ok := s.find(r.Chunk); !ok {
 			s.add(r)
-		} else if !bytes.Equal(stored.Output, r.Output) {
-			conflicts = append(conflicts, &ConflictError{action, r.Chunk, sha256.Sum256(stored.Output), sha256.Sum256(r.Output)})
+		} else if stored.Fuel != r.Fuel || !bytes.Equal(stored.Output, r.Output) {
+			conflicts = append(conflicts, &ConflictError{action, r.Chunk, VersionOf(stored.Value), VersionOf(r.Value)})
 		}
 	}
 	return errors.Join(conflicts...)
 }
 
 // Get implements [Store].
-func (m *Memory) Get(ctx context.Context, action Action, keys []Key, found func(i int, output []byte) error) error {
+func (m *Memory) Get(ctx context.Context, action Action, keys []Key, found func(i int, v Value) error) error {
 	for i, key := range keys {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -81,7 +80,7 @@ func (m *Memory) Get(ctx context.Context, action Action, keys []Key, found func(
 		if !ok {
 			continue
 		}
-		if err := found(i, record.Output); err != nil {
+		if err := found(i, record.Value); err != nil {
 			return err
 		}
 	}
@@ -171,6 +170,8 @@ func (s *shelf) read(at place) (r Record, next place) {
 	b := s.slabs[at>>32][uint32(at):]
 	r.Chunk, b = Digest(b[:len(Digest{})]), b[len(Digest{}):]
 	chained, width := binary.Uvarint(b)
+	b = b[width:]
+	r.Fuel, width = binary.Uvarint(b)
 	r.Order, b = cut(b[width:])
 	r.Output, _ = cut(b)
 	return r, place(chained)
@@ -184,7 +185,7 @@ func cut(b []byte) (field, rest []byte) {
 }
 
 func (s *shelf) add(r Record) {
-	need := len(r.Chunk) + 3*binary.MaxVarintLen64 + len(r.Order) + len(r.Output)
+	need := len(r.Chunk) + 4*binary.MaxVarintLen64 + len(r.Order) + len(r.Output)
 	last := len(s.slabs) - 1
 	if last < 0 || cap(s.slabs[last])-len(s.slabs[last]) < need {
 		s.slabs = append(s.slabs, make([]byte, 0, max(need, slabSize)))
@@ -193,6 +194,7 @@ func (s *shelf) add(r Record) {
 	b := s.slabs[last]
 	at := place(last)<<32 + place(len(b)) + 1
 	b = binary.AppendUvarint(append(b, r.Chunk[:]...), uint64(s.index[prefix(r.Chunk)]))
+	b = binary.AppendUvarint(b, r.Fuel)
 	b = append(binary.AppendUvarint(b, uint64(len(r.Order))), r.Order...)
 	s.slabs[last] = append(binary.AppendUvarint(b, uint64(len(r.Output))), r.Output...)
 	s.index[prefix(r.Chunk)] = at

@@ -16,7 +16,7 @@ func TestSharedPrefix(t *testing.T) {
 	m := store.NewMemory()
 	var records []store.Record
 	for i := range 3 {
-		r := store.Record{Key: store.Key{Order: []byte{byte(i)}}, Output: []byte{0x10 + byte(i)}}
+		r := store.Record{Key: store.Key{Order: []byte{byte(i)}}, Value: store.Value{Output: []byte{0x10 + byte(i)}}}
 		r.Chunk[31] = byte(i)
 		records = append(records, r)
 	}
@@ -25,7 +25,8 @@ func TestSharedPrefix(t *testing.T) {
 	}
 	found := 0
 	keys := []store.Key{records[0].Key, records[1].Key, records[2].Key, {Chunk: store.Digest{31: 9}}}
-	err := m.Get(t.Context(), store.Action{}, keys, func(i int, output []byte) error {
+	err := m.Get(t.Context(), store.Action{}, keys, func(i int, v store.Value) error {
+		output := v.Output
 		if found++; output[0] != 0x10+byte(i) {
 			t.Errorf("key %d: output %x", i, output)
 		}

@@ -9,6 +9,7 @@ package store
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"iter"
@@ -33,28 +34,45 @@ type Key struct {
 	Order []byte
 }
 
+// Value is one output, and what it cost.
+type Value struct {
+	Output []byte
+	Fuel   uint64 // of the call that gave it
+}
+
 // Record is one output under its key.
 type Record struct {
 	Key
-	Output []byte
+	Value
 }
 
 // ErrClosed is returned by every method after Close.
 var ErrClosed = errors.New("the store is closed")
 
-// ConflictError says that other bytes are already stored under a key: the
-// guest is not a pure function of its chunk, or a machine is broken. What was
-// stored first is kept.
+// ConflictError says that other bytes, or the same at another cost, are already
+// stored under a key: the guest is not a pure function of its chunk, or a
+// machine is broken. What was stored first is kept.
 type ConflictError struct {
-	Action Action
-	Chunk  Digest
-	Stored Digest // SHA-256 of the output that is kept
-	Put    Digest // SHA-256 of the output that was refused
+	Action      Action
+	Chunk       Digest
+	Stored, Put Version // what is kept, and what was refused
 }
 
+// Version tells the values of one chunk apart.
+type Version struct {
+	Output Digest // SHA-256
+	Fuel   uint64
+}
+
+// VersionOf returns the version that a value is.
+func VersionOf(v Value) Version { return Version{sha256.Sum256(v.Output), v.Fuel} }
+
 func (e *ConflictError) Error() string {
+	if e.Stored.Output == e.Put.Output {
+		return fmt.Sprintf("one output for one chunk (sha256 %x) at two costs: kept fuel %d, refused %d", e.Chunk[:8], e.Stored.Fuel, e.Put.Fuel)
+	}
 	return fmt.Sprintf("two different outputs for one chunk (sha256 %x): kept %x, refused %x",
-		e.Chunk[:8], e.Stored[:8], e.Put[:8])
+		e.Chunk[:8], e.Stored.Output[:8], e.Put.Output[:8])
 }
 
 // Store is what every store can do. All methods are safe for concurrent use;
@@ -70,9 +88,9 @@ type Store interface {
 	// Get calls found for each of the keys that is stored, in the order of
 	// keys. A chunk is found under whatever Order it is stored; a key that
 	// carries the right one, and keys that ascend, may be found faster. found
-	// must not call the store. output is valid, and must not be changed, until found returns. An
-	// error of found ends Get and is returned.
-	Get(ctx context.Context, action Action, keys []Key, found func(i int, output []byte) error) error
+	// must not call the store. What it is given is valid, and must not be
+	// changed, until it returns. An error of found ends Get and is returned.
+	Get(ctx context.Context, action Action, keys []Key, found func(i int, v Value) error) error
 
 	// All yields what is stored for the action in bytewise order of Order (for
 	// equal ones, of Chunk). What is put meanwhile may be seen or not. A record

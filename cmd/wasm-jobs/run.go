@@ -396,7 +396,7 @@ type unopened struct{ err error }
 
 func (u unopened) Put(context.Context, store.Action, []store.Record) error { return u.err }
 
-func (unopened) Get(context.Context, store.Action, []store.Key, func(int, []byte) error) error {
+func (unopened) Get(context.Context, store.Action, []store.Key, func(int, store.Value) error) error {
 	return nil
 }
 

@@ -15,7 +15,7 @@ func records(from, to int) []store.Record {
 	for i := from; i < to; i++ {
 		order := binary.BigEndian.AppendUint64([]byte{1}, uint64(i))
 		chunk := sha256.Sum256(order)
-		all = append(all, store.Record{Key: store.Key{Chunk: chunk, Order: order}, Output: chunk[:4:4]})
+		all = append(all, store.Record{Key: store.Key{Chunk: chunk, Order: order}, Value: store.Value{Output: chunk[:4:4]}})
 	}
 	return all
 }
@@ -69,7 +69,7 @@ func BenchmarkGet(b *testing.B) {
 			found := 0
 			for b.Loop() {
 				for i := 0; i < len(keys); i += 1000 {
-					err := s.Get(b.Context(), store.Action{1}, keys[i:i+1000], func(int, []byte) error { found++; return nil })
+					err := s.Get(b.Context(), store.Action{1}, keys[i:i+1000], func(int, store.Value) error { found++; return nil })
 					if err != nil {
 						b.Fatal(err)
 					}

@@ -99,7 +99,8 @@ func TestLikeAMap(t *testing.T) {
 				keys = append(keys, r.Key)
 			}
 			found := map[int]bool{}
-			err := s.Get(t.Context(), action, keys, func(i int, output []byte) error {
+			err := s.Get(t.Context(), action, keys, func(i int, v store.Value) error {
+				output := v.Output
 				found[i] = true
 				if !bytes.Equal(output, model[keys[i].Chunk].Output) {
 					fail("step %d: wrong output", step)
@@ -193,7 +194,7 @@ func TestCrashWhileWriting(t *testing.T) {
 				keys = append(keys, r.Key)
 			}
 			found := 0
-			if err := c.Get(t.Context(), store.Action{1}, keys, func(int, []byte) error { found++; return nil }); err != nil {
+			if err := c.Get(t.Context(), store.Action{1}, keys, func(int, store.Value) error { found++; return nil }); err != nil {
 				t.Fatal(err)
 			}
 			if found < len(keys) {
@@ -286,7 +287,7 @@ func TestFailingCalls(t *testing.T) {
 			t.Fatalf("call %d: open: %v", n, err)
 		}
 		found := 0
-		if err := s.Get(t.Context(), store.Action{1}, acked, func(int, []byte) error { found++; return nil }); err != nil || found != len(acked) {
+		if err := s.Get(t.Context(), store.Action{1}, acked, func(int, store.Value) error { found++; return nil }); err != nil || found != len(acked) {
 			t.Errorf("call %d: %d of %d acknowledged, %v", n, found, len(acked), err)
 		}
 		if err := s.Put(t.Context(), store.Action{1}, all); err != nil {
@@ -360,7 +361,8 @@ func race(t *testing.T, dir, racer string, chunks int) {
 		stored := ""
 		found := 0
 		keys := []store.Key{batch[0].Key, batch[1].Key, batch[2].Key}
-		if err := s.Get(t.Context(), store.Action{1}, keys, func(j int, output []byte) error {
+		if err := s.Get(t.Context(), store.Action{1}, keys, func(j int, v store.Value) error {
+			output := v.Output
 			if found++; j == 0 {
 				stored = string(output)
 			}

@@ -106,7 +106,8 @@ func check(t *testing.T, dir string, all []store.Record) (had int) {
 				keys = append(keys, r.Key)
 			}
 			get := func() (found int) {
-				err := s.Get(t.Context(), action, keys, func(j int, output []byte) error {
+				err := s.Get(t.Context(), action, keys, func(j int, v store.Value) error {
+					output := v.Output
 					found++
 					if !bytes.Equal(output, part[j].Output) {
 						t.Errorf("a wrong byte under %x", keys[j].Order)
@@ -252,7 +253,7 @@ func TestDamagedOutput(t *testing.T) {
 	var damaged []Damage
 	s := open(t, dir, Options{Damaged: func(d Damage) { damaged = append(damaged, d) }})
 	get := func() (found bool) {
-		err := s.Get(t.Context(), store.Action{}, []store.Key{victim.Key}, func(int, []byte) error { found = true; return nil })
+		err := s.Get(t.Context(), store.Action{}, []store.Key{victim.Key}, func(int, store.Value) error { found = true; return nil })
 		if err != nil {
 			t.Fatal(err)
 		}

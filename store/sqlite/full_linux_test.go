@@ -56,7 +56,7 @@ func TestFullDisk(t *testing.T) {
 		keys = append(keys, r.Key)
 	}
 	found := 0
-	if err := s.Get(t.Context(), store.Action{1}, keys, func(int, []byte) error { found++; return nil }); err != nil || found != acked {
+	if err := s.Get(t.Context(), store.Action{1}, keys, func(int, store.Value) error { found++; return nil }); err != nil || found != acked {
 		t.Errorf("%d of %d acknowledged outputs, %v", found, acked, err)
 	}
 	if err := s.Put(t.Context(), store.Action{1}, all[acked:acked+100]); err != nil {

@@ -51,7 +51,7 @@ func TestScale(t *testing.T) {
 				keys = append(keys, r.Key)
 			}
 			found := 0
-			if err := s.Get(t.Context(), store.Action{1}, keys, func(int, []byte) error { found++; return nil }); err != nil || found != 1000 {
+			if err := s.Get(t.Context(), store.Action{1}, keys, func(int, store.Value) error { found++; return nil }); err != nil || found != 1000 {
 				t.Fatalf("found %d, %v", found, err)
 			}
 		}

@@ -61,7 +61,7 @@ func Run(t *testing.T, open func(t *testing.T) store.Store) {
 
 // Record returns the record of a chunk that consists of the bytes of name.
 func record(name, output string) store.Record {
-	return store.Record{Key: key(name), Output: []byte(output)}
+	return store.Record{Key: key(name), Value: store.Value{Output: []byte(output)}}
 }
 
 func key(name string) store.Key {
@@ -83,7 +83,8 @@ func get(t *testing.T, s store.Store, a store.Action, names ...string) []string 
 	for i, name := range names {
 		keys[i], got[i] = key(name), "-"
 	}
-	err := s.Get(t.Context(), a, keys, func(i int, output []byte) error {
+	err := s.Get(t.Context(), a, keys, func(i int, v store.Value) error {
+		output := v.Output
 		got[i] = string(output)
 		return nil
 	})
@@ -208,7 +209,7 @@ func foundError(t *testing.T, s store.Store) {
 	put(t, s, action, record("a", "1"), record("b", "2"))
 	stop := errors.New("stop")
 	calls := 0
-	err := s.Get(t.Context(), action, []store.Key{key("a"), key("b")}, func(int, []byte) error {
+	err := s.Get(t.Context(), action, []store.Key{key("a"), key("b")}, func(int, store.Value) error {
 		calls++
 		return stop
 	})
@@ -224,7 +225,7 @@ func cancelled(t *testing.T, s store.Store) {
 	if err := s.Put(ctx, action, []store.Record{record("b", "2")}); !errors.Is(err, context.Canceled) {
 		t.Errorf("put: %v, want context.Canceled", err)
 	}
-	err := s.Get(ctx, action, []store.Key{key("a")}, func(int, []byte) error { return nil })
+	err := s.Get(ctx, action, []store.Key{key("a")}, func(int, store.Value) error { return nil })
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("get: %v, want context.Canceled", err)
 	}
@@ -256,7 +257,7 @@ func allLeftEarly(t *testing.T, s store.Store) {
 
 func large(t *testing.T, s store.Store) {
 	output := bytes.Repeat([]byte("0123456789abcdef"), 1<<20)
-	put(t, s, action, record("a", "1"), store.Record{Key: key("b"), Output: output}, record("c", "3"))
+	put(t, s, action, record("a", "1"), store.Record{Key: key("b"), Value: store.Value{Output: output}}, record("c", "3"))
 	got := get(t, s, action, "a", "b", "c")
 	want(t, []string{got[0], got[2]}, "1", "3")
 	if got[1] != string(output) {
@@ -341,7 +342,7 @@ func closed(t *testing.T, s store.Store) {
 	if err := s.Put(t.Context(), action, []store.Record{record("b", "2")}); !errors.Is(err, store.ErrClosed) {
 		t.Errorf("put: %v, want ErrClosed", err)
 	}
-	err := s.Get(t.Context(), action, []store.Key{key("a")}, func(int, []byte) error { return nil })
+	err := s.Get(t.Context(), action, []store.Key{key("a")}, func(int, store.Value) error { return nil })
 	if !errors.Is(err, store.ErrClosed) {
 		t.Errorf("get: %v, want ErrClosed", err)
 	}
