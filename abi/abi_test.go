@@ -184,3 +184,33 @@ func TestNames(t *testing.T) {
 		t.Errorf("got  %v\nwant %v", got, want)
 	}
 }
+
+func TestParseID(t *testing.T) {
+	for s, want := range map[string]abi.ID{
+		"0": abi.IntID(0), "18446744073709551615": abi.IntID(1<<64 - 1), "18446744073709551616": abi.TextID("18446744073709551616"),
+		"a": abi.TextID("a"), "": abi.TextID(""), `"7"`: abi.TextID("7"), `"a\"b"`: abi.TextID(`a"b`), "-1": abi.TextID("-1"), `"`: abi.TextID(`"`),
+	} {
+		if got, err := abi.ParseID(s); err != nil || got != want {
+			t.Errorf("%q: %v, %v", s, got, err)
+		}
+	}
+	for _, s := range []string{"\xff", `"a`} {
+		if id, err := abi.ParseID(s); err == nil {
+			t.Errorf("%q: %v", s, id)
+		}
+	}
+}
+
+func TestParseOrderKey(t *testing.T) {
+	for _, id := range []abi.ID{abi.IntID(0), abi.IntID(23), abi.IntID(24), abi.IntID(1<<64 - 1), abi.TextID(""), abi.TextID("chunk")} {
+		key := id.AppendOrderKey(nil)
+		if got, ok := abi.ParseOrderKey(key); !ok || got != id {
+			t.Errorf("%v: %v, %v", id, got, ok)
+		}
+	}
+	for _, key := range []string{"", "\x60\xff", "\x18", "\x00\x00", "\x80"} {
+		if id, ok := abi.ParseOrderKey([]byte(key)); ok {
+			t.Errorf("%x: %v", key, id)
+		}
+	}
+}

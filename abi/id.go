@@ -3,8 +3,10 @@ package abi
 import (
 	"cmp"
 	"encoding/json"
+	"fmt"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 )
 
 // ID names a chunk within its job: an unsigned integer or a text. The zero ID
@@ -86,4 +88,36 @@ func (id *ID) UnmarshalJSON(b []byte) error {
 	n, err := strconv.ParseUint(string(b), 10, 64)
 	*id = IntID(n)
 	return err
+}
+
+// ParseID reads an id as people write it: a number is an integer, a text in
+// double quotes (as in [ID.String]) is that text, and anything else a text as
+// it is.
+func ParseID(s string) (ID, error) {
+	if n, err := strconv.ParseUint(s, 10, 64); err == nil {
+		return IntID(n), nil
+	}
+	if len(s) >= 2 && s[0] == '"' {
+		text, err := strconv.Unquote(s)
+		if err != nil {
+			return ID{}, fmt.Errorf("id %s: a text in double quotes is needed, as in Go", s)
+		}
+		s = text
+	}
+	if !utf8.ValidString(s) {
+		return ID{}, fmt.Errorf("id %q is not UTF-8", s)
+	}
+	return TextID(s), nil
+}
+
+// ParseOrderKey is the inverse of [ID.AppendOrderKey].
+func ParseOrderKey(key []byte) (id ID, ok bool) {
+	if len(key) > 0 && key[0] == MajorText<<5 {
+		return TextID(string(key[1:])), utf8.Valid(key[1:])
+	}
+	h, err := ReadHead(key)
+	if err != nil || h.Major != MajorUint || h.Size != len(key) {
+		return ID{}, false
+	}
+	return IntID(h.Arg), true
 }

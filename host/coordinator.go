@@ -61,8 +61,8 @@ func (c *Coordinator) Close(ctx context.Context) error {
 //
 // The end of ctx cancels running attempts; job.Stop ends the job softly. Both
 // give [ErrInterrupted] with a result that holds what was finished. Other
-// errors are *[runtime.RefusedError] and *[runtime.InitError], before anything
-// ran, *[chunks.InputError] where the chunk file changed, *[FoldError] and
+// errors are *[runtime.RefusedError], *[runtime.InitError] and [ErrOtherJob],
+// before anything ran, *[chunks.InputError] where the chunk file changed, *[FoldError] and
 // *[StoreError]. The result is nil where the job or its module is refused.
 //
 // Run returns after all its goroutines have ended and its instances are closed.
@@ -77,8 +77,7 @@ func (c *Coordinator) Run(ctx context.Context, job *Job) (*Result, error) {
 	}
 	r.observed = c.config.Observer != nil && c.config.Observer.Wants()
 	if r.store == nil {
-		memory := store.NewMemory()
-		r.store = memory
+		r.store = struct{ store.Store }{store.NewMemory()} // without records, which nobody could read
 	}
 	return r.run(ctx)
 }
@@ -91,7 +90,8 @@ type run struct {
 	config   *Config
 	store    store.Store
 	action   store.Action
-	lookup   bool // the store may hold outputs of the action
+	lookup   bool      // the store may hold outputs of the action
+	records  *recorder // nil where the store keeps none
 	observed bool
 	module   Module // compiled from Job.Module
 	pool     Pool
@@ -106,7 +106,8 @@ type run struct {
 	attempts  int
 	retries   int
 	isolation Isolation
-	fuel      uint64        // of the calls that gave outputs and the aggregate
+	fuel      uint64        // of the calls that gave outputs
+	foldFuel  uint64        // of those that gave the aggregate
 	cost      time.Duration // of an attempt, moving average
 	failures  []ChunkFailure
 	stopping  bool
@@ -119,7 +120,7 @@ type run struct {
 func (r *run) run(ctx context.Context) (*Result, error) {
 	res := &Result{run: r}
 	err := r.untilStop(ctx, func(ctx context.Context) error { return r.prepare(ctx, res) })
-	if _, refused := errors.AsType[*runtime.RefusedError](err); refused {
+	if _, refused := errors.AsType[*runtime.RefusedError](err); refused || errors.Is(err, ErrOtherJob) {
 		return nil, err
 	}
 	if err == nil && !res.finished {
@@ -133,6 +134,10 @@ func (r *run) run(ctx context.Context) (*Result, error) {
 		err = errors.Join(err, r.pool.Close())
 	}
 	res.Report = r.report(res, err)
+	if recordErr := r.records.end(context.WithoutCancel(ctx), &res.Report); recordErr != nil {
+		err = errors.Join(err, recordErr)
+		res.Report.State, res.Report.Error = r.state(err), reason(err)
+	}
 	r.enter("", KindEnd)
 	return res, err
 }
@@ -161,23 +166,32 @@ func (r *run) prepare(ctx context.Context, res *Result) (err error) {
 		return interrupted(ctx, err)
 	}
 	r.action = r.Job.action(r.module.Digest())
-	for _, storeErr := range r.store.All(ctx, r.action) {
-		if storeErr != nil {
-			return interrupted(ctx, &StoreError{storeErr})
-		}
-		r.lookup = true
-		break
+	if err := r.begin(ctx); err != nil {
+		return interrupted(ctx, err)
 	}
-	if r.lookup {
-		if err := r.recall(ctx, res); err != nil || res.finished {
-			return interrupted(ctx, err)
-		}
+	if err := r.recall(ctx, res); err != nil || res.finished {
+		return interrupted(ctx, err)
+	}
+	if err := r.lookAhead(ctx); err != nil {
+		return interrupted(ctx, err)
 	}
 	r.enter("prepare", KindPhase)
 	if r.pool, err = r.module.Prepare(ctx, r.Settings); err != nil {
 		return interrupted(ctx, err)
 	}
 	r.noteIsolation()
+	return nil
+}
+
+// lookAhead finds out whether the store has any outputs of the action.
+func (r *run) lookAhead(ctx context.Context) error {
+	for _, err := range r.store.All(ctx, r.action) {
+		if err != nil {
+			return &StoreError{err}
+		}
+		r.lookup = true
+		return r.records.recall(ctx)
+	}
 	return nil
 }
 
@@ -251,12 +265,13 @@ func (r *run) schedule(ctx context.Context, cancel context.CancelFunc) {
 	defer timer.Stop()
 	for {
 		r.dispatch(time.Now(), timer)
+		r.records.at(r.active)
 		if len(r.active) == 0 && (r.stopping || r.queue.empty()) {
 			return
 		}
 		select {
 		case res := <-r.results:
-			r.settle(res)
+			r.settle(ctx, res)
 		case <-timer.C:
 		case <-stop:
 			stop = nil
@@ -300,7 +315,7 @@ func (r *run) dispatch(now time.Time, timer *time.Timer) {
 			break
 		}
 		last := len(r.idle) - 1
-		w, l := r.idle[last], newLease(s)
+		w, l := r.idle[last], newLease(s, now)
 		r.idle = r.idle[:last]
 		r.active[w] = l
 		w.leases <- l // does not wait: an idle worker has none
@@ -346,7 +361,7 @@ func (r *run) steal() (span, bool) {
 }
 
 // settle takes in what a worker reports.
-func (r *run) settle(res result) {
+func (r *run) settle(ctx context.Context, res result) {
 	if n := res.ran; n > 0 {
 		r.attempts += n
 		cost := res.busy / time.Duration(n)
@@ -360,13 +375,15 @@ func (r *run) settle(res result) {
 	r.counts.Reused += res.reused
 	switch {
 	case res.failed != nil:
-		res.events = append(res.events, r.judge(res))
+		e := r.judge(res)
+		r.records.attempt(context.WithoutCancel(ctx), res.chunk, &e, res.began, e.Time)
+		res.events = append(res.events, e)
 	case res.unended:
 		r.attempts--
 		r.queue.add(span{res.chunk, res.chunk + 1})
 	}
-	if res.err != nil {
-		r.stop(res.err)
+	if err := errors.Join(res.err, r.records.failure()); err != nil {
+		r.stop(err)
 	}
 	if res.over {
 		r.queue.add(r.active[res.worker].rest())

@@ -65,7 +65,10 @@ func (res *Result) tree(ctx context.Context) (*merkle.Tree, error) {
 
 // remember notes that all chunks of this input have their outputs stored.
 func (r *run) remember(ctx context.Context, res *Result) error {
-	record := store.Record{Key: store.Key{Chunk: r.Chunks.Digest()}, Output: res.outputs[:]}
+	record := store.Record{
+		Key:   store.Key{Chunk: r.Chunks.Digest()},
+		Value: store.Value{Output: res.outputs[:], Fuel: r.fuel},
+	}
 	if err := r.store.Put(ctx, endAction(r.action), []store.Record{record}); err != nil {
 		return &StoreError{err}
 	}
@@ -76,11 +79,11 @@ func (r *run) remember(ctx context.Context, res *Result) error {
 // A job whose outputs are wanted, or are its result, must still have all of
 // them.
 func (r *run) recall(ctx context.Context, res *Result) error {
-	kept, err := r.kept(ctx, endAction(r.action), r.Chunks.Digest())
-	if err != nil || len(kept) != len(res.outputs) {
+	end, err := r.kept(ctx, endAction(r.action), r.Chunks.Digest())
+	if err != nil || len(end.Output) != len(res.outputs) {
 		return err
 	}
-	outputs := [sha256.Size]byte(kept)
+	outputs := [sha256.Size]byte(end.Output)
 	folds := r.module.Exports(abi.ExportAggregate)
 	if r.Outputs || !folds {
 		tree, err := res.tree(ctx)
@@ -89,10 +92,13 @@ func (r *run) recall(ctx context.Context, res *Result) error {
 		}
 	}
 	if folds {
-		if res.Aggregate, err = r.kept(ctx, foldAction(r.action), outputs); err != nil || res.Aggregate == nil {
+		aggregate, err := r.kept(ctx, foldAction(r.action), outputs)
+		if err != nil || aggregate.Output == nil {
 			return err
 		}
+		res.Aggregate, r.foldFuel = aggregate.Output, aggregate.Fuel
 	}
+	r.fuel = end.Fuel
 	res.outputs, res.hashed, res.finished = outputs, true, true
 	r.counts.Succeeded, r.counts.Reused = r.counts.Total, r.counts.Total
 	r.reportReuse()
@@ -120,25 +126,26 @@ func (r *run) aggregated(ctx context.Context, res *Result, count int) error {
 	if !r.module.Exports(abi.ExportAggregate) {
 		return nil
 	}
-	aggregate, err := []byte(nil), error(nil)
-	if r.lookup {
-		aggregate, err = r.kept(ctx, foldAction(r.action), res.outputs)
+	kept, err := r.kept(ctx, foldAction(r.action), res.outputs)
+	if err != nil {
+		return err
 	}
-	if err == nil && aggregate == nil {
-		aggregate, err = r.aggregate(ctx, res, count)
+	res.Aggregate, r.foldFuel = kept.Output, kept.Fuel
+	if kept.Output == nil {
+		res.Aggregate, err = r.aggregate(ctx, res, count)
 	}
-	res.Aggregate = aggregate
 	return err
 }
 
-// kept returns what the store has under a digest, or nil.
-func (r *run) kept(ctx context.Context, action store.Action, digest store.Digest) (kept []byte, err error) {
-	err = r.store.Get(ctx, action, []store.Key{{Chunk: digest}}, func(_ int, output []byte) error {
-		kept = append([]byte{}, output...)
+// kept returns what the store has under a digest; its output is nil where there
+// is nothing.
+func (r *run) kept(ctx context.Context, action store.Action, digest store.Digest) (kept store.Value, err error) {
+	err = r.store.Get(ctx, action, []store.Key{{Chunk: digest}}, func(_ int, v store.Value) error {
+		kept = store.Value{Output: append([]byte{}, v.Output...), Fuel: v.Fuel}
 		return nil
 	})
 	if err != nil {
-		return nil, &StoreError{err}
+		return store.Value{}, &StoreError{err}
 	}
 	return kept, nil
 }
@@ -152,7 +159,10 @@ func (r *run) aggregate(ctx context.Context, res *Result, count int) ([]byte, er
 	if err != nil {
 		return nil, err
 	}
-	record := store.Record{Key: store.Key{Chunk: res.outputs}, Output: aggregate}
+	record := store.Record{
+		Key:   store.Key{Chunk: res.outputs},
+		Value: store.Value{Output: aggregate, Fuel: r.foldFuel},
+	}
 	if err := r.store.Put(ctx, foldAction(r.action), []store.Record{record}); err != nil {
 		return nil, &StoreError{err}
 	}
@@ -295,6 +305,6 @@ func (f *folder) end(err error) error {
 	}
 	f.calls.Wait()
 	f.cancel()
-	f.run.fuel += f.fuel
+	f.run.foldFuel += f.fuel
 	return f.err
 }

@@ -711,8 +711,8 @@ func TestReuse(t *testing.T) {
 	if n := len(seen.of(host.KindReused)); n != 100 {
 		t.Errorf("%d events of reuse", n)
 	}
-	if !bytes.Equal(first.Aggregate, second.Aggregate) || first.Report.Digests != second.Report.Digests {
-		t.Errorf("%x and %x", first.Aggregate, second.Aggregate)
+	if !bytes.Equal(first.Aggregate, second.Aggregate) || first.Report.Digests != second.Report.Digests || first.Report.Fuel != second.Report.Fuel {
+		t.Errorf("%x and %x, fuel %d and %d", first.Aggregate, second.Aggregate, first.Report.Fuel, second.Report.Fuel)
 	}
 	// Half of the chunks are known, and the others are not.
 	more, err := c.Run(t.Context(), &host.Job{Module: fakeWasm, Chunks: chunksOf(t, numbers(200)...)})
@@ -729,6 +729,20 @@ func TestReuse(t *testing.T) {
 		t.Errorf("another seed reuses %d outputs", seeded.Report.Chunks.Reused)
 	}
 	f.checkTeardown(t)
+}
+
+// A job without chunks is answered from the store too.
+func TestReuseOfNothing(t *testing.T) {
+	f, s := squares(), store.NewMemory()
+	for range 2 {
+		res, err := runFake(t, f, host.Config{Store: s}, &host.Job{Chunks: chunksOf(t)})
+		if got := must(t, res, err).Aggregate; !bytes.Equal(got, number(0)) {
+			t.Errorf("aggregate %x", got)
+		}
+	}
+	if f.folds.Load() != 1 || f.created.Load() != 1 {
+		t.Errorf("%d folds on %d instances", f.folds.Load(), f.created.Load())
+	}
 }
 
 func TestSameChunkUnderTwoIDs(t *testing.T) {

@@ -23,6 +23,15 @@ import (
 // Job is one module over one set of chunks, with the settings that can change
 // a result. A Job is not changed by running it.
 type Job struct {
+	// Name, Meta, ModulePath, ChunksPath and Command are recorded with the job,
+	// and change nothing else. A job without a name has some digits of its
+	// module's digest. Command is JSON; the paths and it say how the job would
+	// be submitted again.
+	Name                   string
+	Meta                   map[string]string
+	ModulePath, ChunksPath string
+	Command                []byte
+
 	Module   []byte          // the file
 	Chunks   *chunks.File    // stays open while the [Result] is in use
 	Options  runtime.Options // of compiling
@@ -35,6 +44,8 @@ type Job struct {
 	// was finished before and has an aggregate is taken from the store without
 	// looking at its outputs again.
 	Outputs bool
+	// Redrive runs some chunks of a recorded job again; nil runs all.
+	Redrive *Redrive
 	// Partial calls aggregate with the outputs there are where chunks failed.
 	Partial bool
 	// Stop ends the job softly when it is closed: no new attempts, and running
@@ -42,6 +53,17 @@ type Job struct {
 	Stop  <-chan struct{}
 	Grace time.Duration
 }
+
+// Redrive says that a job is one that the store has a record of, and that of its
+// chunks without an output those with an id in Only alone are run.
+type Redrive struct {
+	Job  store.JobID
+	Only abi.IDSet
+}
+
+// ErrOtherJob says that a job is not the one to be redriven: another module,
+// other chunks, or a setting that can change an output. Nothing was run.
+var ErrOtherJob = errors.New("this is another job")
 
 func (j *Job) validate() error {
 	switch {
@@ -79,7 +101,11 @@ func (j *Job) action(module [sha256.Size]byte) store.Action {
 	if j.Options.NativeNaNs {
 		fmt.Fprintln(h, "native NaNs")
 	}
-	fmt.Fprintf(h, "metering %d\n", runtime.MeteringVersion)
+	if j.Options.NoMetering { // nor is what the outputs cost known
+		fmt.Fprintln(h, "no metering")
+	} else {
+		fmt.Fprintf(h, "metering %d\n", runtime.MeteringVersion)
+	}
 	fmt.Fprintf(h, "context %x\nseed %d\nmemory %d\n", sha256.Sum256(context), j.Settings.Seed, memory)
 	return store.Action(h.Sum(nil))
 }

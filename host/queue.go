@@ -15,11 +15,12 @@ import (
 // takes from the back, to give to idle workers or to end the lease.
 type lease struct {
 	from, to int
+	since    time.Time
 	cursor   atomic.Uint64 // next << 32 | end; chunks are below 2^32
 }
 
-func newLease(s span) *lease {
-	l := &lease{from: s.from, to: s.to}
+func newLease(s span, now time.Time) *lease {
+	l := &lease{from: s.from, to: s.to, since: now}
 	l.cursor.Store(uint64(s.from)<<32 | uint64(s.to))
 	return l
 }

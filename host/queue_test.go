@@ -21,7 +21,7 @@ func TestCut(t *testing.T) {
 		{0, 100, 2, span{0, 100}, span{0, 0}},
 		{1<<32 - 3, 1<<32 - 1, 1, span{1<<32 - 2, 1<<32 - 1}, span{1<<32 - 3, 1<<32 - 2}},
 	} {
-		l := newLease(span{tt.from, tt.to})
+		l := newLease(span{tt.from, tt.to}, time.Time{})
 		if got := l.cut(tt.share); got != tt.cut {
 			t.Errorf("cut(%d) of %d..%d = %v, want %v", tt.share, tt.from, tt.to, got, tt.cut)
 		}
@@ -36,7 +36,7 @@ func TestCut(t *testing.T) {
 func TestLeaseRace(t *testing.T) {
 	const size, schedulers, from = 200, 3, 7
 	for round := range 300 {
-		l := newLease(span{from, from + size})
+		l := newLease(span{from, from + size}, time.Time{})
 		seen := make([][]int, schedulers+1)
 		var wg sync.WaitGroup
 		wg.Go(func() {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/wasm-jobs/wasm-jobs/abi"
+	"github.com/wasm-jobs/wasm-jobs/host/jobs"
 	"github.com/wasm-jobs/wasm-jobs/runtime"
 	"github.com/wasm-jobs/wasm-jobs/store"
 )
@@ -57,8 +58,8 @@ func (res *Result) Outputs(ctx context.Context) iter.Seq2[Output, error] {
 				return nil
 			})
 			if err == nil {
-				err = r.store.Get(ctx, r.action, keys, func(i int, output []byte) error {
-					if !yield(Output{r.Chunks.ID(from + i), output}, nil) {
+				err = r.store.Get(ctx, r.action, keys, func(i int, v store.Value) error {
+					if !yield(Output{r.Chunks.ID(from + i), v.Output}, nil) {
 						left = true
 						return errLeaseOver
 					}
@@ -158,6 +159,9 @@ func (p *Phases) add(phase string, d time.Duration) {
 
 // Report is what happened in a job, as JSON for other programs.
 type Report struct {
+	Job    string `json:"job,omitempty"`   // its id in the store; empty where it keeps no records
+	State  string `json:"state"`           // as in package jobs
+	Error  string `json:"error,omitempty"` // why the job did not come to its end
 	Module struct {
 		Path   string `json:"path,omitempty"` // as given; whoever read the file fills this in
 		SHA256 string `json:"sha256"`
@@ -208,7 +212,11 @@ func (r *run) report(res *Result, err error) (report Report) {
 	slices.SortFunc(r.failures, func(a, b ChunkFailure) int { return cmp.Compare(a.Index, b.Index) })
 	sum := sha256.Sum256(r.Job.Module)
 	report.Module.SHA256 = hex.EncodeToString(sum[:])
-	report.Chunks, report.Attempts, report.Retries, report.Fuel = r.counts, r.attempts, r.retries, r.fuel
+	report.Chunks, report.Attempts, report.Retries, report.Fuel = r.counts, r.attempts, r.retries, r.fuel+r.foldFuel
+	report.State, report.Error = r.state(err), reason(err)
+	if r.records != nil {
+		report.Job = jobs.Name(r.records.run.Job)
+	}
 	report.Isolation = r.isolation
 	if r.pool != nil {
 		report.Instances = r.pool.Stats()

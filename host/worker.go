@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/wasm-jobs/wasm-jobs/abi"
+	"github.com/wasm-jobs/wasm-jobs/host/jobs"
 	"github.com/wasm-jobs/wasm-jobs/store"
 )
 
@@ -30,6 +31,7 @@ type result struct {
 	busy    time.Duration
 	failed  *abi.Failure // of chunk; at most one, the last of its lease
 	chunk   int
+	began   time.Time // the attempt that failed
 	events  []Event
 	err     error // the job cannot go on
 	unended bool  // the attempt on chunk was cut off by the end of the context
@@ -42,21 +44,37 @@ type worker struct {
 	job      *run
 	leases   chan *lease // sent and closed by the scheduler
 	instance Instance
-	found    []bool // chunks of the lease that the store has
+	found    []known // chunks of the lease
 	keys     []store.Key
 	orders   []byte // of keys
 	arena    []byte // outputs and order keys that are not stored yet
 	pending  []pendingRecord
 	records  []store.Record
+	finished finished
 	result   result
 	flushed  time.Time
 	chunk    int // that runs now
+}
+
+// known is what the store has of a chunk.
+type known struct {
+	stored bool
+	fuel   uint64
+}
+
+// finished is the span of chunks that have outputs and are not reported yet.
+type finished struct {
+	first  int
+	chunks []store.Digest // none where nothing is recorded
+	detail []byte
+	last   time.Time // end of the last attempt
 }
 
 // pendingRecord says where a record's bytes stand in the arena.
 type pendingRecord struct {
 	index              int // of the chunk
 	chunk              store.Digest
+	fuel               uint64
 	start, middle, end int // order key, output
 }
 
@@ -92,9 +110,14 @@ func (w *worker) run(ctx context.Context, l *lease) error {
 		if taken, ok := l.take(); !ok || taken != i {
 			return errLeaseOver
 		}
-		if w.job.lookup && w.found[i-s.from] {
-			w.result.reused++
-			w.event(Event{Kind: KindReused}, i)
+		switch {
+		case w.job.lookup && w.found[i-s.from].stored:
+			w.reuse(i, w.keys[i-s.from].Chunk, w.found[i-s.from].fuel)
+			return nil
+		case w.job.Redrive != nil && !w.job.Redrive.Only.Has(w.job.Chunks.ID(i)):
+			if len(w.pending) > 0 || len(w.finished.chunks) > 0 {
+				w.flush(ctx, false) // the span ends
+			}
 			return nil
 		}
 		return w.exec(ctx, i, chunk)
@@ -114,15 +137,46 @@ func (w *worker) lookUp(ctx context.Context, s span) error {
 	if err != nil {
 		return err
 	}
-	w.found = append(w.found, make([]bool, len(w.keys))...)
-	err = w.job.store.Get(ctx, w.job.action, w.keys, func(i int, _ []byte) error {
-		w.found[i] = true
+	w.found = append(w.found, make([]known, len(w.keys))...)
+	err = w.job.store.Get(ctx, w.job.action, w.keys, func(i int, v store.Value) error {
+		w.found[i] = known{true, v.Fuel}
 		return nil
 	})
 	if err != nil && ctx.Err() == nil {
 		return &StoreError{err}
 	}
 	return err
+}
+
+// reuse counts a chunk whose output the store has.
+func (w *worker) reuse(i int, chunk store.Digest, fuel uint64) {
+	w.result.reused++
+	w.result.fuel += fuel
+	w.event(Event{Kind: KindReused}, i)
+	w.note(i, chunk, time.Time{}, time.Time{})
+}
+
+// note adds a chunk to the span that is finished, of which it is the next one.
+// Without times, its output was there.
+func (w *worker) note(i int, chunk store.Digest, start, end time.Time) {
+	if w.job.records == nil {
+		return
+	}
+	f := &w.finished
+	if len(f.chunks) == 0 {
+		f.first, f.last = i, start
+		if start.IsZero() {
+			f.last = time.Now()
+		}
+		f.detail = jobs.AppendDetail(f.detail[:0], w.id, f.last)
+	}
+	f.chunks = append(f.chunks, chunk)
+	if start.IsZero() {
+		f.detail = jobs.AppendElapsed(f.detail, 0, -1)
+		return
+	}
+	f.detail = jobs.AppendElapsed(f.detail, start.Sub(f.last), end.Sub(start))
+	f.last = end
 }
 
 func (w *worker) exec(ctx context.Context, i int, chunk []byte) error {
@@ -137,10 +191,13 @@ func (w *worker) exec(ctx context.Context, i int, chunk []byte) error {
 	w.result.ran++
 	if err != nil {
 		w.arena = w.arena[:start]
+		w.result.began = before
 		return w.fail(ctx, i, err)
 	}
 	w.arena = arena
-	w.pending = append(w.pending, pendingRecord{i, sha256.Sum256(chunk), start, middle, len(w.arena)})
+	digest := store.Digest(sha256.Sum256(chunk))
+	w.pending = append(w.pending, pendingRecord{i, digest, fuel, start, middle, len(w.arena)})
+	w.note(i, digest, before, now)
 	w.result.done++
 	w.result.fuel += fuel
 	w.event(Event{Kind: KindSucceeded}, i)
@@ -169,8 +226,8 @@ func (w *worker) fail(ctx context.Context, i int, err error) error {
 // cut off by the context does not keep finished ones from being stored.
 func (w *worker) flush(ctx context.Context, over bool) {
 	if err := w.put(context.WithoutCancel(ctx)); err != nil {
-		w.result.done, w.result.fuel, w.result.err = 0, 0, err
-		w.result.events = slices.DeleteFunc(w.result.events, func(e Event) bool { return e.Kind == KindSucceeded })
+		w.result.done, w.result.reused, w.result.fuel, w.result.err = 0, 0, 0, err
+		w.result.events = slices.DeleteFunc(w.result.events, func(e Event) bool { return e.Kind == KindSucceeded || e.Kind == KindReused })
 	}
 	w.result.worker, w.result.over = w, over
 	w.job.results <- w.result
@@ -178,17 +235,24 @@ func (w *worker) flush(ctx context.Context, over bool) {
 }
 
 func (w *worker) put(ctx context.Context) error {
-	if len(w.pending) == 0 {
+	span := store.Span{First: w.finished.first, Chunks: w.finished.chunks, Detail: w.finished.detail}
+	w.finished.chunks = w.finished.chunks[:0]
+	if len(w.pending) == 0 && !w.job.records.needs(spanOf(&span)) {
 		return nil
 	}
 	w.records = w.records[:0]
 	for _, p := range w.pending {
 		w.records = append(w.records, store.Record{
-			Key:    store.Key{Chunk: p.chunk, Order: w.arena[p.start:p.middle]},
-			Output: w.arena[p.middle:p.end],
+			Key:   store.Key{Chunk: p.chunk, Order: w.arena[p.start:p.middle]},
+			Value: store.Value{Output: w.arena[p.middle:p.end], Fuel: p.fuel},
 		})
 	}
-	err := w.job.store.Put(ctx, w.job.action, w.records)
+	var err error
+	if w.job.records != nil {
+		err = w.job.records.finish(ctx, w.job.action, w.records, span)
+	} else {
+		err = w.job.store.Put(ctx, w.job.action, w.records)
+	}
 	if err != nil {
 		err = w.refused(err)
 	}

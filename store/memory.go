@@ -21,6 +21,8 @@ const slabSize = 256 << 10
 type Memory struct {
 	mu      sync.RWMutex
 	actions map[Action]*shelf // nil after Close
+	jobs    map[JobID]*memoryJob
+	begun   int // runs
 }
 
 // shelf holds the records of one action. Slabs only grow, and a slab's memory
@@ -39,7 +41,7 @@ type shelf struct {
 type place uint64
 
 // NewMemory returns an empty store in memory.
-func NewMemory() *Memory { return &Memory{actions: map[Action]*shelf{}} }
+func NewMemory() *Memory { return &Memory{actions: map[Action]*shelf{}, jobs: map[JobID]*memoryJob{}} }
 
 // Put implements [Store].
 func (m *Memory) Put(ctx context.Context, action Action, records []Record) error {
@@ -51,6 +53,11 @@ func (m *Memory) Put(ctx context.Context, action Action, records []Record) error
 	if m.actions == nil {
 		return ErrClosed
 	}
+	return m.put(action, records)
+}
+
+// put is Put; m.mu is held.
+func (m *Memory) put(action Action, records []Record) error {
 	s := m.actions[action]
 	if s == nil {
 		s = &shelf{index: map[uint64]place{}}
@@ -147,7 +154,7 @@ func (m *Memory) sorted(action Action) ([]Record, error) {
 func (m *Memory) Close() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.actions = nil
+	m.actions, m.jobs = nil, nil
 	return nil
 }
 

@@ -124,7 +124,9 @@ Each chunk runs on an instance in fresh state; outputs are folded in id order.
 
 ` + exitHelp,
 		Reader: c.in, Writer: c.out, ErrWriter: c.err,
-		Commands:        []*cli.Command{runCommand(c), inspectCommand(c), versionCommand(c)},
+		Commands: []*cli.Command{runCommand(c), inspectCommand(c),
+			listCommand(c), statusCommand(c), infoCommand(c), describeCommand(c), outputCommand(c),
+			redriveCommand(c), versionCommand(c)},
 		HideVersion:     true,
 		ExitErrHandler:  func(*cli.Context, error) {},
 		OnUsageError:    usage,

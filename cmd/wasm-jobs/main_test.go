@@ -25,7 +25,8 @@ func TestMain(m *testing.M) {
 
 // TestScripts runs the real binary. In scripts, $GUESTS is the folder of the
 // example guests and $WASM that of the small test modules; "cbor FILE JSON..."
-// writes a sequence of items, "hex FILE HEX..." bytes.
+// writes a sequence of items, "hex FILE HEX..." bytes; "job VAR REPORT" sets VAR to the
+// id of the job that a report is of.
 func TestScripts(t *testing.T) {
 	root, err := filepath.Abs("../..")
 	if err != nil {
@@ -46,8 +47,17 @@ func TestScripts(t *testing.T) {
 			}
 			return raceDetector, nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"cbor": writeCBOR, "hex": writeHex},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"cbor": writeCBOR, "hex": writeHex, "job": readJob},
 	})
+}
+
+func readJob(ts *testscript.TestScript, _ bool, args []string) {
+	var report struct{ Job string }
+	ts.Check(json.Unmarshal([]byte(ts.ReadFile(args[1])), &report))
+	if report.Job == "" {
+		ts.Fatalf("%s names no job", args[1])
+	}
+	ts.Setenv(args[0], report.Job)
 }
 
 func writeCBOR(ts *testscript.TestScript, _ bool, args []string) {

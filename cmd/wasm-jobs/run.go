@@ -43,6 +43,10 @@ type runOptions struct {
 	progress       string
 	logLevel       int32
 	store          string // directory; "" = memory
+	name           string
+	meta           map[string]string
+	command        []byte    // how run was called
+	again          *redriven // nil where the whole job is run
 }
 
 func runFlags() []cli.Flag {
@@ -73,6 +77,8 @@ func runFlags() []cli.Flag {
 		&cli.BoolFlag{Name: "native-nans", Usage: "leave the bits of NaNs as this machine makes them; part of what names an output"},
 		&cli.StringFlag{Name: "store", DefaultText: "the user's cache directory", Usage: "keep outputs in `DIR`, and take from it what is finished"},
 		&cli.BoolFlag{Name: "no-store", Usage: "keep outputs in memory, and only until the command ends"},
+		&cli.StringFlag{Name: "name", DefaultText: "the module's file name", Usage: "name of the job in the store"},
+		&cli.StringSliceFlag{Name: "meta", Usage: "`KEY=VALUE` that is recorded with the job; may be given again"},
 		&cli.StringFlag{Name: "max-failures", DefaultText: "unlimited", Usage: "stop once more than `N|P%` chunks have failed"},
 		&cli.BoolFlag{Name: "fail-fast", Usage: "stop at the first failed chunk: --max-failures 0"},
 		&cli.BoolFlag{Name: "partial", Usage: "aggregate what there is where chunks failed"},
@@ -85,7 +91,10 @@ func runFlags() []cli.Flag {
 	}
 }
 
-func runCommand(c *console) *cli.Command {
+func runCommand(c *console) *cli.Command { return runAgain(c, nil) }
+
+// runAgain is run, of the chunks that are redriven where again is not nil.
+func runAgain(c *console, again *redriven) *cli.Command {
 	return &cli.Command{
 		Name: "run", Usage: "run a module over the chunks of a file",
 		UsageText: `wasm-jobs run [flags] MODULE CHUNKS
@@ -103,6 +112,7 @@ CHUNKS is a CBOR sequence of chunks, or one CBOR array; - is standard input.
 			if err != nil {
 				return err
 			}
+			o.again = again
 			return run(ctx.Context, c, o)
 		},
 	}
@@ -127,7 +137,27 @@ func parseRun(ctx *cli.Context) (*runOptions, error) {
 		options:  runtime.Options{NoMetering: ctx.Bool("no-metering"), NativeNaNs: ctx.Bool("native-nans")},
 		settings: runtime.Settings{Seed: ctx.Uint64("seed"), Fuel: ctx.Uint64("fuel"), Isolation: runtime.Isolation(ctx.String("isolation")), Timeout: ctx.Duration("timeout"), FoldTimeout: ctx.Duration("fold-timeout")},
 	}
-	return o, errors.Join(o.parseChoices(ctx), o.parseSizes(ctx), o.parseNumbers(ctx), o.parseStore(ctx))
+	return o, errors.Join(o.parseChoices(ctx), o.parseSizes(ctx), o.parseNumbers(ctx), o.parseStore(ctx), o.parseRecord(ctx))
+}
+
+// parseRecord reads what is recorded of the job.
+func (o *runOptions) parseRecord(ctx *cli.Context) (err error) {
+	if o.name = ctx.String("name"); o.name == "" {
+		base := filepath.Base(o.module)
+		o.name = strings.TrimSuffix(base, filepath.Ext(base))
+	}
+	for _, pair := range ctx.StringSlice("meta") {
+		key, value, ok := strings.Cut(pair, "=")
+		if !ok || key == "" {
+			return refuse("--meta %q is no KEY=VALUE", pair)
+		}
+		if o.meta == nil {
+			o.meta = map[string]string{}
+		}
+		o.meta[key] = value
+	}
+	o.command, err = submitted(ctx)
+	return err
 }
 
 func (o *runOptions) parseChoices(ctx *cli.Context) (err error) {
@@ -309,12 +339,16 @@ func run(ctx context.Context, c *console, o *runOptions) error {
 	})
 	defer stops.end()
 	job := &host.Job{Options: o.options, Settings: o.settings, Retry: o.retry, Partial: o.partial, Stop: stops.soft.Done(), Grace: o.grace}
+	o.describe(job)
 	var err error
 	if job.Module, err = readModule(o.module); err != nil {
 		return err
 	}
 	if d := runtime.Inspect(job.Module); !d.Accepted {
 		return &exitError{exitRefused, fmt.Errorf("%s: %w", o.module, &runtime.RefusedError{Problems: d.Problems})}
+	}
+	if err := o.again.checkModule(o.module, job.Module); err != nil {
+		return err
 	}
 	if o.context != "" {
 		if job.Settings.Context, err = readContext(o.context); err != nil {
@@ -333,6 +367,9 @@ func run(ctx context.Context, c *console, o *runOptions) error {
 	}
 	defer job.Chunks.Close()
 	scanned := time.Since(scanStart)
+	if err := o.again.checkInput(o, job); err != nil {
+		return err
+	}
 	for _, warning := range job.Chunks.Warnings() {
 		screen.say("warning: %s", warning)
 	}
@@ -370,6 +407,15 @@ func run(ctx context.Context, c *console, o *runOptions) error {
 		result.Report.Store = &host.StoreReport{Path: o.store, Puts: s.Puts, Commits: s.Commits, Syncs: s.Syncs, Bytes: s.Bytes}
 	}
 	return o.conclude(c, result, err)
+}
+
+// describe says what is recorded of the job.
+func (o *runOptions) describe(job *host.Job) {
+	job.Name, job.Meta, job.Command, job.ModulePath, job.ChunksPath = o.name, o.meta, o.command, absolute(o.module), absolute(o.chunks)
+	if o.again != nil {
+		job.Redrive = o.again.Redrive
+		job.Name, job.Meta, job.Command = o.again.spec.Name, o.again.spec.Meta, o.again.spec.Command
+	}
 }
 
 // openStore opens the durable store, or returns nil where outputs stay in

@@ -1,0 +1,273 @@
+package store
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/hex"
+	"iter"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+)
+
+// memoryJob is what a [Memory] knows of a job.
+type memoryJob struct {
+	Job
+	ids      [][]byte
+	runs     []Run
+	spans    []Span    // by First, then Run
+	attempts []Attempt // in the order in which they were noted
+	latest   int       // counts up with each Begin of any job
+}
+
+// jobOf returns a job; m.mu is held.
+func (m *Memory) jobOf(ctx context.Context, id JobID) (*memoryJob, error) {
+	switch {
+	case ctx.Err() != nil:
+		return nil, ctx.Err()
+	case m.actions == nil:
+		return nil, ErrClosed
+	case m.jobs[id] == nil:
+		return nil, ErrNoJob
+	}
+	return m.jobs[id], nil
+}
+
+// Begin implements [Jobs].
+func (m *Memory) Begin(ctx context.Context, job Job, ids iter.Seq[[]byte], info []byte) (RunKey, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	j, err := m.jobOf(ctx, job.ID)
+	now := time.Now().UTC()
+	switch {
+	case err == ErrNoJob:
+		job.Created, job.Derived = now, slices.Clone(job.Derived)
+		j = &memoryJob{Job: job}
+		for piece := range ids {
+			j.ids = append(j.ids, bytes.Clone(piece))
+		}
+		m.jobs[job.ID] = j
+	case err != nil:
+		return RunKey{}, err
+	}
+	j.Spec = bytes.Clone(job.Spec)
+	m.begun++
+	j.latest = m.begun
+	key := RunKey{job.ID, len(j.runs) + 1}
+	j.runs = append(j.runs, Run{RunKey: key, Started: now, Seen: now, Info: bytes.Clone(info)})
+	return key, nil
+}
+
+// Finish implements [Jobs].
+func (m *Memory) Finish(ctx context.Context, run RunKey, action Action, records []Record, span Span) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	j, err := m.jobOf(ctx, run.Job)
+	if err == nil {
+		err = m.put(action, records)
+	}
+	if err != nil {
+		return err
+	}
+	span.Run, span.Chunks, span.Detail = run.Number, slices.Clone(span.Chunks), bytes.Clone(span.Detail)
+	at, _ := slices.BinarySearchFunc(j.spans, span, compareSpans)
+	j.spans = slices.Insert(j.spans, at, span)
+	j.sign(run)
+	return nil
+}
+
+func compareSpans(a, b Span) int { return cmp.Or(cmp.Compare(a.First, b.First), cmp.Compare(a.Run, b.Run)) }
+
+// sign notes a sign of life.
+func (j *memoryJob) sign(run RunKey) *Run {
+	r := &j.runs[run.Number-1]
+	r.Seen = time.Now().UTC()
+	return r
+}
+
+// known calls f with the job of a run, unless it was deleted.
+func (m *Memory) known(ctx context.Context, run RunKey, f func(j *memoryJob)) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	j, err := m.jobOf(ctx, run.Job)
+	if err == nil {
+		f(j)
+	}
+	if err == ErrNoJob {
+		return nil
+	}
+	return err
+}
+
+// Note implements [Jobs].
+func (m *Memory) Note(ctx context.Context, run RunKey, active []byte, failed []Attempt) error {
+	return m.known(ctx, run, func(j *memoryJob) {
+		j.sign(run).Active = bytes.Clone(active)
+		for _, a := range failed {
+			a.Run, a.Detail = run.Number, bytes.Clone(a.Detail)
+			j.attempts = append(j.attempts, a)
+		}
+	})
+}
+
+// End implements [Jobs].
+func (m *Memory) End(ctx context.Context, run RunKey, report []byte) error {
+	return m.known(ctx, run, func(j *memoryJob) {
+		r := j.sign(run)
+		r.Ended, r.Report = r.Seen, bytes.Clone(report)
+	})
+}
+
+// look calls f with a job.
+func (m *Memory) look(ctx context.Context, id JobID, f func(j *memoryJob)) error {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	j, err := m.jobOf(ctx, id)
+	if err == nil {
+		f(j)
+	}
+	return err
+}
+
+// each yields what was copied of a job.
+func each[T any](items []T, err error) iter.Seq2[T, error] {
+	return func(yield func(T, error) bool) {
+		for _, item := range items {
+			if !yield(item, nil) {
+				return
+			}
+		}
+		if err != nil {
+			var none T
+			yield(none, err)
+		}
+	}
+}
+
+// List implements [Jobs].
+func (m *Memory) List(ctx context.Context, prefix string) iter.Seq2[Job, error] {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	if err := ctx.Err(); err != nil || m.actions == nil {
+		return each[Job](nil, cmp.Or(err, ErrClosed))
+	}
+	all := slices.SortedFunc(maps.Values(m.jobs), func(a, b *memoryJob) int { return cmp.Compare(b.latest, a.latest) })
+	var found []Job
+	for _, j := range all {
+		if strings.HasPrefix(hex.EncodeToString(j.ID[:]), prefix) {
+			found = append(found, j.Job)
+		}
+	}
+	return each(found, nil)
+}
+
+// IDs implements [Jobs].
+func (m *Memory) IDs(ctx context.Context, job JobID) iter.Seq2[[]byte, error] {
+	var found [][]byte
+	err := m.look(ctx, job, func(j *memoryJob) { found = j.ids })
+	return each(found, err)
+}
+
+// Runs implements [Jobs].
+func (m *Memory) Runs(ctx context.Context, job JobID) (runs []Run, err error) {
+	err = m.look(ctx, job, func(j *memoryJob) { runs = slices.Clone(j.runs) })
+	return runs, err
+}
+
+// Extents implements [Jobs].
+func (m *Memory) Extents(ctx context.Context, job JobID) iter.Seq2[Extent, error] {
+	var found []Extent
+	err := m.look(ctx, job, func(j *memoryJob) {
+		for _, s := range j.spans {
+			found = append(found, Extent{s.Run, s.First, len(s.Chunks)})
+		}
+	})
+	return each(found, err)
+}
+
+// Spans implements [Jobs].
+func (m *Memory) Spans(ctx context.Context, job JobID, from, to int) iter.Seq2[Span, error] {
+	var found []Span
+	err := m.look(ctx, job, func(j *memoryJob) {
+		for _, s := range j.spans {
+			if s.First < to && from < s.First+len(s.Chunks) {
+				found = append(found, s)
+			}
+		}
+	})
+	return each(found, err)
+}
+
+// Attempts implements [Jobs].
+func (m *Memory) Attempts(ctx context.Context, job JobID, from, to int) iter.Seq2[Attempt, error] {
+	var found []Attempt
+	err := m.look(ctx, job, func(j *memoryJob) {
+		for _, a := range j.attempts {
+			if from <= a.Chunk && a.Chunk < to {
+				found = append(found, a)
+			}
+		}
+	})
+	slices.SortStableFunc(found, func(a, b Attempt) int { return cmp.Compare(a.Chunk, b.Chunk) })
+	return each(found, err)
+}
+
+// Delete implements [Jobs].
+func (m *Memory) Delete(ctx context.Context, job JobID) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	j, err := m.jobOf(ctx, job)
+	if err != nil {
+		return err
+	}
+	delete(m.jobs, job)
+	kept, shared := map[Digest]bool{}, false
+	for _, other := range m.jobs {
+		if other.Action != j.Action {
+			continue
+		}
+		shared = true
+		for _, s := range other.spans {
+			for _, chunk := range s.Chunks {
+				kept[chunk] = true
+			}
+		}
+	}
+	if !shared {
+		for _, action := range append([]Action{j.Action}, j.Derived...) {
+			delete(m.actions, action)
+		}
+		return nil
+	}
+	for _, action := range j.Derived {
+		m.remove(action, map[Digest]bool{j.Input: true})
+	}
+	gone := map[Digest]bool{}
+	for _, s := range j.spans {
+		for _, chunk := range s.Chunks {
+			gone[chunk] = !kept[chunk]
+		}
+	}
+	m.remove(j.Action, gone)
+	return nil
+}
+
+// remove rebuilds an action without the outputs of some chunks; m.mu is held.
+func (m *Memory) remove(action Action, gone map[Digest]bool) {
+	old := m.actions[action]
+	if old == nil {
+		return
+	}
+	s := &shelf{index: map[uint64]place{}}
+	for _, at := range old.index {
+		for at != 0 {
+			var r Record
+			if r, at = old.read(at); !gone[r.Chunk] {
+				s.add(r)
+			}
+		}
+	}
+	m.actions[action] = s
+}
