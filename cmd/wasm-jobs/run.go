@@ -31,6 +31,7 @@ type runOptions struct {
 	module, chunks string
 	context        string
 	input          chunks.Options
+	selection      selection
 	options        runtime.Options
 	settings       runtime.Settings
 	retry          host.RetryPolicy
@@ -68,6 +69,8 @@ func runFlags() []cli.Flag {
 		&cli.Uint64Flag{Name: "seed", Usage: "seed of the guest's random bytes"},
 		&cli.StringFlag{Name: "id-key", Value: chunks.DefaultIDKey, Usage: "map key that holds a chunk's id; empty = number chunks by position"},
 		&cli.StringFlag{Name: "chunk-format", Value: "auto", Usage: "auto, sequence or array"},
+		&cli.StringFlag{Name: "range", Usage: "run only the chunks whose integer ids are in `RANGES`, such as 0-99,120"},
+		&cli.StringFlag{Name: "ids", Usage: "run only the chunks with `IDS`, such as a,b,7; quotes make a text of anything: '\"7\",\"a,b\"'"},
 		&cli.StringFlag{Name: "isolation", Value: "reset", Usage: "how a call gets fresh state: reset, or a new instance"},
 		&cli.BoolFlag{Name: "no-metering", Usage: "neither fuel nor time limits inside guests; one that loops then holds its worker, and the host's garbage collector"},
 		&cli.BoolFlag{Name: "native-nans", Usage: "leave the bits of NaNs as this machine makes them; part of what names an output"},
@@ -94,6 +97,7 @@ Example: wasm-jobs run square.wasm chunks.cbor
          cat chunks.cbor | wasm-jobs run -j 4 --report report.json square.wasm -
 
 CHUNKS is a CBOR sequence of chunks, or one CBOR array; - is standard input.
+--range and --ids make a job of some of them: of those that either selects.
 
 ` + exitHelp,
 		ArgsUsage: "MODULE CHUNKS",
@@ -127,7 +131,7 @@ func parseRun(ctx *cli.Context) (*runOptions, error) {
 		options:  runtime.Options{NoMetering: ctx.Bool("no-metering"), NativeNaNs: ctx.Bool("native-nans")},
 		settings: runtime.Settings{Seed: ctx.Uint64("seed"), Fuel: ctx.Uint64("fuel"), Isolation: runtime.Isolation(ctx.String("isolation")), Timeout: ctx.Duration("timeout"), FoldTimeout: ctx.Duration("fold-timeout")},
 	}
-	return o, errors.Join(o.parseChoices(ctx), o.parseSizes(ctx), o.parseNumbers(ctx), o.parseStore(ctx))
+	return o, errors.Join(o.parseChoices(ctx), o.parseSizes(ctx), o.parseNumbers(ctx), o.parseStore(ctx), o.selection.parse(ctx))
 }
 
 func (o *runOptions) parseChoices(ctx *cli.Context) (err error) {
@@ -328,14 +332,18 @@ func run(ctx context.Context, c *console, o *runOptions) error {
 	screen := newScreen(c, o)
 	defer screen.close()
 	scanStart := time.Now()
-	if job.Chunks, err = openChunks(stops.soft, c, o, screen); err != nil {
+	file, err := openChunks(stops.soft, c, o, screen)
+	if err != nil {
 		return interruptedScan(stops.soft, err)
 	}
-	defer job.Chunks.Close()
-	scanned := time.Since(scanStart)
-	for _, warning := range job.Chunks.Warnings() {
+	defer file.Close()
+	for _, warning := range file.Warnings() {
 		screen.say("warning: %s", warning)
 	}
+	if job.Chunks, err = o.selection.of(stops.soft, file, screen); err != nil {
+		return interruptedScan(stops.soft, err)
+	}
+	scanned := time.Since(scanStart)
 	job.MaxFailures = o.maxFailures.of(job.Chunks.Len())
 	job.Outputs = o.files.outputs != ""
 	config := host.Config{Workers: o.workers, CacheDir: compiledDir(), Observer: screen}
@@ -422,6 +430,60 @@ func openChunks(ctx context.Context, c *console, o *runOptions, screen *screen) 
 		}
 		return chunks.Open(ctx, o.chunks, o.input)
 	})
+}
+
+// selection says which chunks of the file make the job. The zero selection
+// takes all.
+type selection struct {
+	made   bool
+	named  abi.IDSet // one by one: each must be there
+	ranges abi.IDSet // of which any part may be missing
+}
+
+// parse reads --range and --ids. An empty value is refused: it is a script's
+// mistake more often than a wish for a job of no chunks.
+func (s *selection) parse(ctx *cli.Context) (err error) {
+	for _, name := range []string{"range", "ids"} {
+		if ctx.IsSet(name) && strings.TrimSpace(ctx.String(name)) == "" {
+			return refuse("--%s is empty: without it, all chunks are run", name)
+		}
+	}
+	s.made = ctx.IsSet("range") || ctx.IsSet("ids")
+	ranges, err := abi.ParseRanges(ctx.String("range"))
+	if err != nil {
+		return refuse("--range: %w", err)
+	}
+	if s.named, s.ranges, err = abi.ParseNamedIDs(ctx.String("ids")); err != nil {
+		return refuse("--ids: %w", err)
+	}
+	s.ranges.AddSet(ranges)
+	return nil
+}
+
+// of returns the selected chunks of file, which stays open for them.
+func (s *selection) of(ctx context.Context, file *chunks.File, screen *screen) (*chunks.File, error) {
+	if !s.made {
+		return file, nil
+	}
+	if missing := file.Missing(s.named); !missing.Empty() {
+		return nil, refuse("--ids: no chunk has the id %s", shortSet(missing))
+	}
+	if file.Len() > 0 && !s.ranges.Empty() && file.Count(s.ranges) == 0 {
+		screen.say("warning: no chunk has an id in %s", shortSet(s.ranges))
+	}
+	var set abi.IDSet
+	set.AddSet(s.named)
+	set.AddSet(s.ranges)
+	return file.Select(ctx, set)
+}
+
+// shortSet returns a set for a message, cut where it is long.
+func shortSet(set abi.IDSet) string {
+	s := set.String()
+	if r := []rune(s); len(r) > 100 {
+		return fmt.Sprintf("%s… (%d ids)", string(r[:100]), set.Count())
+	}
+	return s
 }
 
 // within calls f, which may wait for a terminal, a pipe or another process.
