@@ -6,13 +6,10 @@ import (
 	"fmt"
 	"iter"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
-	"syscall"
 	"time"
 
 	"github.com/dustin/go-humanize"
@@ -31,6 +28,7 @@ type runOptions struct {
 	module, chunks string
 	context        string
 	input          chunks.Options
+	selection      selection
 	options        runtime.Options
 	settings       runtime.Settings
 	retry          host.RetryPolicy
@@ -72,6 +70,8 @@ func runFlags() []cli.Flag {
 		&cli.Uint64Flag{Name: "seed", Usage: "seed of the guest's random bytes"},
 		&cli.StringFlag{Name: "id-key", Value: chunks.DefaultIDKey, Usage: "map key that holds a chunk's id; empty = number chunks by position"},
 		&cli.StringFlag{Name: "chunk-format", Value: "auto", Usage: "auto, sequence or array"},
+		&cli.StringFlag{Name: "range", Usage: "run only the chunks whose integer ids are in `RANGES`, such as 0-99,120"},
+		&cli.StringFlag{Name: "ids", Usage: "run only the chunks with `IDS`, such as a,b,7; quotes make a text of anything: '\"7\",\"a,b\"'"},
 		&cli.StringFlag{Name: "isolation", Value: "reset", Usage: "how a call gets fresh state: reset, or a new instance"},
 		&cli.BoolFlag{Name: "no-metering", Usage: "neither fuel nor time limits inside guests; one that loops then holds its worker, and the host's garbage collector"},
 		&cli.BoolFlag{Name: "native-nans", Usage: "leave the bits of NaNs as this machine makes them; part of what names an output"},
@@ -103,6 +103,7 @@ Example: wasm-jobs run square.wasm chunks.cbor
          cat chunks.cbor | wasm-jobs run -j 4 --report report.json square.wasm -
 
 CHUNKS is a CBOR sequence of chunks, or one CBOR array; - is standard input.
+--range and --ids make a job of some of them: of those that either selects.
 
 ` + exitHelp,
 		ArgsUsage: "MODULE CHUNKS",
@@ -137,7 +138,8 @@ func parseRun(ctx *cli.Context) (*runOptions, error) {
 		options:  runtime.Options{NoMetering: ctx.Bool("no-metering"), NativeNaNs: ctx.Bool("native-nans")},
 		settings: runtime.Settings{Seed: ctx.Uint64("seed"), Fuel: ctx.Uint64("fuel"), Isolation: runtime.Isolation(ctx.String("isolation")), Timeout: ctx.Duration("timeout"), FoldTimeout: ctx.Duration("fold-timeout")},
 	}
-	return o, errors.Join(o.parseChoices(ctx), o.parseSizes(ctx), o.parseNumbers(ctx), o.parseStore(ctx), o.parseRecord(ctx))
+	return o, errors.Join(o.parseChoices(ctx), o.parseSizes(ctx), o.parseNumbers(ctx), o.parseStore(ctx),
+		o.selection.parse(ctx), o.parseRecord(ctx))
 }
 
 // parseRecord reads what is recorded of the job.
@@ -362,17 +364,21 @@ func run(ctx context.Context, c *console, o *runOptions) error {
 	screen := newScreen(c, o)
 	defer screen.close()
 	scanStart := time.Now()
-	if job.Chunks, err = openChunks(stops.soft, c, o, screen); err != nil {
+	file, err := openChunks(stops.soft, c, o, screen)
+	if err != nil {
 		return interruptedScan(stops.soft, err)
 	}
-	defer job.Chunks.Close()
-	scanned := time.Since(scanStart)
+	defer file.Close()
+	for _, warning := range file.Warnings() {
+		screen.say("warning: %s", warning)
+	}
+	if job.Chunks, err = o.selection.of(stops.soft, file, screen); err != nil {
+		return interruptedScan(stops.soft, err)
+	}
 	if err := o.again.checkInput(o, job); err != nil {
 		return err
 	}
-	for _, warning := range job.Chunks.Warnings() {
-		screen.say("warning: %s", warning)
-	}
+	scanned := time.Since(scanStart)
 	job.MaxFailures = o.maxFailures.of(job.Chunks.Len())
 	job.Outputs = o.files.outputs != ""
 	config := host.Config{Workers: o.workers, CacheDir: compiledDir(), Observer: screen}
@@ -470,33 +476,6 @@ func openChunks(ctx context.Context, c *console, o *runOptions, screen *screen) 
 	})
 }
 
-// within calls f, which may wait for a terminal, a pipe or another process.
-// Where ctx ends, f has no more than hardTime: its goroutine then ends with the
-// process.
-func within[T any](ctx context.Context, f func() (T, error)) (T, error) {
-	type outcome struct {
-		value T
-		err   error
-	}
-	done := make(chan outcome, 1)
-	go func() {
-		value, err := f()
-		done <- outcome{value, err}
-	}()
-	select {
-	case o := <-done:
-		return o.value, o.err
-	case <-ctx.Done():
-	}
-	select {
-	case o := <-done:
-		return o.value, o.err
-	case <-time.After(hardTime):
-		var none T
-		return none, host.ErrInterrupted
-	}
-}
-
 func readContext(path string) ([]byte, error) {
 	b, err := readBounded(path, maxContext, "a context")
 	if err != nil {
@@ -525,57 +504,4 @@ func (o *runOptions) conclude(c *console, result *host.Result, runErr error) err
 		return &exitError{exitFailed, nil}
 	}
 	return nil
-}
-
-// stops are the two ways to end a job early: softly after a first signal, hard
-// after a second.
-type stops struct {
-	soft, hard context.Context
-	signals    chan os.Signal
-	done       chan struct{}
-}
-
-// hardTime is how long a hard stop may take before the process ends.
-const hardTime = time.Second
-
-// notify begins to listen for SIGINT and SIGTERM. stopping is called for the
-// first; a third one, or a hard stop that takes longer than hardTime, ends the
-// process after a call of abandon.
-func notify(ctx context.Context, stopping, abandon func()) *stops {
-	quit := sync.OnceFunc(func() {
-		abandon()
-		os.Exit(exitInterrupted)
-	})
-	s := &stops{signals: make(chan os.Signal, 3), done: make(chan struct{})}
-	hard, cancelHard := context.WithCancel(ctx)
-	soft, cancelSoft := context.WithCancel(hard)
-	s.soft, s.hard = soft, hard
-	signal.Notify(s.signals, os.Interrupt, syscall.SIGTERM)
-	go func() {
-		defer close(s.done)
-		defer cancelHard()
-		for count := 0; ; {
-			if _, more := <-s.signals; !more {
-				return
-			}
-			switch count++; count {
-			case 1:
-				cancelSoft()
-				stopping()
-			case 2:
-				cancelHard()
-				time.AfterFunc(hardTime, quit)
-			default:
-				quit()
-			}
-		}
-	}()
-	return s
-}
-
-// end stops listening and waits for the goroutine of notify.
-func (s *stops) end() {
-	signal.Stop(s.signals)
-	close(s.signals)
-	<-s.done
 }

@@ -113,6 +113,7 @@ type File struct {
 	file     *os.File    // data where it is a file, else nil
 	temp     string      // removed by Close; empty where the name is gone already
 	stat     fs.FileInfo // of file, as it was scanned
+	shared   bool        // file is that of another File, which closes it
 	index    index
 	digest   [sha256.Size]byte
 	warnings []string
@@ -266,7 +267,7 @@ func Of(items ...[]byte) (*File, error) {
 }
 
 // Len returns the number of chunks.
-func (f *File) Len() int { return f.index.len() }
+func (f *File) Len() int { return f.index.count() }
 
 // ID returns the id of the i-th chunk in id order. It panics where i is not
 // below Len.
@@ -309,9 +310,10 @@ func (f *File) Unchanged() error {
 }
 
 // Close lets go of the file, and removes it where it is a temporary one. Reads
-// fail with [os.ErrClosed] afterwards.
+// fail with [os.ErrClosed] afterwards, those of selections too. Of a selection,
+// Close does nothing.
 func (f *File) Close() error {
-	if f.file == nil {
+	if f.file == nil || f.shared {
 		return nil
 	}
 	err := f.file.Close()

@@ -23,10 +23,19 @@ type index struct {
 	ids     *idTable // nil while every id is the chunk's position
 	last    abi.ID   // of the chunk added last
 	sorted  bool     // ids ascend strictly in file order; true where there are none
-	order   []uint32 // positions in id order; nil where sorted
+	order   []uint32 // positions in id order; nil where sorted and all are meant
 }
 
+// len returns how many chunks were added.
 func (x *index) len() int { return len(x.offsets) }
+
+// count returns how many chunks are in id order: all, but for a selection.
+func (x *index) count() int {
+	if x.order != nil {
+		return len(x.order)
+	}
+	return x.len()
+}
 
 // add appends the chunk at [start, end) with its id, and returns the id's value
 // by position where stated is false.
