@@ -244,7 +244,7 @@ func TestDamagedOutput(t *testing.T) {
 		t.Fatal(err)
 	}
 	victim := all[42]
-	sum, _ := checksum(store.Action{}, victim.Key, victim.Output, nil)
+	sum, _ := checksum(store.Action{}, victim.Key, victim.Value, nil)
 	at := bytes.Index(b, append(victim.Chunk[:len(victim.Chunk):len(victim.Chunk)], sum[:]...)) + len(victim.Chunk) + len(sum)
 	b[at] ^= 1
 	if err := os.WriteFile(path, b, 0o600); err != nil {

@@ -36,7 +36,7 @@ create table actions(
 	indexed integer not null default 0); -- batches up to it are in chunks
 create table outputs(
 	action integer not null, ord blob not null, chunk blob not null,
-	checksum blob not null, output blob not null,
+	checksum blob not null, fuel integer not null, output blob not null,
 	primary key(action, ord, chunk)) without rowid;
 create table batches(
 	action integer not null, seq integer not null,
@@ -83,7 +83,7 @@ func (c *conn) Close() error {
 }
 
 // prepare returns the statement of a query, reset and with its arguments
-// bound: int64s and blobs.
+// bound: int64s, blobs and texts.
 func (c *conn) prepare(query string, args ...any) (*sqlite3.Stmt, error) {
 	stmt := c.stmts[query]
 	if stmt == nil {
@@ -101,6 +101,8 @@ func (c *conn) prepare(query string, args ...any) (*sqlite3.Stmt, error) {
 			err = stmt.BindInt64(i+1, arg)
 		case []byte:
 			err = bind(stmt, i+1, arg)
+		case string:
+			err = stmt.BindText(i+1, arg)
 		default:
 			panic(fmt.Sprintf("argument of type %T", arg))
 		}
@@ -117,6 +119,32 @@ func bind(stmt *sqlite3.Stmt, i int, b []byte) error {
 		b = []byte{}
 	}
 	return stmt.BindBlob(i, b)
+}
+
+// columns reads the columns of a row one after another.
+type columns struct {
+	stmt *sqlite3.Stmt
+	next int
+}
+
+func (r *columns) int() int64 {
+	r.next++
+	return r.stmt.ColumnInt64(r.next - 1)
+}
+
+// time is zero for NULL.
+func (r *columns) time() time.Time {
+	if r.stmt.ColumnType(r.next) == sqlite3.NULL {
+		r.next++
+		return time.Time{}
+	}
+	return time.UnixMicro(r.int()).UTC()
+}
+
+// blob returns a copy of a blob or a text, nil for NULL.
+func (r *columns) blob() []byte {
+	r.next++
+	return r.stmt.ColumnBlob(r.next-1, nil)
 }
 
 // exec runs a statement that gives no rows.
@@ -219,7 +247,7 @@ func (db *database) layOut() error {
 		return err
 	}
 	if tables == 0 {
-		if err := c.transaction("begin immediate", func() error { return c.Exec(schema) }); err != nil {
+		if err := c.transaction("begin immediate", func() error { return c.Exec(schema + jobSchema) }); err != nil {
 			return err
 		}
 		if _, _, err := c.WALCheckpoint("", sqlite3.CHECKPOINT_FULL); err != nil {
@@ -242,8 +270,11 @@ func (db *database) check() error {
 		return fmt.Errorf("%w: it has application id %#x, version %#x and pages of %d bytes", errDamaged, id, version, size)
 	}
 	for _, query := range []string{
-		"select id, digest, indexed from actions limit 1", "select action, ord, chunk, checksum, output from outputs limit 1",
+		"select id, digest, indexed from actions limit 1", "select action, ord, chunk, checksum, fuel, output from outputs limit 1",
 		"select action, seq, count, entries from batches limit 1", "select action, prefix, ord from chunks limit 1",
+		"select id, digest, action, derived, input, total, created, spec from jobs limit 1", "select job, part, ids from job_ids limit 1",
+		"select id, job, number, started, seen, ended, info, active, report from runs limit 1",
+		"select job, first, count, run, chunks, detail from spans limit 1", "select id, job, chunk, run, final, class, detail from attempts limit 1",
 	} {
 		if err := db.writer.exec(query); err != nil {
 			if errors.Is(err, sqlite3.ERROR) {

@@ -23,7 +23,7 @@ const (
 // Get implements [store.Store]. It is fastest where the keys carry their
 // orders and ascend: then it reads the outputs in one sweep. found must not
 // call the store.
-func (s *Store) Get(ctx context.Context, action store.Action, keys []store.Key, found func(i int, output []byte) error) error {
+func (s *Store) Get(ctx context.Context, action store.Action, keys []store.Key, found func(i int, v store.Value) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -66,7 +66,7 @@ type lookup struct {
 	ctx     context.Context
 	action  store.Action
 	keys    []store.Key
-	found   func(i int, output []byte) error
+	found   func(i int, v store.Value) error
 	next    int         // key
 	stop    error       // of found or ctx
 	long    bool        // the log must be moved before key next can be looked up
@@ -136,7 +136,7 @@ func (l *lookup) deliver(r row) {
 		return
 	}
 	if key.Chunk == l.keys[l.next].Chunk {
-		l.stop = l.found(l.next, r.output)
+		l.stop = l.found(l.next, r.Value)
 	}
 }
 
@@ -158,7 +158,7 @@ func (l *lookup) inOrder(c *conn, key store.Key) (ok bool, err error) {
 		}
 		l.row = readRow(l.sweep)
 	}
-	l.sweep, err = c.prepare("select ord, chunk, checksum, output from outputs where action=? and (ord, chunk)>=(?, ?) order by ord, chunk",
+	l.sweep, err = c.prepare("select ord, chunk, checksum, fuel, output from outputs where action=? and (ord, chunk)>=(?, ?) order by ord, chunk",
 		l.at.id, key.Order, key.Chunk[:])
 	if err != nil {
 		return false, err
@@ -252,9 +252,9 @@ func (p *page) read(c *conn) error {
 		p.over = true
 		return err
 	}
-	query, args := "select ord, chunk, checksum, output from outputs where action=? order by ord, chunk", []any{at.id}
+	query, args := "select ord, chunk, checksum, fuel, output from outputs where action=? order by ord, chunk", []any{at.id}
 	if p.last != nil {
-		query = "select ord, chunk, checksum, output from outputs where action=? and (ord, chunk)>(?, ?) order by ord, chunk"
+		query = "select ord, chunk, checksum, fuel, output from outputs where action=? and (ord, chunk)>(?, ?) order by ord, chunk"
 		args = append(args, p.last.Order, p.last.Chunk[:])
 	}
 	stmt, err := c.prepare(query, args...)
@@ -267,7 +267,7 @@ func (p *page) read(c *conn) error {
 	for ; rows < pageRows && len(p.arena) < pageBytes && stmt.Step(); rows++ {
 		r := readRow(stmt)
 		start := len(p.arena)
-		p.arena = append(append(p.arena, r.order...), r.output...)
+		p.arena = append(append(p.arena, r.order...), r.Output...)
 		middle, end := start+len(r.order), len(p.arena)
 		last = store.Key{Order: p.arena[start:middle:middle]}
 		copy(last.Chunk[:], r.chunk)
@@ -275,7 +275,7 @@ func (p *page) read(c *conn) error {
 			p.damaged = append(p.damaged, store.Key{Chunk: last.Chunk, Order: bytes.Clone(last.Order)})
 			continue
 		}
-		p.records = append(p.records, store.Record{Key: last, Output: p.arena[middle:end:end]})
+		p.records = append(p.records, store.Record{Key: last, Value: store.Value{Output: p.arena[middle:end:end], Fuel: r.Fuel}})
 	}
 	if err := stmt.Err(); err != nil {
 		return err

@@ -15,30 +15,35 @@ const checksumSize = 16
 
 // checksum is over all that an output is and where it stands. scratch, which
 // is returned grown, spares an allocation.
-func checksum(action store.Action, key store.Key, output, scratch []byte) (sum [checksumSize]byte, _ []byte) {
+func checksum(action store.Action, key store.Key, v store.Value, scratch []byte) (sum [checksumSize]byte, _ []byte) {
 	b := append(scratch[:0], action[:]...)
 	b = append(b, key.Chunk[:]...)
 	b = binary.AppendUvarint(b, uint64(len(key.Order)))
 	b = append(b, key.Order...)
-	if len(output) < 4096 {
-		b = append(b, output...)
+	b = binary.AppendUvarint(b, v.Fuel)
+	if len(v.Output) < 4096 {
+		b = append(b, v.Output...)
 		full := sha256.Sum256(b)
 		return [checksumSize]byte(full[:]), b
 	}
 	h := sha256.New()
 	h.Write(b)
-	h.Write(output)
+	h.Write(v.Output)
 	return [checksumSize]byte(h.Sum(nil)), b
 }
 
 // row is an output as it stands in the file; its bytes are valid until the
 // statement moves on.
 type row struct {
-	order, chunk, sum, output []byte
+	order, chunk, sum []byte
+	store.Value
 }
 
 func readRow(stmt *sqlite3.Stmt) row {
-	return row{stmt.ColumnRawBlob(0), stmt.ColumnRawBlob(1), stmt.ColumnRawBlob(2), stmt.ColumnRawBlob(3)}
+	return row{
+		stmt.ColumnRawBlob(0), stmt.ColumnRawBlob(1), stmt.ColumnRawBlob(2),
+		store.Value{Fuel: uint64(stmt.ColumnInt64(3)), Output: stmt.ColumnRawBlob(4)},
+	}
 }
 
 // verify returns the key of a row that passes its checksum.
@@ -47,12 +52,12 @@ func (r *row) verify(action store.Action, scratch *[]byte) (key store.Key, ok bo
 		return key, false
 	}
 	key = store.Key{Chunk: store.Digest(r.chunk), Order: r.order}
-	sum, grown := checksum(action, key, r.output, *scratch)
+	sum, grown := checksum(action, key, r.Value, *scratch)
 	*scratch = grown
 	return key, bytes.Equal(sum[:], r.sum)
 }
 
-const selectOne = "select ord, chunk, checksum, output from outputs where action=? and ord=? and chunk=?"
+const selectOne = "select ord, chunk, checksum, fuel, output from outputs where action=? and ord=? and chunk=?"
 
 // one looks an output up where its order says. found is called with a row that
 // may be damaged.

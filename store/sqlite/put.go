@@ -3,7 +3,6 @@ package sqlite
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"errors"
 	"strings"
 	"sync/atomic"
@@ -18,6 +17,7 @@ type request struct {
 	records   []store.Record
 	move      bool // the action's log into the index, instead
 	drop      []store.Key
+	record    func(*transaction, *request) error // of a job; it puts the records where there are any
 	bytes     int
 	conflicts []error
 	stored    int // records that were not there
@@ -28,11 +28,15 @@ type request struct {
 
 // Put implements [store.Store]. Puts of several goroutines share a commit.
 func (s *Store) Put(ctx context.Context, action store.Action, records []store.Record) error {
+	return s.submit(ctx, newPut(action, records))
+}
+
+func newPut(action store.Action, records []store.Record) *request {
 	r := &request{action: action, records: records}
 	for i := range records {
 		r.bytes += len(records[i].Output) + len(records[i].Order)
 	}
-	return s.submit(ctx, r)
+	return r
 }
 
 // submit hands a request to the committer and waits until it is done. A
@@ -153,7 +157,7 @@ func (s *Store) commitOnce(group []*request) error {
 	s.commits.Add(1)
 	for _, r := range group {
 		s.bytes.Add(int64(r.bytes))
-		if !r.move && r.drop == nil {
+		if len(r.records) > 0 {
 			s.puts.Add(1)
 		}
 	}
@@ -198,6 +202,7 @@ type transaction struct {
 	damaged []Damage
 	fresh   []*store.Record // are not known and will be inserted
 	scratch []byte
+	digests []byte
 }
 
 // work is what a transaction adds to one action.
@@ -216,18 +221,11 @@ type work struct {
 func (tx *transaction) run(group []*request) error {
 	for _, r := range group {
 		r.conflicts, r.stored = nil, 0
-		w, err := tx.work(r.action)
-		if err != nil {
-			return err
-		}
-		switch {
-		case r.move && !tx.moved[r.action]:
-			return &longTailError{r.action}
-		case r.move:
-		case r.drop != nil:
-			err = tx.drop(w, r.drop)
-		default:
-			err = tx.put(w, r)
+		var err error
+		if r.record != nil {
+			err = r.record(tx, r)
+		} else {
+			err = tx.outputs(r)
 		}
 		if err != nil {
 			return err
@@ -243,6 +241,25 @@ func (tx *transaction) run(group []*request) error {
 		}
 	}
 	return nil
+}
+
+// outputs carries out a request that concerns outputs.
+func (tx *transaction) outputs(r *request) error {
+	if len(r.records) == 0 && !r.move && r.drop == nil {
+		return nil
+	}
+	w, err := tx.work(r.action)
+	switch {
+	case err != nil:
+		return err
+	case r.move && !tx.moved[r.action]:
+		return &longTailError{r.action}
+	case r.move:
+		return nil
+	case r.drop != nil:
+		return tx.drop(w, r.drop)
+	}
+	return tx.put(w, r)
 }
 
 // committed notes what was added, for those who look up.
@@ -318,7 +335,7 @@ const insertAtOnce = 16
 var insertOutputs = [...]string{insert(1), insert(insertAtOnce)}
 
 func insert(rows int) string {
-	return "insert into outputs values(?, ?, ?, ?, ?)" + strings.Repeat(", (?, ?, ?, ?, ?)", rows-1) + " on conflict do nothing"
+	return "insert into outputs values(?, ?, ?, ?, ?, ?)" + strings.Repeat(", (?, ?, ?, ?, ?, ?)", rows-1) + " on conflict do nothing"
 }
 
 // insert inserts the fresh records.
@@ -343,9 +360,10 @@ func (tx *transaction) insertRows(w *work, r *request, query string, rows []*sto
 	}
 	for i, record := range rows {
 		var sum [checksumSize]byte
-		sum, tx.scratch = checksum(w.action, record.Key, record.Output, tx.scratch)
-		err = errors.Join(stmt.BindInt64(5*i+1, w.at.id), bind(stmt, 5*i+2, record.Order),
-			stmt.BindBlob(5*i+3, record.Chunk[:]), stmt.BindBlob(5*i+4, sum[:]), bind(stmt, 5*i+5, record.Output))
+		sum, tx.scratch = checksum(w.action, record.Key, record.Value, tx.scratch)
+		err = errors.Join(stmt.BindInt64(6*i+1, w.at.id), bind(stmt, 6*i+2, record.Order),
+			stmt.BindBlob(6*i+3, record.Chunk[:]), stmt.BindBlob(6*i+4, sum[:]),
+			stmt.BindInt64(6*i+5, int64(record.Fuel)), bind(stmt, 6*i+6, record.Output))
 		if err != nil {
 			return err
 		}
@@ -428,10 +446,10 @@ func (tx *transaction) compareAt(w *work, r *request, record *store.Record, orde
 	there, err = tx.conn.one(w.at, key, func(stored row) error {
 		if _, ok := stored.verify(w.action, &tx.scratch); !ok {
 			damaged = true
-		} else if !bytes.Equal(stored.output, record.Output) {
+		} else if stored.Fuel != record.Fuel || !bytes.Equal(stored.Output, record.Output) {
 			r.conflicts = append(r.conflicts, &store.ConflictError{
 				Action: w.action, Chunk: record.Chunk,
-				Stored: sha256.Sum256(stored.output), Put: sha256.Sum256(record.Output),
+				Stored: store.VersionOf(stored.Value), Put: store.VersionOf(record.Value),
 			})
 		}
 		return nil
@@ -441,9 +459,9 @@ func (tx *transaction) compareAt(w *work, r *request, record *store.Record, orde
 	}
 	tx.damaged = append(tx.damaged, Damage{w.action, store.Key{Chunk: key.Chunk, Order: bytes.Clone(order)}})
 	var sum [checksumSize]byte
-	sum, tx.scratch = checksum(w.action, key, record.Output, tx.scratch)
-	return true, tx.conn.exec("update outputs set checksum=?, output=? where action=? and ord=? and chunk=?",
-		sum[:], record.Output, w.at.id, order, record.Chunk[:])
+	sum, tx.scratch = checksum(w.action, key, record.Value, tx.scratch)
+	return true, tx.conn.exec("update outputs set checksum=?, fuel=?, output=? where action=? and ord=? and chunk=?",
+		sum[:], int64(record.Fuel), record.Output, w.at.id, order, record.Chunk[:])
 }
 
 // drop deletes outputs that are damaged, unless they were put again meanwhile.

@@ -69,6 +69,7 @@ func (s *Store) replace(old *database, cause error) error {
 		old.close(false) // its error says no more than cause
 	}
 	s.db = &database{store: s, broken: true}
+	s.replaced.Store(true)
 	return s.locked(func() error {
 		if !moved && !errors.Is(cause, errMoved) {
 			if err := s.setAside(cause); err != nil {
@@ -205,7 +206,7 @@ func (db *database) salvage(path string) (carried int, err error) {
 			}
 			for _, action := range candidates {
 				if key, ok := r.verify(action, &b.scratch); ok {
-					return b.add(action, key, r.output)
+					return b.add(action, key, r.Value)
 				}
 			}
 			if len(digests[id]) > 0 && len(r.chunk) == len(store.Digest{}) {
@@ -252,10 +253,12 @@ type carry struct {
 	scratch []byte
 }
 
-func (b *carry) add(action store.Action, key store.Key, output []byte) error {
+func (b *carry) add(action store.Action, key store.Key, v store.Value) error {
 	key.Order = append([]byte{}, key.Order...)
-	b.records[action] = append(b.records[action], store.Record{Key: key, Output: append([]byte{}, output...)})
-	if b.size += 64 + len(output); b.size < 1<<20 {
+	b.records[action] = append(b.records[action], store.Record{
+		Key: key, Value: store.Value{Output: append([]byte{}, v.Output...), Fuel: v.Fuel},
+	})
+	if b.size += 64 + len(v.Output); b.size < 1<<20 {
 		return nil
 	}
 	return b.flush()
@@ -429,8 +432,8 @@ func (p *pages) outputs(page []byte, f func(action int64, r row) error) error {
 		if !ok {
 			return nil
 		}
-		if c := parseRecord(payload); len(c) == 5 && c[2].blob != nil {
-			return f(c[0].integer, row{c[1].blob, c[2].blob, c[3].blob, c[4].blob})
+		if c := parseRecord(payload); len(c) == 6 && c[2].blob != nil {
+			return f(c[0].integer, row{c[1].blob, c[2].blob, c[3].blob, store.Value{Fuel: uint64(c[4].integer), Output: c[5].blob}})
 		}
 		return nil
 	})

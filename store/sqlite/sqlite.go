@@ -23,7 +23,7 @@ const (
 	lockName = "store.lock"
 
 	// Version is the version of the schema that this package writes.
-	Version = 1
+	Version = 2
 
 	// patience is how long other processes may keep the file busy.
 	patience = 60 * time.Second
@@ -105,6 +105,7 @@ type Store struct {
 	committer sync.WaitGroup
 
 	puts, commits, bytes atomic.Int64
+	replaced             atomic.Bool // the file was set aside since Open, and the jobs' records with it
 }
 
 // Open opens the store in dir, which it makes where it is missing (mode 0700).

@@ -131,7 +131,7 @@ func emptyBatch(t *testing.T, s store.Store) {
 func keyOrder(t *testing.T, s store.Store) {
 	put(t, s, action, record("a", "1"), record("b", "2"), record("c", "3"))
 	var seen []int
-	err := s.Get(t.Context(), action, []store.Key{key("c"), key("x"), key("a"), key("b")}, func(i int, _ []byte) error {
+	err := s.Get(t.Context(), action, []store.Key{key("c"), key("x"), key("a"), key("b")}, func(i int, _ store.Value) error {
 		seen = append(seen, i)
 		return nil
 	})
@@ -155,7 +155,7 @@ func otherBytes(t *testing.T, s store.Store) {
 	}
 	wantConflict := store.ConflictError{
 		Action: action, Chunk: key("a").Chunk,
-		Stored: sha256.Sum256([]byte("1")), Put: sha256.Sum256([]byte("2")),
+		Stored: store.VersionOf(store.Value{Output: []byte("1")}), Put: store.VersionOf(store.Value{Output: []byte("2")}),
 	}
 	if *conflict != wantConflict {
 		t.Errorf("conflict %+v, want %+v", *conflict, wantConflict)

@@ -1,0 +1,237 @@
+package sqlite
+
+import (
+	"context"
+	"errors"
+	"slices"
+
+	"github.com/wasm-jobs/wasm-jobs/store"
+)
+
+// deleteAtOnce rows are deleted in one transaction, so that others can write in
+// between.
+const deleteAtOnce = 20_000
+
+// Delete implements [store.Jobs]. With the last job of an action goes the row
+// that names it, so that its outputs are out of reach at once; they and the
+// rest of the job are then swept in pieces.
+func (s *Store) Delete(ctx context.Context, job store.JobID) error {
+	var shared [][]store.Digest // outputs that go although their action stays
+	var action store.Action
+	err := s.submit(ctx, &request{record: func(tx *transaction, r *request) error {
+		shared = nil
+		row, known, err := tx.conn.job(job)
+		if err != nil || !known {
+			r.conflicts = append(r.conflicts, store.ErrNoJob)
+			return err
+		}
+		var found []store.Job
+		err = tx.conn.rows(func(r *columns) { found = append(found, readJob(r)) },
+			"select digest, action, derived, input, total, created, spec from jobs where id=?", row)
+		if err != nil || len(found) == 0 {
+			return err
+		}
+		action = found[0].Action
+		var others int64
+		if _, err := tx.conn.ints("select count(*) from jobs where action=? and id<>?", []*int64{&others}, action[:], row); err != nil {
+			return err
+		}
+		if others > 0 {
+			shared, err = tx.conn.unshared(action, row)
+		} else {
+			err = tx.forget(append([]store.Action{action}, found[0].Derived...))
+		}
+		if err == nil && others > 0 {
+			err = tx.forgetResults(&found[0])
+		}
+		return errors.Join(err, tx.conn.exec("delete from jobs where id=?", row))
+	}})
+	if err != nil {
+		return err
+	}
+	for _, piece := range shared {
+		if err := s.remove(ctx, action, piece); err != nil {
+			return err
+		}
+	}
+	return s.Sweep(ctx)
+}
+
+// forget removes the rows that name actions.
+func (tx *transaction) forget(actions []store.Action) error {
+	for _, action := range actions {
+		if err := tx.conn.exec("delete from actions where digest=?", action[:]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// forgetResults removes what is kept of a job's outputs as a whole.
+func (tx *transaction) forgetResults(job *store.Job) error {
+	for _, action := range job.Derived {
+		at, ok, err := tx.conn.locate(action)
+		if err == nil && ok {
+			err = tx.conn.exec("delete from outputs where action=? and chunk=?", at.id, job.Input[:])
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// unshared returns the chunks of a job's spans that no other job of the action
+// has, in pieces. It may leave some out: one in a million.
+func (c *conn) unshared(action store.Action, job int64) (pieces [][]store.Digest, err error) {
+	others := &seen{}
+	each := func(query string, f func(store.Digest), args ...any) error {
+		return c.rows(func(r *columns) {
+			for b := r.blob(); len(b) >= len(store.Digest{}); b = b[len(store.Digest{}):] {
+				f(store.Digest(b))
+			}
+		}, query, args...)
+	}
+	err = each("select chunks from spans where job in (select id from jobs where action=? and id<>?)",
+		func(d store.Digest) { others.add(prefixOf(d)) }, action[:], job)
+	if err != nil {
+		return nil, err
+	}
+	var own []store.Digest
+	err = each("select chunks from spans where job=?", func(d store.Digest) {
+		if !others.has(prefixOf(d)) {
+			own = append(own, d)
+		}
+	}, job)
+	for piece := range slices.Chunk(own, deleteAtOnce) {
+		pieces = append(pieces, piece)
+	}
+	return pieces, err
+}
+
+// remove deletes outputs of an action, wherever they lie.
+func (s *Store) remove(ctx context.Context, action store.Action, chunks []store.Digest) error {
+	// Where they lie is found as Get finds it: by the log, moved into the index.
+	if err := s.submit(ctx, &request{action: action, move: true}); err != nil {
+		return err
+	}
+	return s.record(ctx, func(tx *transaction) error {
+		at, ok, err := tx.conn.locate(action)
+		if err != nil || !ok {
+			return err
+		}
+		for _, chunk := range chunks {
+			err := tx.conn.exec(`delete from outputs where action=?1 and chunk=?3
+				and ord in (select ord from chunks where action=?1 and prefix=?2)`, at.id, int64(prefixOf(chunk)), chunk[:])
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// Sweep deletes what deleted jobs and actions left, in pieces. A Delete that
+// was killed leaves more to the next one.
+func (s *Store) Sweep(ctx context.Context) error {
+	for _, table := range []struct{ name, key, owner string }{
+		{"outputs", "action", "actions"}, {"batches", "action", "actions"}, {"chunks", "action", "actions"},
+		{"job_ids", "job", "jobs"}, {"runs", "job", "jobs"}, {"spans", "job", "jobs"}, {"attempts", "job", "jobs"},
+	} {
+		for last := int64(-1); ; {
+			var id int64
+			var ok, dead bool
+			var left int64
+			err := s.record(ctx, func(tx *transaction) (err error) {
+				dead = false
+				ok, err = tx.conn.ints("select "+table.key+" from "+table.name+" where "+table.key+">? order by "+table.key+" limit 1", []*int64{&id}, last)
+				if err != nil || !ok {
+					return err
+				}
+				var owner int64
+				alive, err := tx.conn.ints("select 1 from "+table.owner+" where id=?", []*int64{&owner}, id)
+				if err != nil || alive {
+					return err
+				}
+				dead = true
+				left, err = tx.sweep(table.name, table.key, id)
+				return err
+			})
+			if err != nil || !ok {
+				if err != nil {
+					return err
+				}
+				break
+			}
+			if !dead || left == 0 {
+				last = id
+			}
+		}
+	}
+	return nil
+}
+
+// sweep deletes some rows of a dead owner and returns how many it was, or 0
+// where these were the last.
+func (tx *transaction) sweep(table, key string, owner int64) (int64, error) {
+	query := "delete from " + table + " where rowid in (select rowid from " + table + " where " + key + "=? limit ?)"
+	switch table { // those without a rowid
+	case "outputs":
+		query = "delete from outputs where (action, ord, chunk) in (select action, ord, chunk from outputs where action=? limit ?)"
+	case "batches":
+		query = "delete from batches where (action, seq) in (select action, seq from batches where action=? limit ?)"
+	case "chunks":
+		query = "delete from chunks where (action, prefix, ord) in (select action, prefix, ord from chunks where action=? limit ?)"
+	}
+	if err := tx.conn.exec(query, owner, int64(deleteAtOnce)); err != nil {
+		return 0, err
+	}
+	if n := tx.conn.Changes(); n == deleteAtOnce {
+		return n, nil
+	}
+	return 0, nil
+}
+
+// Orphans returns the actions that no job has, which are those whose job's
+// record was lost, and of programs that keep no records.
+func (s *Store) Orphans(ctx context.Context) (actions []store.Action, err error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	err = s.do("read", func(db *database) error {
+		return db.read(func(c *conn) error {
+			actions = actions[:0]
+			owned := map[store.Action]bool{}
+			err := c.rows(func(r *columns) {
+				job := readJob(r)
+				owned[job.Action] = true
+				for _, a := range job.Derived {
+					owned[a] = true
+				}
+			}, "select digest, action, derived, input, total, created, spec from jobs")
+			if err != nil {
+				return err
+			}
+			return c.rows(func(r *columns) {
+				var a store.Action
+				if copy(a[:], r.blob()); !owned[a] {
+					actions = append(actions, a)
+				}
+			}, "select digest from actions")
+		})
+	})
+	return actions, err
+}
+
+// DeleteOrphans deletes what is kept under actions that no job has.
+func (s *Store) DeleteOrphans(ctx context.Context) (count int, err error) {
+	actions, err := s.Orphans(ctx)
+	if err != nil || len(actions) == 0 {
+		return 0, err
+	}
+	if err := s.record(ctx, func(tx *transaction) error { return tx.forget(actions) }); err != nil {
+		return 0, err
+	}
+	return len(actions), s.Sweep(ctx)
+}
+
