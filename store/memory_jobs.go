@@ -78,7 +78,9 @@ func (m *Memory) Finish(ctx context.Context, run RunKey, action Action, records 
 	return nil
 }
 
-func compareSpans(a, b Span) int { return cmp.Or(cmp.Compare(a.First, b.First), cmp.Compare(a.Run, b.Run)) }
+func compareSpans(a, b Span) int {
+	return cmp.Or(cmp.Compare(a.First, b.First), cmp.Compare(a.Run, b.Run))
+}
 
 // sign notes a sign of life.
 func (j *memoryJob) sign(run RunKey) *Run {

@@ -7,9 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -40,7 +37,7 @@ func records(ctx *cli.Context, c *console) (*sqlite.Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := os.Stat(filepath.Join(dir, sqlite.FileName)); errors.Is(err, fs.ErrNotExist) {
+	if !sqlite.Exists(dir) {
 		return nil, nil
 	}
 	s, err := sqlite.Open(ctx.Context, dir, sqlite.Options{

@@ -61,9 +61,11 @@ func readJob(ts *testscript.TestScript, _ bool, args []string) {
 }
 
 func writeCBOR(ts *testscript.TestScript, _ bool, args []string) {
+	mode, err := cbor.CoreDetEncOptions().EncMode() // keys have one order
+	ts.Check(err)
 	var out []byte
 	for _, text := range args[1:] {
-		b, err := cbor.Marshal(plain(ts, text))
+		b, err := mode.Marshal(plain(ts, text))
 		ts.Check(err)
 		out = append(out, b...)
 	}

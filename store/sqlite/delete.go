@@ -234,4 +234,3 @@ func (s *Store) DeleteOrphans(ctx context.Context) (count int, err error) {
 	}
 	return len(actions), s.Sweep(ctx)
 }
-

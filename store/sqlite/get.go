@@ -54,6 +54,7 @@ func (s *Store) dropDamaged(ctx context.Context, action store.Action, keys *[]st
 	if len(*keys) == 0 {
 		return
 	}
+	s.damaged.Add(int64(len(*keys)))
 	for _, key := range *keys {
 		s.options.Damaged(Damage{action, key})
 	}

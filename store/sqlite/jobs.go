@@ -323,7 +323,9 @@ func (s *Store) Extents(ctx context.Context, job store.JobID) iter.Seq2[store.Ex
 		var found []store.Extent
 		err := s.look(ctx, job, func(c *conn, row int64) error {
 			found = found[:0]
-			return c.rows(func(r *columns) { found = append(found, store.Extent{Run: int(r.int()), First: int(r.int()), Count: int(r.int())}) },
+			return c.rows(func(r *columns) {
+				found = append(found, store.Extent{Run: int(r.int()), First: int(r.int()), Count: int(r.int())})
+			},
 				"select run, first, count from spans where job=? order by first, run", row)
 		})
 		yieldAll(found, err, yield)

@@ -17,6 +17,7 @@ type request struct {
 	records   []store.Record
 	move      bool // the action's log into the index, instead
 	drop      []store.Key
+	compact   bool                               // give free space back, instead; alone in its group
 	record    func(*transaction, *request) error // of a job; it puts the records where there are any
 	bytes     int
 	conflicts []error
@@ -87,12 +88,17 @@ func (s *Store) commitLoop() {
 // and, where the last commit was shared, as many again within MaxDelay.
 func (s *Store) gather(first *request, shared int) (group []*request) {
 	group = append(group, first)
+	if first.compact {
+		return group
+	}
 	size := first.bytes
 	var timeout <-chan time.Time
 	for size < s.options.MaxBytes {
 		select {
 		case r := <-s.requests:
-			group, size = append(group, r), size+r.bytes
+			if group, size = append(group, r), size+r.bytes; r.compact {
+				return group
+			}
 			continue
 		default:
 		}
@@ -106,7 +112,9 @@ func (s *Store) gather(first *request, shared int) (group []*request) {
 		}
 		select {
 		case r := <-s.requests:
-			group, size = append(group, r), size+r.bytes
+			if group, size = append(group, r), size+r.bytes; r.compact {
+				return group
+			}
 			continue
 		case <-timeout:
 		}
@@ -123,6 +131,13 @@ func (s *Store) commit(group []*request) {
 		if r.taken.CompareAndSwap(false, true) {
 			taken = append(taken, r)
 		}
+	}
+	if last := len(taken) - 1; last > 0 && taken[last].compact { // it came last, and is no part of a transaction
+		defer func(r *request) {
+			r.err = s.commitOnce([]*request{r})
+			close(r.done)
+		}(taken[last])
+		taken = taken[:last]
 	}
 	if err := s.commitOnce(taken); err != nil && len(taken) > 1 {
 		for i := range taken {
@@ -143,6 +158,9 @@ func (s *Store) commitOnce(group []*request) error {
 	var damaged []Damage
 	err := s.do("put", func(db *database) error {
 		var err error
+		if group[0].compact {
+			return db.compact()
+		}
 		if damaged, err = db.write(group); err != nil {
 			return err
 		}
@@ -161,6 +179,7 @@ func (s *Store) commitOnce(group []*request) error {
 			s.puts.Add(1)
 		}
 	}
+	s.damaged.Add(int64(len(damaged)))
 	for _, d := range damaged {
 		s.options.Damaged(d)
 	}

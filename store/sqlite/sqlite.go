@@ -105,7 +105,8 @@ type Store struct {
 	committer sync.WaitGroup
 
 	puts, commits, bytes atomic.Int64
-	replaced             atomic.Bool // the file was set aside since Open, and the jobs' records with it
+	damaged              atomic.Int64 // outputs
+	replaced             atomic.Bool  // the file was set aside since Open, and the jobs' records with it
 }
 
 // Open opens the store in dir, which it makes where it is missing (mode 0700).

@@ -1,0 +1,152 @@
+package sqlite
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/ncruces/go-sqlite3"
+
+	"github.com/wasm-jobs/wasm-jobs/store"
+)
+
+// Exists reports whether there is a store in dir.
+func Exists(dir string) bool {
+	_, err := os.Stat(filepath.Join(dir, FileName))
+	return !errors.Is(err, fs.ErrNotExist)
+}
+
+// CheckReport says what Check found.
+type CheckReport struct {
+	Outputs int `json:"outputs"` // that passed their checksum
+	Damaged int `json:"damaged"` // that did not, and were dropped
+	Jobs    int `json:"jobs"`
+}
+
+// Check reads every page of the file and every output, and holds them to their
+// checksums. Outputs that do not pass are dropped, and named by
+// [Options.Damaged]; a file that is beyond reading is set aside, as ever.
+// progress is told how many outputs were read so far.
+func (s *Store) Check(ctx context.Context, progress func(outputs int)) (report CheckReport, err error) {
+	if err := ctx.Err(); err != nil {
+		return report, err
+	}
+	var actions []store.Action
+	before := s.damaged.Load()
+	err = s.do("check", func(db *database) error {
+		return db.read(func(c *conn) error {
+			actions, report.Jobs = actions[:0], 0
+			if err := c.integrity(); err != nil {
+				return err
+			}
+			if err := c.rows(func(*columns) { report.Jobs++ }, "select id from jobs"); err != nil {
+				return err
+			}
+			return c.rows(func(r *columns) { actions = append(actions, store.Action(r.blob())) },
+				"select digest from actions where length(digest)=32")
+		})
+	})
+	if err != nil {
+		return report, err
+	}
+	for _, action := range actions {
+		for _, err := range s.All(ctx, action) {
+			if err != nil {
+				return report, err
+			}
+			if report.Outputs++; report.Outputs%pageRows == 0 {
+				progress(report.Outputs)
+			}
+		}
+	}
+	report.Damaged = int(s.damaged.Load() - before)
+	return report, nil
+}
+
+// integrity reads all of the file, and checks how it hangs together.
+func (c *conn) integrity() error {
+	verdict := ""
+	err := c.rows(func(r *columns) {
+		if verdict == "" {
+			verdict = string(r.blob())
+		}
+	}, "pragma integrity_check(1)")
+	if err == nil && verdict != "ok" {
+		return errors.Join(errDamaged, errors.New(verdict))
+	}
+	return err
+}
+
+// Size is what the store takes on disk, in bytes.
+type Size struct {
+	Used  int64 `json:"used"`  // by what is kept
+	Files int64 `json:"files"` // by the file and its log
+}
+
+// Size returns what the store takes on disk.
+func (s *Store) Size(ctx context.Context) (size Size, err error) {
+	if err := ctx.Err(); err != nil {
+		return size, err
+	}
+	err = s.do("read", func(db *database) error {
+		return db.read(func(c *conn) error {
+			var pages, free int64
+			if _, err := c.ints("pragma page_count", []*int64{&pages}); err != nil {
+				return err
+			}
+			_, err := c.ints("pragma freelist_count", []*int64{&free})
+			size.Used = (pages - free) * pageSize
+			return err
+		})
+	})
+	for _, suffix := range []string{"", "-wal"} {
+		if info, statErr := os.Stat(s.path + suffix); statErr == nil {
+			size.Files += info.Size()
+		}
+	}
+	return size, err
+}
+
+// Compact gives the space of what was deleted back to the system. It needs as
+// much again for a while. Others can read meanwhile.
+func (s *Store) Compact(ctx context.Context) error {
+	return s.submit(ctx, &request{compact: true})
+}
+
+func (db *database) compact() error {
+	if err := db.writer.Exec("vacuum"); err != nil {
+		return err
+	}
+	// Others that read keep the log; their Close or the next one truncates it.
+	if _, _, err := db.writer.WALCheckpoint("", sqlite3.CHECKPOINT_TRUNCATE); err != nil && !isBusy(err) {
+		return err
+	}
+	return nil
+}
+
+// AsideFile is a file that was set aside since it was beyond reading.
+type AsideFile struct {
+	Path string    `json:"path"`
+	Size int64     `json:"size"` // bytes
+	Time time.Time `json:"time"` // of its last change
+}
+
+// AsideFiles returns the files in dir that were set aside and whose outputs
+// were carried over: nobody needs them any more but to see what happened.
+func AsideFiles(dir string) (files []AsideFile, err error) {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	for _, e := range entries {
+		info, infoErr := e.Info()
+		if strings.HasPrefix(e.Name(), FileName+damagedInfix) && infoErr == nil {
+			files = append(files, AsideFile{filepath.Join(dir, e.Name()), info.Size(), info.ModTime()})
+		}
+	}
+	return files, err
+}
