@@ -7,6 +7,7 @@ import (
 	goruntime "runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/wasm-jobs/wasm-jobs/abi"
@@ -95,7 +96,8 @@ type run struct {
 	observed bool
 	module   Module // compiled from Job.Module
 	pool     Pool
-	results  chan result // from workers
+	results  chan result  // from workers
+	storing  atomic.Int64 // batches whose result was not taken in yet
 
 	started   time.Time
 	queue     queue
@@ -244,9 +246,10 @@ func (r *run) execute(ctx context.Context) error {
 	r.queue.add(span{0, r.counts.Total})
 	var all []*worker
 	for i := range min(r.config.Workers, max(r.counts.Total, 1)) {
-		w := &worker{id: i + 1, job: r, leases: make(chan *lease, 1)}
+		w := newWorker(i+1, r)
 		all = append(all, w)
 		workers.Go(func() { w.work(hard) })
+		workers.Go(func() { w.keep(hard) })
 	}
 	r.idle = append(r.idle, all...)
 	r.schedule(hard, cancel)
@@ -266,7 +269,7 @@ func (r *run) schedule(ctx context.Context, cancel context.CancelFunc) {
 	for {
 		r.dispatch(time.Now(), timer)
 		r.records.at(r.active)
-		if len(r.active) == 0 && (r.stopping || r.queue.empty()) {
+		if len(r.active) == 0 && r.storing.Load() == 0 && (r.stopping || r.queue.empty()) {
 			return
 		}
 		select {
@@ -370,10 +373,9 @@ func (r *run) settle(ctx context.Context, res result) {
 		}
 		r.cost += (cost - r.cost) / costHistory
 	}
-	r.counts.Succeeded += res.done + res.reused
-	r.fuel += res.fuel
-	r.counts.Reused += res.reused
 	switch {
+	case res.batch != nil:
+		res.events = r.stored(res)
 	case res.failed != nil:
 		e := r.judge(res)
 		r.records.attempt(context.WithoutCancel(ctx), res.chunk, &e, res.began, e.Time)
@@ -396,6 +398,23 @@ func (r *run) settle(ctx context.Context, res result) {
 			r.config.Observer.Observe(res.events)
 		}
 	}
+}
+
+// stored takes in a batch that was stored, or could not be.
+func (r *run) stored(res result) []Event {
+	b := res.batch
+	events := b.events
+	if res.err == nil {
+		r.counts.Succeeded += b.done + b.reused
+		r.counts.Reused += b.reused
+		r.fuel += b.fuel
+	} else {
+		events = nil
+	}
+	b.reset()
+	r.storing.Add(-1)
+	res.worker.empty <- b // has room
+	return events
 }
 
 // judge decides what becomes of a chunk that an attempt failed on.

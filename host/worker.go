@@ -19,41 +19,63 @@ const (
 	flushTime  = 100 * time.Millisecond
 )
 
-// result is what a worker tells the scheduler. over says that the lease is
-// given back; what is left of it goes back to the queue.
+// result is what a worker tells the scheduler: of the attempts that it made, or
+// of a batch that was stored.
 type result struct {
-	worker  *worker
+	worker *worker
+	// over says that the lease is given back; what is left of it goes back to
+	// the queue.
 	over    bool
 	ran     int // attempts
-	reused  int
-	done    int    // attempts that gave an output, now stored
-	fuel    uint64 // of those
 	busy    time.Duration
 	failed  *abi.Failure // of chunk; at most one, the last of its lease
 	chunk   int
 	began   time.Time // the attempt that failed
+	unended bool      // the attempt on chunk was cut off by the end of the context
+	err     error     // the job cannot go on
 	events  []Event
-	err     error // the job cannot go on
-	unended bool  // the attempt on chunk was cut off by the end of the context
+	batch   *batch // was stored, or with err was not
+}
+
+// batch is what a worker finished and has stored together. While it is stored,
+// the worker fills another one.
+type batch struct {
+	done, reused int    // chunks
+	fuel         uint64 // of the calls that gave their outputs
+	events       []Event
+	arena        []byte // outputs and order keys
+	pending      []pendingRecord
+	records      []store.Record
+	finished     finished
 }
 
 // worker runs leases on one instance. Its fields belong to its goroutine,
-// apart from id and leases.
+// apart from id and the channels.
 type worker struct {
 	id       int
 	job      *run
 	leases   chan *lease // sent and closed by the scheduler
+	full     chan *batch // to be stored; sent and closed by the worker
+	empty    chan *batch // to be filled; has room for all there are
 	instance Instance
 	found    []known // chunks of the lease
 	keys     []store.Key
 	orders   []byte // of keys
-	arena    []byte // outputs and order keys that are not stored yet
-	pending  []pendingRecord
-	records  []store.Record
-	finished finished
+	batch    *batch // that is filled
 	result   result
 	flushed  time.Time
 	chunk    int // that runs now
+}
+
+// batches is how many a worker has: one to fill and one to store.
+const batches = 2
+
+func newWorker(id int, r *run) *worker {
+	w := &worker{id: id, job: r, leases: make(chan *lease, 1), full: make(chan *batch), empty: make(chan *batch, batches)}
+	for range batches {
+		w.empty <- new(batch)
+	}
+	return w
 }
 
 // known is what the store has of a chunk.
@@ -62,7 +84,7 @@ type known struct {
 	fuel   uint64
 }
 
-// finished is the span of chunks that have outputs and are not reported yet.
+// finished is the span of chunks that a batch has.
 type finished struct {
 	first  int
 	chunks []store.Digest // none where nothing is recorded
@@ -82,13 +104,43 @@ type pendingRecord struct {
 func (w *worker) work(ctx context.Context) {
 	w.instance = w.job.pool.Lease(w.log)
 	defer w.instance.Release()
+	defer close(w.full)
+	w.batch = <-w.empty
 	for l := range w.leases {
 		w.flushed = time.Now()
 		err := w.run(ctx, l)
 		if !errors.Is(err, errLeaseOver) {
 			w.result.err = interrupted(ctx, err)
 		}
-		w.flush(ctx, true)
+		w.flush()
+		w.report(true)
+	}
+}
+
+// report tells the scheduler of the attempts.
+func (w *worker) report(over bool) {
+	w.result.worker, w.result.over = w, over
+	w.job.results <- w.result
+	w.result = result{}
+}
+
+// flush hands the batch over to be stored, and takes an empty one.
+func (w *worker) flush() {
+	if w.batch.done+w.batch.reused == 0 {
+		return
+	}
+	w.job.storing.Add(1)
+	w.full <- w.batch
+	w.batch = <-w.empty
+}
+
+// keep stores batches, and only then reports them. An attempt that was cut off
+// by the context does not keep finished ones from being stored.
+func (w *worker) keep(ctx context.Context) {
+	ctx = context.WithoutCancel(ctx)
+	for b := range w.full {
+		err := b.put(ctx, w.job)
+		w.job.results <- result{worker: w, batch: b, err: err}
 	}
 }
 
@@ -115,9 +167,7 @@ func (w *worker) run(ctx context.Context, l *lease) error {
 			w.reuse(i, w.keys[i-s.from].Chunk, w.found[i-s.from].fuel)
 			return nil
 		case w.job.Redrive != nil && !w.job.Redrive.Only.Has(w.job.Chunks.ID(i)):
-			if len(w.pending) > 0 || len(w.finished.chunks) > 0 {
-				w.flush(ctx, false) // the span ends
-			}
+			w.flush() // the span ends
 			return nil
 		}
 		return w.exec(ctx, i, chunk)
@@ -150,9 +200,9 @@ func (w *worker) lookUp(ctx context.Context, s span) error {
 
 // reuse counts a chunk whose output the store has.
 func (w *worker) reuse(i int, chunk store.Digest, fuel uint64) {
-	w.result.reused++
-	w.result.fuel += fuel
-	w.event(Event{Kind: KindReused}, i)
+	w.batch.reused++
+	w.batch.fuel += fuel
+	w.event(&w.batch.events, Event{Kind: KindReused}, i)
 	w.note(i, chunk, time.Time{}, time.Time{})
 }
 
@@ -162,7 +212,7 @@ func (w *worker) note(i int, chunk store.Digest, start, end time.Time) {
 	if w.job.records == nil {
 		return
 	}
-	f := &w.finished
+	f := &w.batch.finished
 	if len(f.chunks) == 0 {
 		f.first, f.last = i, start
 		if start.IsZero() {
@@ -181,28 +231,30 @@ func (w *worker) note(i int, chunk store.Digest, start, end time.Time) {
 
 func (w *worker) exec(ctx context.Context, i int, chunk []byte) error {
 	w.chunk = i
-	start := len(w.arena)
-	w.arena = w.job.Chunks.ID(i).AppendOrderKey(w.arena)
-	middle := len(w.arena)
+	b := w.batch
+	start := len(b.arena)
+	b.arena = w.job.Chunks.ID(i).AppendOrderKey(b.arena)
+	middle := len(b.arena)
 	before := time.Now()
-	arena, fuel, err := w.instance.Call(ctx, abi.ExportExec, chunk, w.arena)
+	arena, fuel, err := w.instance.Call(ctx, abi.ExportExec, chunk, b.arena)
 	now := time.Now()
 	w.result.busy += now.Sub(before)
 	w.result.ran++
 	if err != nil {
-		w.arena = w.arena[:start]
+		b.arena = b.arena[:start]
 		w.result.began = before
 		return w.fail(ctx, i, err)
 	}
-	w.arena = arena
+	b.arena = arena
 	digest := store.Digest(sha256.Sum256(chunk))
-	w.pending = append(w.pending, pendingRecord{i, digest, fuel, start, middle, len(w.arena)})
+	b.pending = append(b.pending, pendingRecord{i, digest, fuel, start, middle, len(b.arena)})
+	b.done++
+	b.fuel += fuel
 	w.note(i, digest, before, now)
-	w.result.done++
-	w.result.fuel += fuel
-	w.event(Event{Kind: KindSucceeded}, i)
-	if len(w.arena) >= flushBytes || now.Sub(w.flushed) >= flushTime {
-		w.flush(ctx, false)
+	w.event(&b.events, Event{Kind: KindSucceeded}, i)
+	if len(b.arena) >= flushBytes || now.Sub(w.flushed) >= flushTime {
+		w.flush()
+		w.report(false)
 		w.flushed = now
 	}
 	return nil
@@ -222,64 +274,56 @@ func (w *worker) fail(ctx context.Context, i int, err error) error {
 	return errLeaseOver
 }
 
-// flush stores what is pending, and only then reports it. An attempt that was
-// cut off by the context does not keep finished ones from being stored.
-func (w *worker) flush(ctx context.Context, over bool) {
-	if err := w.put(context.WithoutCancel(ctx)); err != nil {
-		w.result.done, w.result.reused, w.result.fuel, w.result.err = 0, 0, 0, err
-		w.result.events = slices.DeleteFunc(w.result.events, func(e Event) bool { return e.Kind == KindSucceeded || e.Kind == KindReused })
-	}
-	w.result.worker, w.result.over = w, over
-	w.job.results <- w.result
-	w.result = result{}
-}
-
-func (w *worker) put(ctx context.Context) error {
-	span := store.Span{First: w.finished.first, Chunks: w.finished.chunks, Detail: w.finished.detail}
-	w.finished.chunks = w.finished.chunks[:0]
-	if len(w.pending) == 0 && !w.job.records.needs(spanOf(&span)) {
+func (b *batch) put(ctx context.Context, r *run) error {
+	span := store.Span{First: b.finished.first, Chunks: b.finished.chunks, Detail: b.finished.detail}
+	if len(b.pending) == 0 && !r.records.needs(spanOf(&span)) {
 		return nil
 	}
-	w.records = w.records[:0]
-	for _, p := range w.pending {
-		w.records = append(w.records, store.Record{
-			Key:   store.Key{Chunk: p.chunk, Order: w.arena[p.start:p.middle]},
-			Value: store.Value{Output: w.arena[p.middle:p.end], Fuel: p.fuel},
+	b.records = b.records[:0]
+	for _, p := range b.pending {
+		b.records = append(b.records, store.Record{
+			Key:   store.Key{Chunk: p.chunk, Order: b.arena[p.start:p.middle]},
+			Value: store.Value{Output: b.arena[p.middle:p.end], Fuel: p.fuel},
 		})
 	}
 	var err error
-	if w.job.records != nil {
-		err = w.job.records.finish(ctx, w.job.action, w.records, span)
+	if r.records != nil {
+		err = r.records.finish(ctx, r.action, b.records, span)
 	} else {
-		err = w.job.store.Put(ctx, w.job.action, w.records)
+		err = r.store.Put(ctx, r.action, b.records)
 	}
 	if err != nil {
-		err = w.refused(err)
+		err = b.refused(r, err)
 	}
-	w.pending, w.arena = w.pending[:0], w.arena[:0]
 	return err
 }
 
-// refused says why pending outputs were not stored. Of conflicts it names the
-// first, with its chunk: there may be thousands, and one is enough.
-func (w *worker) refused(err error) error {
+// refused says why a batch was not stored. Of conflicts it names the first,
+// with its chunk: there may be thousands, and one is enough.
+func (b *batch) refused(r *run, err error) error {
 	if c, ok := errors.AsType[*store.ConflictError](err); ok {
-		i := slices.IndexFunc(w.pending, func(p pendingRecord) bool { return p.chunk == c.Chunk })
-		err = fmt.Errorf("chunk %v: %w: the module is no function of its chunk, or a machine is broken", w.job.Chunks.ID(w.pending[i].index), c)
+		i := slices.IndexFunc(b.pending, func(p pendingRecord) bool { return p.chunk == c.Chunk })
+		err = fmt.Errorf("chunk %v: %w: the module is no function of its chunk, or a machine is broken", r.Chunks.ID(b.pending[i].index), c)
 	}
 	return &StoreError{err}
 }
 
+// reset makes the batch an empty one. Events belong to who was told of them.
+func (b *batch) reset() {
+	b.done, b.reused, b.fuel, b.events = 0, 0, 0, nil
+	b.arena, b.pending, b.finished.chunks = b.arena[:0], b.pending[:0], b.finished.chunks[:0]
+}
+
 // event notes an event of a chunk, where somebody listens.
-func (w *worker) event(e Event, chunk int) {
+func (w *worker) event(to *[]Event, e Event, chunk int) {
 	if !w.job.observed {
 		return
 	}
 	id := w.job.Chunks.ID(chunk)
 	e.Time, e.ID, e.Worker = time.Now(), &id, w.id
-	w.result.events = append(w.result.events, e)
+	*to = append(*to, e)
 }
 
 func (w *worker) log(level int32, line string) {
-	w.event(Event{Kind: KindLog, Level: level, Message: line}, w.chunk)
+	w.event(&w.result.events, Event{Kind: KindLog, Level: level, Message: line}, w.chunk)
 }
