@@ -332,9 +332,9 @@ const (
 	// leaseTime is how long a batch should take: long enough that handing it
 	// out does not count, short enough for smooth progress.
 	leaseTime   = 20 * time.Millisecond
-	maxBatch    = 4096
-	probeBatch  = 1 // while the cost of a chunk is not known: it may be hours
-	costHistory = 8 // reports over which the cost is averaged
+	maxBatch    = 16_384 // each is at most one commit of a durable store
+	probeBatch  = 1      // while the cost of a chunk is not known: it may be hours
+	costHistory = 8      // reports over which the cost is averaged
 )
 
 // batch returns how many chunks the next lease should have.

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"iter"
 	"sync"
 	"time"
 
@@ -29,9 +30,9 @@ func (r *run) finish(ctx context.Context, res *Result, ended bool) error {
 	if !ended { // what is there is read in any case, and folded in none
 		ctx = context.WithoutCancel(ctx)
 	}
-	tree, err := res.tree(ctx)
-	if err != nil {
-		return interrupted(ctx, err)
+	tree, aggregate, foldErr := r.gather(ctx, res, ended)
+	if tree == nil {
+		return interrupted(ctx, foldErr)
 	}
 	if err := r.Chunks.Unchanged(); err != nil {
 		return err
@@ -45,22 +46,62 @@ func (r *run) finish(ctx context.Context, res *Result, ended bool) error {
 	if !ended || !all && !r.Partial {
 		return nil
 	}
-	if err := r.aggregated(ctx, res, count); err != nil || !all {
+	err := foldErr
+	switch {
+	case err == nil && aggregate != nil:
+		err = r.keep(ctx, res, aggregate)
+	case err == nil:
+		err = r.aggregated(ctx, res)
+	}
+	if err != nil || !all {
 		return interrupted(ctx, err)
 	}
 	return r.remember(context.WithoutCancel(ctx), res)
 }
 
+// gather hashes the outputs, and folds them in the same pass where that is to
+// be done and cannot have been done before. The tree is nil where the outputs
+// could not be read.
+func (r *run) gather(ctx context.Context, res *Result, ended bool) (tree *merkle.Tree, aggregate []byte, err error) {
+	complete := r.counts.Succeeded == r.counts.Total || r.Partial
+	if !ended || !complete || r.lookup || !r.module.Exports(abi.ExportAggregate) {
+		tree, err = res.tree(ctx)
+		return tree, nil, err
+	}
+	tree = new(merkle.Tree)
+	aggregate, err = r.fold(ctx, res.hashing(ctx, tree))
+	if err != nil { // perhaps before all were read; the digest is reported in any case
+		var readErr error
+		if tree, readErr = res.tree(context.WithoutCancel(ctx)); readErr != nil {
+			return nil, nil, readErr
+		}
+	}
+	return tree, aggregate, err
+}
+
 // tree hashes the outputs that the store has.
 func (res *Result) tree(ctx context.Context) (*merkle.Tree, error) {
 	tree := new(merkle.Tree)
-	for o, err := range res.Outputs(ctx) {
+	for _, err := range res.hashing(ctx, tree) {
 		if err != nil {
 			return nil, err
 		}
-		tree.AddEntry(o.ID, o.Output)
 	}
 	return tree, nil
+}
+
+// hashing yields the outputs, each after it was added to the tree.
+func (res *Result) hashing(ctx context.Context, tree *merkle.Tree) iter.Seq2[Output, error] {
+	return func(yield func(Output, error) bool) {
+		for o, err := range res.Outputs(ctx) {
+			if err == nil {
+				tree.AddEntry(o.ID, o.Output)
+			}
+			if !yield(o, err) {
+				return
+			}
+		}
+	}
 }
 
 // remember notes that all chunks of this input have their outputs stored.
@@ -122,7 +163,7 @@ func (r *run) reportReuse() {
 }
 
 // aggregated makes the aggregate, where the module has one.
-func (r *run) aggregated(ctx context.Context, res *Result, count int) error {
+func (r *run) aggregated(ctx context.Context, res *Result) error {
 	if !r.module.Exports(abi.ExportAggregate) {
 		return nil
 	}
@@ -131,10 +172,17 @@ func (r *run) aggregated(ctx context.Context, res *Result, count int) error {
 		return err
 	}
 	res.Aggregate, r.foldFuel = kept.Output, kept.Fuel
-	if kept.Output == nil {
-		res.Aggregate, err = r.aggregate(ctx, res, count)
+	if kept.Output != nil {
+		return nil
 	}
-	return err
+	aggregate, err := r.fold(ctx, res.Outputs(ctx))
+	if err == nil {
+		err = r.Chunks.Unchanged() // else it would be kept for outputs that it is not made of
+	}
+	if err != nil {
+		return err
+	}
+	return r.keep(ctx, res, aggregate)
 }
 
 // kept returns what the store has under a digest; its output is nil where there
@@ -150,29 +198,27 @@ func (r *run) kept(ctx context.Context, action store.Action, digest store.Digest
 	return kept, nil
 }
 
-// aggregate folds the outputs, and keeps the result in the store.
-func (r *run) aggregate(ctx context.Context, res *Result, count int) ([]byte, error) {
-	aggregate, err := r.fold(ctx, res, count)
-	if err == nil {
-		err = r.Chunks.Unchanged() // else it would be kept for outputs that it is not made of
-	}
-	if err != nil {
-		return nil, err
-	}
+// keep takes an aggregate for the result, and stores it.
+func (r *run) keep(ctx context.Context, res *Result, aggregate []byte) error {
 	record := store.Record{
 		Key:   store.Key{Chunk: res.outputs},
 		Value: store.Value{Output: aggregate, Fuel: r.foldFuel},
 	}
 	if err := r.store.Put(ctx, foldAction(r.action), []store.Record{record}); err != nil {
-		return nil, &StoreError{err}
+		return &StoreError{err}
 	}
-	return aggregate, nil
+	res.Aggregate = aggregate
+	return nil
 }
 
-func (r *run) fold(ctx context.Context, res *Result, count int) ([]byte, error) {
+// fold calls aggregate, and merge where there are several groups.
+func (r *run) fold(ctx context.Context, outputs iter.Seq2[Output, error]) ([]byte, error) {
 	f := &folder{run: r, function: abi.ExportAggregate, groups: r.module.Exports(abi.ExportMerge), least: 1}
 	f.start(ctx)
-	for o, err := range res.Outputs(f.ctx) {
+	for o, err := range outputs {
+		if err == nil {
+			err = f.ctx.Err() // a call failed
+		}
 		if err != nil {
 			return nil, f.end(err)
 		}

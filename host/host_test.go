@@ -579,7 +579,7 @@ func TestStoreErrorWhileFolding(t *testing.T) {
 	var gets atomic.Int64
 	failed := make(chan struct{})
 	s := brokenStore{Store: store.NewMemory(), get: func() error {
-		if gets.Add(1) == 11+10+1 { // after all for the digest, and enough for a group
+		if gets.Add(1) == 1+10+1 { // after that for a result, and enough for a group
 			close(failed)
 			return errDisk
 		}

@@ -243,7 +243,7 @@ func (db *database) layOut() error {
 			return err
 		}
 	}
-	if err := c.Exec("pragma journal_mode=wal; pragma synchronous=full; pragma wal_autocheckpoint=4000; pragma cell_size_check=on"); err != nil {
+	if err := c.Exec("pragma journal_mode=wal; pragma synchronous=full; pragma wal_autocheckpoint=4000; pragma cell_size_check=on; pragma cache_size=-16384"); err != nil {
 		return err
 	}
 	if tables == 0 {

@@ -289,9 +289,11 @@ func (tx *transaction) committed() {
 		}
 		w.shelf.mu.Lock()
 		if w.seq > w.shelf.last { // else a Get has caught up with it already
-			entries, _ := parseEntries(sealEntries(w.log))
-			for _, e := range entries {
-				w.shelf.add(e)
+			if w.shelf.tail != nil { // what is seen was noted by expect
+				entries, _ := parseEntries(sealEntries(w.log))
+				for _, e := range entries {
+					w.shelf.add(e)
+				}
 			}
 			w.shelf.last = w.seq
 		}
