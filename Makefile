@@ -4,7 +4,7 @@ GOTESTSUM = $(GO) run gotest.tools/gotestsum@v1.13.0 --format pkgname --format-h
 BUILD = build
 FUZZTIME ?= 60s
 
-.PHONY: spec help build demo guests test check fmt vet cross fuzz soak scale cost
+.PHONY: spec crash damage help build demo guests test check fmt vet cross fuzz soak scale cost
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -48,6 +48,12 @@ fuzz: ## run every fuzz target for FUZZTIME (60s)
 soak: ## the heavy tests many times over; guests that do not end, with the memory that takes
 	$(GO) test -race -count 20 -run 'Cancel|Workers|Concurrent|Steal' ./host/... ./store/... ./runtime/...
 	$(GO) test -count 1 -timeout 60m -v -run 'DeathSoak|HostStaysAlive' ./runtime -soak 1000
+
+crash: ## kill a job 1,000 times at random moments, and let it go on
+	$(GO) test -count 1 -timeout 60m -v -run CrashLoop ./cmd/wasm-jobs -crashes 1000
+
+damage: ## 10,000 flipped bits in a store of 10 MB, and its last 64 KiB cut at every byte
+	$(GO) test -count 1 -timeout 120m -v -run 'Flip|Trunc|Cut' ./store/sqlite -flips 10000 -step 1
 
 spec: ## the W3C core test suite through the rewriter, on both engines, with the count of assertions
 	$(GO) test -count 1 -v -run 'Spec|Suite' ./runtime/binary ./runtime/rewrite
