@@ -26,9 +26,8 @@ func TestSharedPrefix(t *testing.T) {
 	found := 0
 	keys := []store.Key{records[0].Key, records[1].Key, records[2].Key, {Chunk: store.Digest{31: 9}}}
 	err := m.Get(t.Context(), store.Action{}, keys, func(i int, v store.Value) error {
-		output := v.Output
-		if found++; output[0] != 0x10+byte(i) {
-			t.Errorf("key %d: output %x", i, output)
+		if found++; v.Output[0] != 0x10+byte(i) {
+			t.Errorf("key %d: v.Output %x", i, v.Output)
 		}
 		return nil
 	})
@@ -45,4 +44,8 @@ func TestSharedPrefix(t *testing.T) {
 	if all != 3 {
 		t.Errorf("%d records", all)
 	}
+}
+
+func TestMemoryJobs(t *testing.T) {
+	storetest.RunJobs(t, func(*testing.T) store.Jobs { return store.NewMemory() })
 }

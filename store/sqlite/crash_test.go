@@ -100,10 +100,9 @@ func TestLikeAMap(t *testing.T) {
 			}
 			found := map[int]bool{}
 			err := s.Get(t.Context(), action, keys, func(i int, v store.Value) error {
-				output := v.Output
 				found[i] = true
-				if !bytes.Equal(output, model[keys[i].Chunk].Output) {
-					fail("step %d: wrong output", step)
+				if !bytes.Equal(v.Output, model[keys[i].Chunk].Output) {
+					fail("step %d: wrong v.Output", step)
 				}
 				return nil
 			})
@@ -362,9 +361,8 @@ func race(t *testing.T, dir, racer string, chunks int) {
 		found := 0
 		keys := []store.Key{batch[0].Key, batch[1].Key, batch[2].Key}
 		if err := s.Get(t.Context(), store.Action{1}, keys, func(j int, v store.Value) error {
-			output := v.Output
 			if found++; j == 0 {
-				stored = string(output)
+				stored = string(v.Output)
 			}
 			return nil
 		}); err != nil || found != 3 {

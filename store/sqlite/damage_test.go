@@ -107,9 +107,8 @@ func check(t *testing.T, dir string, all []store.Record) (had int) {
 			}
 			get := func() (found int) {
 				err := s.Get(t.Context(), action, keys, func(j int, v store.Value) error {
-					output := v.Output
 					found++
-					if !bytes.Equal(output, part[j].Output) {
+					if !bytes.Equal(v.Output, part[j].Output) {
 						t.Errorf("a wrong byte under %x", keys[j].Order)
 					}
 					return nil

@@ -24,3 +24,7 @@ func open(t testing.TB, dir string, o Options) *Store {
 func TestConformance(t *testing.T) {
 	storetest.Run(t, func(t *testing.T) store.Store { return open(t, t.TempDir(), Options{}) })
 }
+
+func TestJobsConformance(t *testing.T) {
+	storetest.RunJobs(t, func(t *testing.T) store.Jobs { return open(t, t.TempDir(), Options{}) })
+}

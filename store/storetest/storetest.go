@@ -33,6 +33,7 @@ func Run(t *testing.T, open func(t *testing.T) store.Store) {
 		{"found is called in the order of the keys", keyOrder},
 		{"the same bytes again change nothing", sameBytes},
 		{"other bytes conflict and the first stay", otherBytes},
+		{"what an output cost is kept", fuel},
 		{"a conflict keeps the rest of its batch", conflictInBatch},
 		{"a batch may name a chunk twice", twiceInBatch},
 		{"one chunk under two ids is one record", twoOrders},
@@ -84,8 +85,7 @@ func get(t *testing.T, s store.Store, a store.Action, names ...string) []string 
 		keys[i], got[i] = key(name), "-"
 	}
 	err := s.Get(t.Context(), a, keys, func(i int, v store.Value) error {
-		output := v.Output
-		got[i] = string(output)
+		got[i] = string(v.Output)
 		return nil
 	})
 	if err != nil {
@@ -161,6 +161,33 @@ func otherBytes(t *testing.T, s store.Store) {
 		t.Errorf("conflict %+v, want %+v", *conflict, wantConflict)
 	}
 	want(t, get(t, s, action, "a"), "1")
+}
+
+func fuel(t *testing.T, s store.Store) {
+	r := record("a", "1")
+	r.Fuel = 1<<64 - 1
+	put(t, s, action, r, record("b", "2"))
+	put(t, s, action, r)
+	err := s.Get(t.Context(), action, []store.Key{key("a")}, func(_ int, v store.Value) error {
+		if v.Fuel != r.Fuel {
+			t.Errorf("fuel %d", v.Fuel)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for got, err := range s.All(t.Context(), action) {
+		if err != nil || got.Chunk == r.Chunk && got.Fuel != r.Fuel || got.Chunk != r.Chunk && got.Fuel != 0 {
+			t.Errorf("%+v, %v", got, err)
+		}
+	}
+	dearer := r
+	dearer.Fuel--
+	err = s.Put(t.Context(), action, []store.Record{dearer})
+	if c, ok := errors.AsType[*store.ConflictError](err); !ok || c.Stored != store.VersionOf(r.Value) || c.Put != store.VersionOf(dearer.Value) {
+		t.Errorf("the same output at another cost: %v", err)
+	}
 }
 
 func conflictInBatch(t *testing.T, s store.Store) {
