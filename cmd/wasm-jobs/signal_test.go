@@ -32,7 +32,7 @@ func startJob(t *testing.T, chunks string, flags ...string) *job {
 		t.Fatal(err)
 	}
 	j := &job{t: t, report: filepath.Join(dir, "report.json")}
-	args := []string{"run", "../../guest-examples/faulty/c/faulty.wasm", input, "-j", "1", "--no-store",
+	args := []string{"run", "../../guest-examples/faulty/c/faulty.wasm", input, "-j", "1",
 		"--log-level", "info", "--timeout", "0", "--report", j.report}
 	j.cmd = &exec.Cmd{Path: os.Args[0], Args: append(append([]string{"wasm-jobs"}, args...), flags...)}
 	stderr, err := j.cmd.StderrPipe()
@@ -99,7 +99,7 @@ const (
 
 func TestOneSignalDrains(t *testing.T) {
 	for _, s := range []os.Signal{syscall.SIGINT, syscall.SIGTERM} {
-		j := startJob(t, logs+works+works+works, "--grace", "1h")
+		j := startJob(t, logs+works+works+works, "--no-store", "--grace", "1h")
 		j.signal(s)
 		r := j.end().Chunks
 		if r.Failed != 0 || r.Succeeded == 0 || r.Succeeded > 3 {
@@ -109,7 +109,7 @@ func TestOneSignalDrains(t *testing.T) {
 }
 
 func TestGraceEnds(t *testing.T) {
-	j := startJob(t, logs+loops, "--grace", "10ms")
+	j := startJob(t, logs+loops, "--no-store", "--grace", "10ms")
 	j.signal(syscall.SIGINT)
 	if r := j.end().Chunks; r.Succeeded != 1 || r.Failed != 0 {
 		t.Errorf("%+v, expected 1 to have succeeded", r)
@@ -117,7 +117,7 @@ func TestGraceEnds(t *testing.T) {
 }
 
 func TestTwoSignalsEndAtOnce(t *testing.T) {
-	j := startJob(t, logs+loops, "--grace", "1h")
+	j := startJob(t, logs+loops, "--no-store", "--grace", "1h")
 	j.signal(syscall.SIGINT)
 	j.see("stopping")
 	j.signal(syscall.SIGINT)
