@@ -181,14 +181,9 @@ func compareKeys(r row, key store.Key) int {
 
 // anywhere looks a chunk up under whatever order it is stored.
 func (l *lookup) anywhere(c *conn, h *shelf, key store.Key) error {
-	if l.tail == nil {
-		var err error
-		if l.tail, l.long, err = h.readTail(c, l.at); err != nil || l.long {
-			return err
-		}
-	}
-	orders, err := h.orders(c, l.tail, prefixOf(key.Chunk))
-	if err != nil {
+	orders, long, err := h.lookUp(c, l.at, &l.tail, prefixOf(key.Chunk))
+	if err != nil || long {
+		l.long = long
 		return err
 	}
 	for _, order := range orders {

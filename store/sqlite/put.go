@@ -440,16 +440,13 @@ func (tx *transaction) compare(w *work, r *request, record *store.Record) (done 
 			return done, err
 		}
 	}
-	tail, long, err := w.shelf.readTail(tx.conn, w.at)
+	var t tail
+	orders, long, err := w.shelf.lookUp(tx.conn, w.at, &t, prefix)
 	if err != nil {
 		return false, err
 	}
 	if long {
 		return false, &longTailError{w.action}
-	}
-	orders, err := w.shelf.orders(tx.conn, tail, prefix)
-	if err != nil {
-		return false, err
 	}
 	for _, order := range orders {
 		if done, err = tx.compareAt(w, r, record, order); done || err != nil {

@@ -16,6 +16,12 @@ import (
 // are moved into the table chunks: some 20 MB.
 const maxTail = 1 << 18
 
+// maxScans is how often a process goes through a log that is longer than that
+// for a single chunk, which may be one that is mistaken for another, before it
+// moves it. A scan of 10 million entries takes about a second, and moving them
+// a minute.
+const maxScans = 8
+
 // moveAtOnce bounds the entries that are sorted and moved in one transaction.
 const moveAtOnce = 1 << 20
 
@@ -23,12 +29,13 @@ const moveAtOnce = 1 << 20
 // batch of the log. It may know chunks that are gone or were never committed,
 // so what it has must be looked up; what it does not have is not there.
 type shelf struct {
-	mu   sync.Mutex
-	id   int64
-	last int64 // batch of the log up to which seen is complete
-	seen *seen
-	tail tail // nil = not read yet
-	long int  // entries in tail
+	mu    sync.Mutex
+	id    int64
+	last  int64 // batch of the log up to which seen is complete
+	seen  *seen
+	tail  tail // nil = not read yet
+	long  int  // entries in tail
+	scans int  // of a log that is too long for tail
 }
 
 // entry is one output in the log.
@@ -87,7 +94,9 @@ func (h *shelf) add(e entry) {
 	h.seen.add(e.prefix)
 	if h.tail != nil {
 		h.tail[e.prefix] = append(h.tail[e.prefix], e.order)
-		h.long++
+		if h.long++; h.long > maxTail { // whoever needs it finds that it is too long
+			h.tail, h.long = nil, 0
+		}
 	}
 }
 
@@ -266,6 +275,48 @@ func (c *conn) moveBatches(p position) (more bool, err error) {
 		return false, err
 	}
 	return more, c.exec("update actions set indexed=? where id=?", last, p.id)
+}
+
+// scan returns under which orders the log has a chunk with the prefix. moved
+// says that it was gone through often enough, and is to be moved instead.
+func (h *shelf) scan(c *conn, p position, prefix uint64) (orders [][]byte, moved bool, err error) {
+	h.mu.Lock()
+	h.scans++
+	moved = h.scans > maxScans
+	if moved {
+		h.scans = 0
+	}
+	h.mu.Unlock()
+	if moved {
+		return nil, true, nil
+	}
+	_, err = c.eachBatch(p.id, p.indexed, func(_ int64, entries []entry) bool {
+		for _, e := range entries {
+			if e.prefix == prefix {
+				orders = append(orders, append([]byte{}, e.order...))
+			}
+		}
+		return true
+	})
+	return orders, false, err
+}
+
+// lookUp returns under which orders a chunk with the prefix may be. long says
+// that the log must be moved first.
+func (h *shelf) lookUp(c *conn, p position, t *tail, prefix uint64) (orders [][]byte, long bool, err error) {
+	if *t == nil {
+		if *t, long, err = h.readTail(c, p); err != nil {
+			return nil, false, err
+		}
+	}
+	var scanned [][]byte
+	if long {
+		if scanned, long, err = h.scan(c, p, prefix); err != nil || long {
+			return nil, long, err
+		}
+	}
+	orders, err = h.orders(c, *t, prefix)
+	return append(orders, scanned...), false, err
 }
 
 // orders returns under which orders a chunk with the prefix may be. c is in
