@@ -379,6 +379,9 @@ func run(ctx context.Context, c *console, o *runOptions) error {
 		return err
 	}
 	scanned := time.Since(scanStart)
+	if job.Chunks.Len() > manyChunks {
+		setGCPercent(gcPercentMany)
+	}
 	job.MaxFailures = o.maxFailures.of(job.Chunks.Len())
 	job.Outputs = o.files.outputs != ""
 	config := host.Config{Workers: o.workers, CacheDir: compiledDir(), Observer: screen}

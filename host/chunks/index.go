@@ -18,7 +18,7 @@ const maxChunks = math.MaxUint32
 // index knows where each chunk stands and what its id is. Chunks are added in
 // file order; nothing changes after sort.
 type index struct {
-	offsets []uint64 // where each chunk starts, by position
+	offsets blocks   // where each chunk starts, by position
 	end     uint64   // where the last chunk ends; chunks are adjacent
 	ids     *idTable // nil while every id is the chunk's position
 	last    abi.ID   // of the chunk added last
@@ -27,7 +27,7 @@ type index struct {
 }
 
 // len returns how many chunks were added.
-func (x *index) len() int { return len(x.offsets) }
+func (x *index) len() int { return x.offsets.count }
 
 // count returns how many chunks are in id order: all, but for a selection.
 func (x *index) count() int {
@@ -52,7 +52,7 @@ func (x *index) add(start, end uint64, id abi.ID, stated bool) abi.ID {
 	if x.ids != nil {
 		x.ids.add(id)
 	}
-	x.offsets = append(x.offsets, start)
+	x.offsets.add(start)
 	x.end = end
 	return id
 }
@@ -60,7 +60,7 @@ func (x *index) add(start, end uint64, id abi.ID, stated bool) abi.ID {
 // id returns the id of the chunk at a position.
 func (x *index) id(position int) abi.ID {
 	if x.ids == nil {
-		_ = x.offsets[position]
+		_ = x.offsets.at(position)
 		return abi.IntID(uint64(position))
 	}
 	return x.ids.at(position)
@@ -69,7 +69,7 @@ func (x *index) id(position int) abi.ID {
 // position returns the position of the i-th chunk in id order.
 func (x *index) position(i int) int {
 	if x.order == nil {
-		_ = x.offsets[i]
+		_ = x.offsets.at(i)
 		return i
 	}
 	return int(x.order[i])
@@ -77,11 +77,37 @@ func (x *index) position(i int) int {
 
 // span returns where the chunk at a position starts and ends in the file.
 func (x *index) span(position int) (start, end int64) {
-	if position+1 < len(x.offsets) {
-		return int64(x.offsets[position]), int64(x.offsets[position+1])
+	if position+1 < x.len() {
+		return int64(x.offsets.at(position)), int64(x.offsets.at(position + 1))
 	}
-	return int64(x.offsets[position]), int64(x.end)
+	return int64(x.offsets.at(position)), int64(x.end)
 }
+
+// blockLen is how many numbers a block has.
+const blockLen = 1 << 16
+
+// blocks is a list of numbers that grows without being copied: for ten million
+// chunks, copies would be most of the memory that a job takes.
+type blocks struct {
+	full  [][]uint64 // the last one may have room
+	count int
+}
+
+func (b *blocks) add(n uint64) {
+	if b.count%blockLen == 0 {
+		size := blockLen
+		if b.count == 0 {
+			size = 0 // a small file needs little
+		}
+		b.full = append(b.full, make([]uint64, 0, size))
+	}
+	last := len(b.full) - 1
+	b.full[last] = append(b.full[last], n)
+	b.count++
+}
+
+// at panics where i is not below count.
+func (b *blocks) at(i int) uint64 { return b.full[i/blockLen][i%blockLen] }
 
 // sort finds id order. Where two chunks have one id, it returns the positions
 // of the first pair by the later one's place in the file, else ok.

@@ -1,7 +1,5 @@
 package sqlite
 
-import "slices"
-
 // seen is a set of chunks that is never wrong about what it does not have. Of
 // a digest it keeps 44 bits, as 12 that choose a shard and 32 in it: 6 bytes
 // a chunk, and one chunk of 10 million others is mistaken once in 1.7 million.
@@ -45,7 +43,7 @@ func (f *fingerprints) slot(fingerprint uint32) int {
 }
 
 func (f *fingerprints) grow() {
-	old := slices.Clone(f.slots)
+	old := f.slots
 	f.slots = make([]uint32, max(8, 2*len(old)))
 	for _, fingerprint := range old {
 		if fingerprint != 0 {
