@@ -57,9 +57,11 @@ func (s *Store) Delete(ctx context.Context, job store.JobID) error {
 	return s.Sweep(ctx)
 }
 
-// forget removes the rows that name actions.
+// forget removes the rows that name actions. What is put later in the same
+// transaction makes them anew.
 func (tx *transaction) forget(actions []store.Action) error {
 	for _, action := range actions {
+		delete(tx.works, action)
 		if err := tx.conn.exec("delete from actions where digest=?", action[:]); err != nil {
 			return err
 		}
@@ -84,32 +86,41 @@ func (tx *transaction) forgetResults(job *store.Job) error {
 // unshared returns the chunks of a job's spans that no other job of the action
 // has, in pieces. It may leave some out: one in a million.
 func (c *conn) unshared(action store.Action, job int64) (pieces [][]store.Digest, err error) {
-	others := &seen{}
-	each := func(query string, f func(store.Digest), args ...any) error {
-		return c.rows(func(r *columns) {
-			for b := r.blob(); len(b) >= len(store.Digest{}); b = b[len(store.Digest{}):] {
-				f(store.Digest(b))
-			}
-		}, query, args...)
-	}
-	err = each("select chunks from spans where job in (select id from jobs where action=? and id<>?)",
-		func(d store.Digest) { others.add(prefixOf(d)) }, action[:], job)
+	others, err := c.chunksOfOthers(action, job)
 	if err != nil {
 		return nil, err
 	}
 	var own []store.Digest
-	err = each("select chunks from spans where job=?", func(d store.Digest) {
+	err = c.eachChunk(func(d store.Digest) {
 		if !others.has(prefixOf(d)) {
 			own = append(own, d)
 		}
-	}, job)
+	}, "select chunks from spans where job=?", job)
 	for piece := range slices.Chunk(own, deleteAtOnce) {
 		pieces = append(pieces, piece)
 	}
 	return pieces, err
 }
 
-// remove deletes outputs of an action, wherever they lie.
+// chunksOfOthers returns the chunks of the spans of an action's jobs but one.
+func (c *conn) chunksOfOthers(action store.Action, job int64) (*seen, error) {
+	others := &seen{}
+	err := c.eachChunk(func(d store.Digest) { others.add(prefixOf(d)) },
+		"select chunks from spans where job in (select id from jobs where action=? and id<>?)", action[:], job)
+	return others, err
+}
+
+// eachChunk calls f with the digests in the blobs that a query gives.
+func (c *conn) eachChunk(f func(store.Digest), query string, args ...any) error {
+	return c.rows(func(r *columns) {
+		for b := r.blob(); len(b) >= len(store.Digest{}); b = b[len(store.Digest{}):] {
+			f(store.Digest(b))
+		}
+	}, query, args...)
+}
+
+// remove deletes outputs of an action, wherever they lie, but those that a job
+// has taken up since its caller looked.
 func (s *Store) remove(ctx context.Context, action store.Action, chunks []store.Digest) error {
 	// Where they lie is found as Get finds it: by the log, moved into the index.
 	if err := s.submit(ctx, &request{action: action, move: true}); err != nil {
@@ -120,7 +131,14 @@ func (s *Store) remove(ctx context.Context, action store.Action, chunks []store.
 		if err != nil || !ok {
 			return err
 		}
+		others, err := tx.conn.chunksOfOthers(action, 0)
+		if err != nil {
+			return err
+		}
 		for _, chunk := range chunks {
+			if others.has(prefixOf(chunk)) {
+				continue
+			}
 			err := tx.conn.exec(`delete from outputs where action=?1 and chunk=?3
 				and ord in (select ord from chunks where action=?1 and prefix=?2)`, at.id, int64(prefixOf(chunk)), chunk[:])
 			if err != nil {
@@ -199,38 +217,49 @@ func (s *Store) Orphans(ctx context.Context) (actions []store.Action, err error)
 		return nil, err
 	}
 	err = s.do("read", func(db *database) error {
-		return db.read(func(c *conn) error {
-			actions = actions[:0]
-			owned := map[store.Action]bool{}
-			err := c.rows(func(r *columns) {
-				job := readJob(r)
-				owned[job.Action] = true
-				for _, a := range job.Derived {
-					owned[a] = true
-				}
-			}, "select digest, action, derived, input, total, created, spec from jobs")
-			if err != nil {
-				return err
-			}
-			return c.rows(func(r *columns) {
-				var a store.Action
-				if copy(a[:], r.blob()); !owned[a] {
-					actions = append(actions, a)
-				}
-			}, "select digest from actions")
+		return db.read(func(c *conn) (err error) {
+			actions, err = c.orphans()
+			return err
 		})
 	})
 	return actions, err
 }
 
+func (c *conn) orphans() (actions []store.Action, err error) {
+	owned := map[store.Action]bool{}
+	err = c.rows(func(r *columns) {
+		job := readJob(r)
+		owned[job.Action] = true
+		for _, a := range job.Derived {
+			owned[a] = true
+		}
+	}, "select digest, action, derived, input, total, created, spec from jobs")
+	if err != nil {
+		return nil, err
+	}
+	err = c.rows(func(r *columns) {
+		var a store.Action
+		if copy(a[:], r.blob()); !owned[a] {
+			actions = append(actions, a)
+		}
+	}, "select digest from actions")
+	return actions, err
+}
+
 // DeleteOrphans deletes what is kept under actions that no job has.
 func (s *Store) DeleteOrphans(ctx context.Context) (count int, err error) {
-	actions, err := s.Orphans(ctx)
-	if err != nil || len(actions) == 0 {
+	// They are looked up where they are deleted: a job that begins in between
+	// would lose what it has found.
+	err = s.record(ctx, func(tx *transaction) error {
+		actions, err := tx.conn.orphans()
+		if err != nil {
+			return err
+		}
+		count = len(actions)
+		return tx.forget(actions)
+	})
+	if err != nil || count == 0 {
 		return 0, err
 	}
-	if err := s.record(ctx, func(tx *transaction) error { return tx.forget(actions) }); err != nil {
-		return 0, err
-	}
-	return len(actions), s.Sweep(ctx)
+	return count, s.Sweep(ctx)
 }

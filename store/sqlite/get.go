@@ -187,7 +187,7 @@ func (l *lookup) anywhere(c *conn, h *shelf, key store.Key) error {
 			return err
 		}
 	}
-	orders, err := h.orders(c, l.tail, prefixOf(key.Chunk))
+	orders, err := h.orders(c, l.at, l.tail, prefixOf(key.Chunk))
 	if err != nil {
 		return err
 	}

@@ -52,6 +52,14 @@ func (c *conn) job(id store.JobID) (row int64, ok bool, err error) {
 	return row, ok, err
 }
 
+// run returns the row of a run's job; ok is false where the job was deleted,
+// also where it came again and has not had as many runs since.
+func (c *conn) run(run store.RunKey) (job int64, ok bool, err error) {
+	ok, err = c.ints("select jobs.id from jobs join runs on runs.job=jobs.id where jobs.digest=? and runs.number=?",
+		[]*int64{&job}, run.Job[:], int64(run.Number))
+	return job, ok, err
+}
+
 // Begin implements [store.Jobs].
 func (s *Store) Begin(ctx context.Context, job store.Job, ids iter.Seq[[]byte], info []byte) (key store.RunKey, err error) {
 	now := time.Now()
@@ -105,7 +113,7 @@ func (tx *transaction) submitted(job *store.Job, ids iter.Seq[[]byte], now time.
 func (s *Store) Finish(ctx context.Context, run store.RunKey, action store.Action, records []store.Record, span store.Span) error {
 	r := newPut(action, records)
 	r.record = func(tx *transaction, r *request) error {
-		row, known, err := tx.conn.job(run.Job)
+		row, known, err := tx.conn.run(run)
 		switch {
 		case err != nil:
 			return err
@@ -126,7 +134,12 @@ func (tx *transaction) span(job int64, run int, span *store.Span) error {
 	for _, chunk := range span.Chunks {
 		tx.digests = append(tx.digests, chunk[:]...)
 	}
-	err := tx.conn.exec("insert or replace into spans values(?, ?, ?, ?, ?, ?)",
+	// It comes again where the file was replaced after its commit.
+	err := tx.conn.exec("delete from spans where job=? and first=? and run=?", job, int64(span.First), int64(run))
+	if err != nil {
+		return err
+	}
+	err = tx.conn.exec("insert into spans values(?, ?, ?, ?, ?, ?)",
 		job, int64(span.First), int64(len(span.Chunks)), int64(run), tx.digests, span.Detail)
 	if err != nil {
 		return err
@@ -137,7 +150,7 @@ func (tx *transaction) span(job int64, run int, span *store.Span) error {
 // Note implements [store.Jobs].
 func (s *Store) Note(ctx context.Context, run store.RunKey, active []byte, failed []store.Attempt) error {
 	return s.record(ctx, func(tx *transaction) error {
-		row, known, err := tx.conn.job(run.Job)
+		row, known, err := tx.conn.run(run)
 		if err != nil || !known {
 			return err
 		}
@@ -163,7 +176,7 @@ func truth(b bool) int64 {
 // End implements [store.Jobs].
 func (s *Store) End(ctx context.Context, run store.RunKey, report []byte) error {
 	return s.record(ctx, func(tx *transaction) error {
-		row, known, err := tx.conn.job(run.Job)
+		row, known, err := tx.conn.run(run)
 		if err != nil || !known {
 			return err
 		}

@@ -409,7 +409,7 @@ func (p *pages) actions(page []byte, f func(id int64, digest store.Action)) {
 		if !ok || !ok2 || size > uint64(len(rest)) {
 			return nil
 		}
-		if columns := parseRecord(rest[:size]); len(columns) >= 2 && len(columns[1].blob) == len(store.Action{}) {
+		if columns := parseRecord(rest[:size]); len(columns) == 3 && len(columns[1].blob) == len(store.Action{}) {
 			f(int64(id), store.Action(columns[1].blob))
 		}
 		return nil
