@@ -95,7 +95,9 @@ type Jobs interface {
 	List(ctx context.Context, prefix string) iter.Seq2[Job, error]
 
 	// IDs yields the pieces that Begin was given, in order. A piece is valid
-	// until the next one is asked for.
+	// until the next one is asked for. As from Extents, Spans and Attempts, the
+	// error is ErrNoJob where there is no job; where it is deleted meanwhile,
+	// the iteration may end with it too.
 	IDs(ctx context.Context, job JobID) iter.Seq2[[]byte, error]
 
 	// Runs returns the runs of a job in order.

@@ -2,7 +2,6 @@ package sqlite
 
 import (
 	"context"
-	"errors"
 	"iter"
 	"time"
 
@@ -269,18 +268,25 @@ func yieldAll[T any](found []T, err error, yield func(T, error) bool) {
 
 // pieces yields what next reads, piece by piece, each in a transaction of its
 // own, until a piece is empty. next may be called again after an error, and
-// then begins where it did before.
+// then begins where it did before. A job that is deleted meanwhile is
+// ErrNoJob, so that a part is not taken for all, also where it came again.
 func pieces[T any](s *Store, ctx context.Context, job store.JobID, next func(c *conn, row int64, after *T) ([]T, error)) iter.Seq2[T, error] {
 	return func(yield func(T, error) bool) {
 		var last *T
+		var of int64
 		for {
 			var piece []T
+			again := false
 			err := s.look(ctx, job, func(c *conn, row int64) (err error) {
+				if again = last != nil && row != of; again {
+					return nil
+				}
+				of = row
 				piece, err = next(c, row, last)
 				return err
 			})
-			if errors.Is(err, store.ErrNoJob) && last != nil { // deleted meanwhile
-				return
+			if again {
+				err = store.ErrNoJob
 			}
 			if err != nil {
 				var none T

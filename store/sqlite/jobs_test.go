@@ -1,0 +1,255 @@
+package sqlite
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/wasm-jobs/wasm-jobs/store"
+)
+
+// TestTwoStores shows the runs and spans of one process to another.
+func TestTwoStores(t *testing.T) {
+	dir := t.TempDir()
+	a, b := open(t, dir, Options{}), open(t, dir, Options{})
+	first := begin(t, a, jobA)
+	second := begin(t, b, jobA)
+	if first.Number != 1 || second.Number != 2 {
+		t.Errorf("runs %d and %d", first.Number, second.Number)
+	}
+	finish(t, a, first, 0, 10)
+	finish(t, b, second, 10, 20)
+	for _, s := range []*Store{a, b} {
+		runs, err := s.Runs(t.Context(), jobA.ID)
+		if err != nil || len(runs) != 2 {
+			t.Errorf("%+v, %v", runs, err)
+		}
+		var extents []store.Extent
+		for e, err := range s.Extents(t.Context(), jobA.ID) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			extents = append(extents, e)
+		}
+		if len(extents) != 2 || extents[0].Run != 1 || extents[1].Run != 2 {
+			t.Errorf("%+v", extents)
+		}
+		if n := count(t, s, store.Action{1}, records(0, 20)); n != 20 {
+			t.Errorf("%d outputs", n)
+		}
+	}
+	if err := b.Delete(t.Context(), jobA.ID); err != nil {
+		t.Fatal(err)
+	}
+	if n := count(t, a, store.Action{1}, records(0, 20)); n != 0 {
+		t.Errorf("%d outputs after the other's deletion", n)
+	}
+	err := a.Finish(t.Context(), first, store.Action{1}, records(0, 10), store.Span{})
+	if !errors.Is(err, store.ErrNoJob) {
+		t.Errorf("finish after the other's deletion: %v", err)
+	}
+}
+
+// TestCrashKeepsSpans opens what a crash leaves after each Finish.
+func TestCrashKeepsSpans(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir, Options{})
+	run := begin(t, s, jobA)
+	for i := range 5 {
+		finish(t, s, run, 100*i, 100*i+100)
+		after := open(t, copyStore(t, dir), Options{Notice: func(line string) { t.Error(line) }})
+		spans := 0
+		for e, err := range after.Extents(t.Context(), jobA.ID) {
+			if err != nil || e != (store.Extent{Run: 1, First: 100 * spans, Count: 100}) {
+				t.Errorf("%+v, %v", e, err)
+			}
+			spans++
+		}
+		if n := count(t, after, store.Action{1}, records(0, 500)); spans != i+1 || n != 100*spans {
+			t.Errorf("after %d spans there are %d, with %d outputs", i+1, spans, n)
+		}
+	}
+}
+
+// TestFinishAfterSetAside lets the file be set aside, with the job's record,
+// while a run goes on.
+func TestFinishAfterSetAside(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir, Options{})
+	run := begin(t, s, jobA)
+	finish(t, s, run, 0, 10)
+	if err := s.replace(s.db, errDamaged); err != nil {
+		t.Fatal(err)
+	}
+	finish(t, s, run, 10, 20)
+	if n := count(t, s, store.Action{1}, records(0, 20)); n != 20 {
+		t.Errorf("%d of 20 outputs", n)
+	}
+	if err := s.Note(t.Context(), run, []byte(`[]`), nil); err != nil {
+		t.Error(err)
+	}
+	if err := s.End(t.Context(), run, []byte(`{}`)); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestOlderLayout opens a file of version 1, whose outputs had no fuel.
+func TestOlderLayout(t *testing.T) {
+	dir, all := sample(t, 2000)
+	s := open(t, dir, Options{})
+	for _, query := range []string{
+		"drop table jobs", "drop table job_ids", "drop table runs", "drop table spans", "drop table attempts",
+		"create table older as select action, ord, chunk, checksum, output from outputs", "drop table outputs",
+		"create table outputs(action integer not null, ord blob not null, chunk blob not null, checksum blob not null, output blob not null, primary key(action, ord, chunk)) without rowid",
+		"insert into outputs select * from older", "drop table older", "pragma user_version=65537",
+	} {
+		if err := s.db.writer.Exec(query); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	var notices []string
+	note := func(line string) { notices = append(notices, line) }
+	s = open(t, dir, Options{Notice: note})
+	if len(notices) != 1 || !strings.Contains(notices[0], "computed again") || !strings.Contains(notices[0], s.path) {
+		t.Errorf("notices %q", notices)
+	}
+	if n := rowsOf(t, s, "outputs"); n != 0 {
+		t.Errorf("%d outputs of the older layout", n)
+	}
+	if err := s.Put(t.Context(), store.Action{1}, all); err != nil {
+		t.Fatal(err)
+	}
+	begin(t, s, jobA)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	header, err := os.ReadFile(filepath.Join(dir, FileName))
+	if err != nil || binary.BigEndian.Uint32(header[60:]) != Version<<16|Version {
+		t.Errorf("version %#x, %v", header[60:64], err)
+	}
+	s = open(t, dir, Options{Notice: note})
+	if n := count(t, s, store.Action{1}, all); n != len(all) || len(notices) != 1 {
+		t.Errorf("%d outputs, %q", n, notices)
+	}
+	if aside, err := AsideFiles(dir); err != nil || len(aside) != 0 {
+		t.Errorf("set aside: %v, %v", aside, err)
+	}
+}
+
+// TestCheck finds a damaged output, and drops it.
+func TestCheck(t *testing.T) {
+	dir, all := sample(t, 1500)
+	victim := all[42]
+	sum, _ := checksum(store.Action{}, victim.Key, victim.Value, nil)
+	s := open(t, dir, Options{})
+	flipped := bytes.Clone(victim.Output)
+	flipped[0] ^= 1
+	// The page's own checksum is right: only the output's shows it.
+	if err := s.db.writer.exec("update outputs set output=? where checksum=?", flipped, sum[:]); err != nil {
+		t.Fatal(err)
+	}
+	begin(t, s, jobA)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	var damaged []Damage
+	s = open(t, dir, Options{Damaged: func(d Damage) { damaged = append(damaged, d) }})
+	told := 0
+	report, err := s.Check(t.Context(), func(n int) { told = n })
+	if err != nil || report != (CheckReport{Outputs: 1499, Damaged: 1, Jobs: 1}) {
+		t.Errorf("%+v, %v", report, err)
+	}
+	if told == 0 || len(damaged) != 1 || damaged[0].Chunk != victim.Chunk {
+		t.Errorf("progress %d, damaged %+v", told, damaged)
+	}
+	if report, err = s.Check(t.Context(), func(int) {}); err != nil || report != (CheckReport{Outputs: 1499, Jobs: 1}) {
+		t.Errorf("again %+v, %v", report, err)
+	}
+}
+
+// TestCompact gives space back while another store reads.
+func TestCompact(t *testing.T) {
+	dir := t.TempDir()
+	s, reader := open(t, dir, Options{}), open(t, dir, Options{})
+	run := begin(t, s, jobA)
+	for i := 0; i < 20_000; i += 1000 {
+		finish(t, s, run, i, i+1000)
+	}
+	finish(t, s, begin(t, s, store.Job{ID: store.JobID{3}, Action: store.Action{3}, Spec: []byte(`{}`)}), 0, 10)
+	if err := s.Put(t.Context(), store.Action{3}, records(0, 10)); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Delete(t.Context(), jobA.ID); err != nil {
+		t.Fatal(err)
+	}
+	before, err := s.Size(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = reader.db.read(func(c *conn) error {
+		if _, _, err := c.locate(store.Action{3}); err != nil {
+			return err
+		}
+		return s.Compact(t.Context())
+	})
+	if err != nil {
+		t.Fatalf("while another reads: %v", err)
+	}
+	if err := s.Compact(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	after, err := s.Size(t.Context())
+	if err != nil || after.Files >= before.Files/2 || after.Used > before.Used {
+		t.Errorf("%+v before and %+v after, %v", before, after, err)
+	}
+	for _, s := range []*Store{s, reader} {
+		if n := count(t, s, store.Action{3}, records(0, 10)); n != 10 {
+			t.Errorf("%d of 10 outputs", n)
+		}
+	}
+}
+
+// TestReadBesideWriter opens and reads a store while another holds its write
+// transaction open.
+func TestReadBesideWriter(t *testing.T) {
+	dir := t.TempDir()
+	if Exists(dir) {
+		t.Error("a store is said to be there")
+	}
+	if entries, err := os.ReadDir(dir); err != nil || len(entries) > 0 {
+		t.Errorf("looking made %v, %v", entries, err)
+	}
+	s := open(t, dir, Options{})
+	finish(t, s, begin(t, s, jobA), 0, 10)
+	if !Exists(dir) {
+		t.Error("no store is said to be there")
+	}
+	err := s.record(t.Context(), func(*transaction) error {
+		reader, err := Open(t.Context(), dir, Options{})
+		if err != nil {
+			return err
+		}
+		for _, err := range reader.List(t.Context(), "") {
+			if err != nil {
+				return err
+			}
+		}
+		if _, err := reader.Runs(t.Context(), jobA.ID); err != nil {
+			return err
+		}
+		if n := count(t, reader, store.Action{1}, records(0, 10)); n != 10 {
+			t.Errorf("%d outputs", n)
+		}
+		return reader.Close()
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
