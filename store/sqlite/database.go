@@ -364,14 +364,22 @@ func (db *database) close(checkpoint bool) (err error) {
 		break
 	}
 	if checkpoint {
-		// Another process that reads keeps some of the log from being written
-		// back; then its own Close does that.
-		db.writer.BusyTimeout(100 * time.Millisecond)
-		if _, _, e := db.writer.WALCheckpoint("", sqlite3.CHECKPOINT_TRUNCATE); e != nil && !isBusy(e) {
-			err = errors.Join(err, e)
-		}
+		err = errors.Join(err, db.truncateLog())
 	}
 	return errors.Join(err, db.writer.Close())
+}
+
+// truncateLog writes the log back into the file. Another process that reads
+// keeps some of it from that; then its own Close does it. While it is waited
+// for nobody can write, so that the writer's patience is short from here on.
+func (db *database) truncateLog() error {
+	if err := db.writer.BusyTimeout(100 * time.Millisecond); err != nil {
+		return err
+	}
+	if _, _, err := db.writer.WALCheckpoint("", sqlite3.CHECKPOINT_TRUNCATE); err != nil && !isBusy(err) {
+		return err
+	}
+	return nil
 }
 
 // moved tells whether the path no longer names the file that is open.

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/wasm-jobs/wasm-jobs/store"
 )
@@ -193,6 +194,7 @@ func TestCompact(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	start := time.Now()
 	err = reader.db.read(func(c *conn) error {
 		if _, _, err := c.locate(store.Action{3}); err != nil {
 			return err
@@ -201,6 +203,9 @@ func TestCompact(t *testing.T) {
 	})
 	if err != nil {
 		t.Fatalf("while another reads: %v", err)
+	}
+	if took := time.Since(start); took > patience/2 { // nobody can write meanwhile
+		t.Errorf("it waited %v for the one that reads", took)
 	}
 	if err := s.Compact(t.Context()); err != nil {
 		t.Fatal(err)
