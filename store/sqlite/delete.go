@@ -4,13 +4,19 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"time"
 
 	"github.com/wasm-jobs/wasm-jobs/store"
 )
 
-// deleteAtOnce rows are deleted in one transaction, so that others can write in
-// between.
-const deleteAtOnce = 20_000
+// Others can write between two transactions that delete: one takes at most
+// deleteAtOnce rows, and no more steps of deleteStep rows after deleteFor, for
+// large outputs cost some 1 ms for 100 KB.
+const (
+	deleteAtOnce = 20_000
+	deleteStep   = 64
+	deleteFor    = 50 * time.Millisecond
+)
 
 // Delete implements [store.Jobs]. With the last job of an action goes the row
 // that names it, so that its outputs are out of reach at once; they and the
@@ -126,27 +132,46 @@ func (s *Store) remove(ctx context.Context, action store.Action, chunks []store.
 	if err := s.submit(ctx, &request{action: action, move: true}); err != nil {
 		return err
 	}
-	return s.record(ctx, func(tx *transaction) error {
-		at, ok, err := tx.conn.locate(action)
-		if err != nil || !ok {
+	for len(chunks) > 0 {
+		done := 0
+		err := s.record(ctx, func(tx *transaction) (err error) {
+			done, err = tx.remove(action, chunks)
 			return err
-		}
-		others, err := tx.conn.chunksOfOthers(action, 0)
+		})
 		if err != nil {
 			return err
 		}
-		for _, chunk := range chunks {
-			if others.has(prefixOf(chunk)) {
-				continue
-			}
-			err := tx.conn.exec(`delete from outputs where action=?1 and chunk=?3
-				and ord in (select ord from chunks where action=?1 and prefix=?2)`, at.id, int64(prefixOf(chunk)), chunk[:])
-			if err != nil {
-				return err
-			}
+		chunks = chunks[done:]
+	}
+	return nil
+}
+
+// remove deletes the first of some outputs, and returns how many these were.
+func (tx *transaction) remove(action store.Action, chunks []store.Digest) (done int, err error) {
+	start := time.Now()
+	at, ok, err := tx.conn.locate(action)
+	if err != nil || !ok {
+		return len(chunks), err
+	}
+	others, err := tx.conn.chunksOfOthers(action, 0)
+	if err != nil {
+		return 0, err
+	}
+	end := time.Now().Add(max(deleteFor, time.Since(start))) // the look is to be worth it
+	for i, chunk := range chunks {
+		if i > 0 && i%deleteStep == 0 && time.Now().After(end) {
+			return i, nil
 		}
-		return nil
-	})
+		if others.has(prefixOf(chunk)) {
+			continue
+		}
+		err := tx.conn.exec(`delete from outputs where action=?1 and chunk=?3
+			and ord in (select ord from chunks where action=?1 and prefix=?2)`, at.id, int64(prefixOf(chunk)), chunk[:])
+		if err != nil {
+			return i, err
+		}
+	}
+	return len(chunks), nil
 }
 
 // Sweep deletes what deleted jobs and actions left, in pieces. A Delete that
@@ -158,10 +183,9 @@ func (s *Store) Sweep(ctx context.Context) error {
 	} {
 		for last := int64(-1); ; {
 			var id int64
-			var ok, dead bool
-			var left int64
+			var ok, more bool
 			err := s.record(ctx, func(tx *transaction) (err error) {
-				dead = false
+				more = false
 				ok, err = tx.conn.ints("select "+table.key+" from "+table.name+" where "+table.key+">? order by "+table.key+" limit 1", []*int64{&id}, last)
 				if err != nil || !ok {
 					return err
@@ -171,8 +195,7 @@ func (s *Store) Sweep(ctx context.Context) error {
 				if err != nil || alive {
 					return err
 				}
-				dead = true
-				left, err = tx.sweep(table.name, table.key, id)
+				more, err = tx.sweep(table.name, table.key, id)
 				return err
 			})
 			if err != nil || !ok {
@@ -181,7 +204,7 @@ func (s *Store) Sweep(ctx context.Context) error {
 				}
 				break
 			}
-			if !dead || left == 0 {
+			if !more {
 				last = id
 			}
 		}
@@ -189,9 +212,8 @@ func (s *Store) Sweep(ctx context.Context) error {
 	return nil
 }
 
-// sweep deletes some rows of a dead owner and returns how many it was, or 0
-// where these were the last.
-func (tx *transaction) sweep(table, key string, owner int64) (int64, error) {
+// sweep deletes some rows of a dead owner; more tells whether some may be left.
+func (tx *transaction) sweep(table, key string, owner int64) (more bool, err error) {
 	query := "delete from " + table + " where rowid in (select rowid from " + table + " where " + key + "=? limit ?)"
 	switch table { // those without a rowid
 	case "outputs":
@@ -201,13 +223,16 @@ func (tx *transaction) sweep(table, key string, owner int64) (int64, error) {
 	case "chunks":
 		query = "delete from chunks where (action, prefix, ord) in (select action, prefix, ord from chunks where action=? limit ?)"
 	}
-	if err := tx.conn.exec(query, owner, int64(deleteAtOnce)); err != nil {
-		return 0, err
+	start := time.Now()
+	for n := 0; n < deleteAtOnce && time.Since(start) < deleteFor; n += deleteStep {
+		if err := tx.conn.exec(query, owner, int64(deleteStep)); err != nil {
+			return false, err
+		}
+		if tx.conn.Changes() < deleteStep {
+			return false, nil
+		}
 	}
-	if n := tx.conn.Changes(); n == deleteAtOnce {
-		return n, nil
-	}
-	return 0, nil
+	return true, nil
 }
 
 // Orphans returns the actions that no job has, which are those whose job's

@@ -26,7 +26,7 @@ func begin(t testing.TB, s *Store, job store.Job) store.RunKey {
 func finish(t testing.TB, s *Store, run store.RunKey, from, to int) {
 	t.Helper()
 	all := records(from, to)
-	span := store.Span{First: from, Detail: []byte(`{}`)}
+	span := store.Span{First: from, Chunks: make([]store.Digest, 0, len(all)), Detail: []byte(`{}`)}
 	for i := range all {
 		span.Chunks = append(span.Chunks, all[i].Chunk)
 	}
