@@ -71,13 +71,14 @@ type Jobs interface {
 
 	// Begin records a run of a job, and the job where it is new. ids are pieces
 	// of the caller's encoding of the chunks' ids, each of at most 1 MiB, which
-	// are not asked for where the job is known. Of a known job, Spec becomes
-	// the new one.
+	// are not asked for where the job is known, and may be gone through more
+	// than once. Of a known job, Spec becomes the new one.
 	Begin(ctx context.Context, job Job, ids iter.Seq[[]byte], info []byte) (RunKey, error)
 
 	// Finish is Put, and notes in the same commit that the run has the outputs
-	// of a span. Where records conflict, the span is not noted. It is ErrNoJob
-	// where the job was deleted meanwhile; then nothing is put.
+	// of a span. A span of the run from the same chunk on is replaced. Where
+	// records conflict, the span is not noted. It is ErrNoJob where the job was
+	// deleted meanwhile; then nothing is put.
 	Finish(ctx context.Context, run RunKey, action Action, records []Record, span Span) error
 
 	// Note is a sign of life of the run, with what it is at (JSON), and the
@@ -94,7 +95,9 @@ type Jobs interface {
 	List(ctx context.Context, prefix string) iter.Seq2[Job, error]
 
 	// IDs yields the pieces that Begin was given, in order. A piece is valid
-	// until the next one is asked for.
+	// until the next one is asked for. As from Extents, Spans and Attempts, the
+	// error is ErrNoJob where there is no job; where it is deleted meanwhile,
+	// the iteration may end with it too.
 	IDs(ctx context.Context, job JobID) iter.Seq2[[]byte, error]
 
 	// Runs returns the runs of a job in order.

@@ -35,6 +35,16 @@ func (m *Memory) jobOf(ctx context.Context, id JobID) (*memoryJob, error) {
 	return m.jobs[id], nil
 }
 
+// runOf returns the job of a run: none where it was deleted, also where it came
+// again and has not had as many runs since; m.mu is held.
+func (m *Memory) runOf(ctx context.Context, run RunKey) (*memoryJob, error) {
+	j, err := m.jobOf(ctx, run.Job)
+	if err == nil && (run.Number < 1 || run.Number > len(j.runs)) {
+		return nil, ErrNoJob
+	}
+	return j, err
+}
+
 // Begin implements [Jobs].
 func (m *Memory) Begin(ctx context.Context, job Job, ids iter.Seq[[]byte], info []byte) (RunKey, error) {
 	m.mu.Lock()
@@ -64,7 +74,7 @@ func (m *Memory) Begin(ctx context.Context, job Job, ids iter.Seq[[]byte], info 
 func (m *Memory) Finish(ctx context.Context, run RunKey, action Action, records []Record, span Span) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	j, err := m.jobOf(ctx, run.Job)
+	j, err := m.runOf(ctx, run)
 	if err == nil {
 		err = m.put(action, records)
 	}
@@ -72,8 +82,12 @@ func (m *Memory) Finish(ctx context.Context, run RunKey, action Action, records 
 		return err
 	}
 	span.Run, span.Chunks, span.Detail = run.Number, slices.Clone(span.Chunks), bytes.Clone(span.Detail)
-	at, _ := slices.BinarySearchFunc(j.spans, span, compareSpans)
-	j.spans = slices.Insert(j.spans, at, span)
+	at, again := slices.BinarySearchFunc(j.spans, span, compareSpans)
+	if again {
+		j.spans[at] = span
+	} else {
+		j.spans = slices.Insert(j.spans, at, span)
+	}
 	j.sign(run)
 	return nil
 }
@@ -93,7 +107,7 @@ func (j *memoryJob) sign(run RunKey) *Run {
 func (m *Memory) known(ctx context.Context, run RunKey, f func(j *memoryJob)) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	j, err := m.jobOf(ctx, run.Job)
+	j, err := m.runOf(ctx, run)
 	if err == nil {
 		f(j)
 	}

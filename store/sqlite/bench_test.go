@@ -100,3 +100,38 @@ func BenchmarkAll(b *testing.B) {
 	}
 	perRow(b, benchRows)
 }
+
+// finishAll is fill with a span for each batch, as a run of a job has it.
+func finishAll(t testing.TB, s *Store, n, batch int) {
+	run := begin(t, s, jobA)
+	for i := 0; i < n; i += batch {
+		finish(t, s, run, i, min(i+batch, n))
+	}
+}
+
+// finishRows are enough for what a run costs by itself not to count.
+const finishRows = 1_000_000
+
+// BenchmarkFinish compares Finish with Put of the same records. The records are
+// made in the loop of both.
+func BenchmarkFinish(b *testing.B) {
+	for _, batch := range []int{1000, 4096} {
+		for _, test := range []struct {
+			name string
+			run  func(s *Store)
+		}{
+			{"put", func(s *Store) { fill(b, s, store.Action{1}, finishRows, batch) }},
+			{"finish", func(s *Store) { finishAll(b, s, finishRows, batch) }},
+		} {
+			b.Run(fmt.Sprintf("%s/batch=%d", test.name, batch), func(b *testing.B) {
+				for b.Loop() {
+					b.StopTimer()
+					s := open(b, b.TempDir(), Options{})
+					b.StartTimer()
+					test.run(s)
+				}
+				b.ReportMetric(b.Elapsed().Seconds()*1e6/float64(b.N)/finishRows, "us/row")
+			})
+		}
+	}
+}

@@ -9,8 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/ncruces/go-sqlite3"
-
 	"github.com/wasm-jobs/wasm-jobs/store"
 )
 
@@ -121,11 +119,8 @@ func (db *database) compact() error {
 	if err := db.writer.Exec("vacuum"); err != nil {
 		return err
 	}
-	// Others that read keep the log; their Close or the next one truncates it.
-	if _, _, err := db.writer.WALCheckpoint("", sqlite3.CHECKPOINT_TRUNCATE); err != nil && !isBusy(err) {
-		return err
-	}
-	return nil
+	err := db.truncateLog()
+	return errors.Join(err, db.writer.BusyTimeout(patience))
 }
 
 // AsideFile is a file that was set aside since it was beyond reading.

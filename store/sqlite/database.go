@@ -246,6 +246,9 @@ func (db *database) layOut() error {
 	if err := c.Exec("pragma journal_mode=wal; pragma synchronous=full; pragma wal_autocheckpoint=4000; pragma cell_size_check=on; pragma cache_size=-16384"); err != nil {
 		return err
 	}
+	if err := db.dropOlder(); err != nil {
+		return err
+	}
 	if tables == 0 {
 		if err := c.transaction("begin immediate", func() error { return c.Exec(schema + jobSchema) }); err != nil {
 			return err
@@ -255,6 +258,39 @@ func (db *database) layOut() error {
 		}
 	}
 	return db.check()
+}
+
+// dropOlder lays a file of an older layout out anew. What it has is not
+// carried over: its outputs have no fuel.
+func (db *database) dropOlder() error {
+	var id, version int64
+	for pragma, into := range map[string]*int64{"application_id": &id, "user_version": &version} {
+		if _, err := db.writer.ints("pragma "+pragma, []*int64{into}); err != nil {
+			return err
+		}
+	}
+	older := version & 0xffff
+	if id != applicationID || version>>16 != older || older == 0 || older >= Version {
+		return nil
+	}
+	err := db.writer.transaction("begin immediate", func() error {
+		var names []string
+		err := db.writer.rows(func(r *columns) { names = append(names, string(r.blob())) },
+			"select name from sqlite_schema where type='table' and name not like 'sqlite\\_%' escape '\\'")
+		if err != nil {
+			return err
+		}
+		for _, name := range names {
+			if err := db.writer.Exec("drop table " + sqlite3.QuoteIdentifier(name)); err != nil {
+				return err
+			}
+		}
+		return db.writer.Exec(schema + jobSchema + fmt.Sprintf("pragma user_version=%d", Version<<16|Version))
+	})
+	if err == nil {
+		db.store.options.Notice(fmt.Sprintf("%s has an older layout (version %d): its outputs are computed again", db.store.path, older))
+	}
+	return err
 }
 
 // check makes sure that this is a store: a file that is none, or whose schema
@@ -331,14 +367,22 @@ func (db *database) close(checkpoint bool) (err error) {
 		break
 	}
 	if checkpoint {
-		// Another process that reads keeps some of the log from being written
-		// back; then its own Close does that.
-		db.writer.BusyTimeout(100 * time.Millisecond)
-		if _, _, e := db.writer.WALCheckpoint("", sqlite3.CHECKPOINT_TRUNCATE); e != nil && !isBusy(e) {
-			err = errors.Join(err, e)
-		}
+		err = errors.Join(err, db.truncateLog())
 	}
 	return errors.Join(err, db.writer.Close())
+}
+
+// truncateLog writes the log back into the file. Another process that reads
+// keeps some of it from that; then its own Close does it. While it is waited
+// for nobody can write, so that the writer's patience is short from here on.
+func (db *database) truncateLog() error {
+	if err := db.writer.BusyTimeout(100 * time.Millisecond); err != nil {
+		return err
+	}
+	if _, _, err := db.writer.WALCheckpoint("", sqlite3.CHECKPOINT_TRUNCATE); err != nil && !isBusy(err) {
+		return err
+	}
+	return nil
 }
 
 // moved tells whether the path no longer names the file that is open.

@@ -4,13 +4,19 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"time"
 
 	"github.com/wasm-jobs/wasm-jobs/store"
 )
 
-// deleteAtOnce rows are deleted in one transaction, so that others can write in
-// between.
-const deleteAtOnce = 20_000
+// Others can write between two transactions that delete: one takes at most
+// deleteAtOnce rows, and no more steps of deleteStep rows after deleteFor, for
+// large outputs cost some 1 ms for 100 KB.
+const (
+	deleteAtOnce = 20_000
+	deleteStep   = 64
+	deleteFor    = 50 * time.Millisecond
+)
 
 // Delete implements [store.Jobs]. With the last job of an action goes the row
 // that names it, so that its outputs are out of reach at once; they and the
@@ -57,9 +63,11 @@ func (s *Store) Delete(ctx context.Context, job store.JobID) error {
 	return s.Sweep(ctx)
 }
 
-// forget removes the rows that name actions.
+// forget removes the rows that name actions. What is put later in the same
+// transaction makes them anew.
 func (tx *transaction) forget(actions []store.Action) error {
 	for _, action := range actions {
+		delete(tx.works, action)
 		if err := tx.conn.exec("delete from actions where digest=?", action[:]); err != nil {
 			return err
 		}
@@ -84,51 +92,86 @@ func (tx *transaction) forgetResults(job *store.Job) error {
 // unshared returns the chunks of a job's spans that no other job of the action
 // has, in pieces. It may leave some out: one in a million.
 func (c *conn) unshared(action store.Action, job int64) (pieces [][]store.Digest, err error) {
-	others := &seen{}
-	each := func(query string, f func(store.Digest), args ...any) error {
-		return c.rows(func(r *columns) {
-			for b := r.blob(); len(b) >= len(store.Digest{}); b = b[len(store.Digest{}):] {
-				f(store.Digest(b))
-			}
-		}, query, args...)
-	}
-	err = each("select chunks from spans where job in (select id from jobs where action=? and id<>?)",
-		func(d store.Digest) { others.add(prefixOf(d)) }, action[:], job)
+	others, err := c.chunksOfOthers(action, job)
 	if err != nil {
 		return nil, err
 	}
 	var own []store.Digest
-	err = each("select chunks from spans where job=?", func(d store.Digest) {
+	err = c.eachChunk(func(d store.Digest) {
 		if !others.has(prefixOf(d)) {
 			own = append(own, d)
 		}
-	}, job)
+	}, "select chunks from spans where job=?", job)
 	for piece := range slices.Chunk(own, deleteAtOnce) {
 		pieces = append(pieces, piece)
 	}
 	return pieces, err
 }
 
-// remove deletes outputs of an action, wherever they lie.
+// chunksOfOthers returns the chunks of the spans of an action's jobs but one.
+func (c *conn) chunksOfOthers(action store.Action, job int64) (*seen, error) {
+	others := &seen{}
+	err := c.eachChunk(func(d store.Digest) { others.add(prefixOf(d)) },
+		"select chunks from spans where job in (select id from jobs where action=? and id<>?)", action[:], job)
+	return others, err
+}
+
+// eachChunk calls f with the digests in the blobs that a query gives.
+func (c *conn) eachChunk(f func(store.Digest), query string, args ...any) error {
+	return c.rows(func(r *columns) {
+		for b := r.blob(); len(b) >= len(store.Digest{}); b = b[len(store.Digest{}):] {
+			f(store.Digest(b))
+		}
+	}, query, args...)
+}
+
+// remove deletes outputs of an action, wherever they lie, but those that a job
+// has taken up since its caller looked.
 func (s *Store) remove(ctx context.Context, action store.Action, chunks []store.Digest) error {
 	// Where they lie is found as Get finds it: by the log, moved into the index.
 	if err := s.submit(ctx, &request{action: action, move: true}); err != nil {
 		return err
 	}
-	return s.record(ctx, func(tx *transaction) error {
-		at, ok, err := tx.conn.locate(action)
-		if err != nil || !ok {
+	for len(chunks) > 0 {
+		done := 0
+		err := s.record(ctx, func(tx *transaction) (err error) {
+			done, err = tx.remove(action, chunks)
+			return err
+		})
+		if err != nil {
 			return err
 		}
-		for _, chunk := range chunks {
-			err := tx.conn.exec(`delete from outputs where action=?1 and chunk=?3
-				and ord in (select ord from chunks where action=?1 and prefix=?2)`, at.id, int64(prefixOf(chunk)), chunk[:])
-			if err != nil {
-				return err
-			}
+		chunks = chunks[done:]
+	}
+	return nil
+}
+
+// remove deletes the first of some outputs, and returns how many these were.
+func (tx *transaction) remove(action store.Action, chunks []store.Digest) (done int, err error) {
+	start := time.Now()
+	at, ok, err := tx.conn.locate(action)
+	if err != nil || !ok {
+		return len(chunks), err
+	}
+	others, err := tx.conn.chunksOfOthers(action, 0)
+	if err != nil {
+		return 0, err
+	}
+	end := time.Now().Add(max(deleteFor, time.Since(start))) // the look is to be worth it
+	for i, chunk := range chunks {
+		if i > 0 && i%deleteStep == 0 && time.Now().After(end) {
+			return i, nil
 		}
-		return nil
-	})
+		if others.has(prefixOf(chunk)) {
+			continue
+		}
+		err := tx.conn.exec(`delete from outputs where action=?1 and chunk=?3
+			and ord in (select ord from chunks where action=?1 and prefix=?2)`, at.id, int64(prefixOf(chunk)), chunk[:])
+		if err != nil {
+			return i, err
+		}
+	}
+	return len(chunks), nil
 }
 
 // Sweep deletes what deleted jobs and actions left, in pieces. A Delete that
@@ -140,10 +183,9 @@ func (s *Store) Sweep(ctx context.Context) error {
 	} {
 		for last := int64(-1); ; {
 			var id int64
-			var ok, dead bool
-			var left int64
+			var ok, more bool
 			err := s.record(ctx, func(tx *transaction) (err error) {
-				dead = false
+				more = false
 				ok, err = tx.conn.ints("select "+table.key+" from "+table.name+" where "+table.key+">? order by "+table.key+" limit 1", []*int64{&id}, last)
 				if err != nil || !ok {
 					return err
@@ -153,8 +195,7 @@ func (s *Store) Sweep(ctx context.Context) error {
 				if err != nil || alive {
 					return err
 				}
-				dead = true
-				left, err = tx.sweep(table.name, table.key, id)
+				more, err = tx.sweep(table.name, table.key, id)
 				return err
 			})
 			if err != nil || !ok {
@@ -163,7 +204,7 @@ func (s *Store) Sweep(ctx context.Context) error {
 				}
 				break
 			}
-			if !dead || left == 0 {
+			if !more {
 				last = id
 			}
 		}
@@ -171,9 +212,8 @@ func (s *Store) Sweep(ctx context.Context) error {
 	return nil
 }
 
-// sweep deletes some rows of a dead owner and returns how many it was, or 0
-// where these were the last.
-func (tx *transaction) sweep(table, key string, owner int64) (int64, error) {
+// sweep deletes some rows of a dead owner; more tells whether some may be left.
+func (tx *transaction) sweep(table, key string, owner int64) (more bool, err error) {
 	query := "delete from " + table + " where rowid in (select rowid from " + table + " where " + key + "=? limit ?)"
 	switch table { // those without a rowid
 	case "outputs":
@@ -183,13 +223,16 @@ func (tx *transaction) sweep(table, key string, owner int64) (int64, error) {
 	case "chunks":
 		query = "delete from chunks where (action, prefix, ord) in (select action, prefix, ord from chunks where action=? limit ?)"
 	}
-	if err := tx.conn.exec(query, owner, int64(deleteAtOnce)); err != nil {
-		return 0, err
+	start := time.Now()
+	for n := 0; n < deleteAtOnce && time.Since(start) < deleteFor; n += deleteStep {
+		if err := tx.conn.exec(query, owner, int64(deleteStep)); err != nil {
+			return false, err
+		}
+		if tx.conn.Changes() < deleteStep {
+			return false, nil
+		}
 	}
-	if n := tx.conn.Changes(); n == deleteAtOnce {
-		return n, nil
-	}
-	return 0, nil
+	return true, nil
 }
 
 // Orphans returns the actions that no job has, which are those whose job's
@@ -199,38 +242,49 @@ func (s *Store) Orphans(ctx context.Context) (actions []store.Action, err error)
 		return nil, err
 	}
 	err = s.do("read", func(db *database) error {
-		return db.read(func(c *conn) error {
-			actions = actions[:0]
-			owned := map[store.Action]bool{}
-			err := c.rows(func(r *columns) {
-				job := readJob(r)
-				owned[job.Action] = true
-				for _, a := range job.Derived {
-					owned[a] = true
-				}
-			}, "select digest, action, derived, input, total, created, spec from jobs")
-			if err != nil {
-				return err
-			}
-			return c.rows(func(r *columns) {
-				var a store.Action
-				if copy(a[:], r.blob()); !owned[a] {
-					actions = append(actions, a)
-				}
-			}, "select digest from actions")
+		return db.read(func(c *conn) (err error) {
+			actions, err = c.orphans()
+			return err
 		})
 	})
 	return actions, err
 }
 
+func (c *conn) orphans() (actions []store.Action, err error) {
+	owned := map[store.Action]bool{}
+	err = c.rows(func(r *columns) {
+		job := readJob(r)
+		owned[job.Action] = true
+		for _, a := range job.Derived {
+			owned[a] = true
+		}
+	}, "select digest, action, derived, input, total, created, spec from jobs")
+	if err != nil {
+		return nil, err
+	}
+	err = c.rows(func(r *columns) {
+		var a store.Action
+		if copy(a[:], r.blob()); !owned[a] {
+			actions = append(actions, a)
+		}
+	}, "select digest from actions")
+	return actions, err
+}
+
 // DeleteOrphans deletes what is kept under actions that no job has.
 func (s *Store) DeleteOrphans(ctx context.Context) (count int, err error) {
-	actions, err := s.Orphans(ctx)
-	if err != nil || len(actions) == 0 {
+	// They are looked up where they are deleted: a job that begins in between
+	// would lose what it has found.
+	err = s.record(ctx, func(tx *transaction) error {
+		actions, err := tx.conn.orphans()
+		if err != nil {
+			return err
+		}
+		count = len(actions)
+		return tx.forget(actions)
+	})
+	if err != nil || count == 0 {
 		return 0, err
 	}
-	if err := s.record(ctx, func(tx *transaction) error { return tx.forget(actions) }); err != nil {
-		return 0, err
-	}
-	return len(actions), s.Sweep(ctx)
+	return count, s.Sweep(ctx)
 }

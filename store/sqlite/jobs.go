@@ -2,7 +2,6 @@ package sqlite
 
 import (
 	"context"
-	"errors"
 	"iter"
 	"time"
 
@@ -50,6 +49,14 @@ func (s *Store) record(ctx context.Context, f func(*transaction) error) error {
 func (c *conn) job(id store.JobID) (row int64, ok bool, err error) {
 	ok, err = c.ints("select id from jobs where digest=?", []*int64{&row}, id[:])
 	return row, ok, err
+}
+
+// run returns the row of a run's job; ok is false where the job was deleted,
+// also where it came again and has not had as many runs since.
+func (c *conn) run(run store.RunKey) (job int64, ok bool, err error) {
+	ok, err = c.ints("select jobs.id from jobs join runs on runs.job=jobs.id where jobs.digest=? and runs.number=?",
+		[]*int64{&job}, run.Job[:], int64(run.Number))
+	return job, ok, err
 }
 
 // Begin implements [store.Jobs].
@@ -105,7 +112,7 @@ func (tx *transaction) submitted(job *store.Job, ids iter.Seq[[]byte], now time.
 func (s *Store) Finish(ctx context.Context, run store.RunKey, action store.Action, records []store.Record, span store.Span) error {
 	r := newPut(action, records)
 	r.record = func(tx *transaction, r *request) error {
-		row, known, err := tx.conn.job(run.Job)
+		row, known, err := tx.conn.run(run)
 		switch {
 		case err != nil:
 			return err
@@ -126,7 +133,12 @@ func (tx *transaction) span(job int64, run int, span *store.Span) error {
 	for _, chunk := range span.Chunks {
 		tx.digests = append(tx.digests, chunk[:]...)
 	}
-	err := tx.conn.exec("insert or replace into spans values(?, ?, ?, ?, ?, ?)",
+	// It comes again where the file was replaced after its commit.
+	err := tx.conn.exec("delete from spans where job=? and first=? and run=?", job, int64(span.First), int64(run))
+	if err != nil {
+		return err
+	}
+	err = tx.conn.exec("insert into spans values(?, ?, ?, ?, ?, ?)",
 		job, int64(span.First), int64(len(span.Chunks)), int64(run), tx.digests, span.Detail)
 	if err != nil {
 		return err
@@ -137,7 +149,7 @@ func (tx *transaction) span(job int64, run int, span *store.Span) error {
 // Note implements [store.Jobs].
 func (s *Store) Note(ctx context.Context, run store.RunKey, active []byte, failed []store.Attempt) error {
 	return s.record(ctx, func(tx *transaction) error {
-		row, known, err := tx.conn.job(run.Job)
+		row, known, err := tx.conn.run(run)
 		if err != nil || !known {
 			return err
 		}
@@ -163,7 +175,7 @@ func truth(b bool) int64 {
 // End implements [store.Jobs].
 func (s *Store) End(ctx context.Context, run store.RunKey, report []byte) error {
 	return s.record(ctx, func(tx *transaction) error {
-		row, known, err := tx.conn.job(run.Job)
+		row, known, err := tx.conn.run(run)
 		if err != nil || !known {
 			return err
 		}
@@ -256,18 +268,25 @@ func yieldAll[T any](found []T, err error, yield func(T, error) bool) {
 
 // pieces yields what next reads, piece by piece, each in a transaction of its
 // own, until a piece is empty. next may be called again after an error, and
-// then begins where it did before.
+// then begins where it did before. A job that is deleted meanwhile is
+// ErrNoJob, so that a part is not taken for all, also where it came again.
 func pieces[T any](s *Store, ctx context.Context, job store.JobID, next func(c *conn, row int64, after *T) ([]T, error)) iter.Seq2[T, error] {
 	return func(yield func(T, error) bool) {
 		var last *T
+		var of int64
 		for {
 			var piece []T
+			again := false
 			err := s.look(ctx, job, func(c *conn, row int64) (err error) {
+				if again = last != nil && row != of; again {
+					return nil
+				}
+				of = row
 				piece, err = next(c, row, last)
 				return err
 			})
-			if errors.Is(err, store.ErrNoJob) && last != nil { // deleted meanwhile
-				return
+			if again {
+				err = store.ErrNoJob
 			}
 			if err != nil {
 				var none T

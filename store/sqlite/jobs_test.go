@@ -1,315 +1,290 @@
 package sqlite
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/wasm-jobs/wasm-jobs/store"
 )
 
-var (
-	aJob   = store.Job{ID: store.JobID{1}, Action: store.Action{1}, Derived: []store.Action{{2}}, Total: 1 << 20, Spec: []byte(`{}`)}
-	noIDs  = func(func([]byte) bool) {}
-	aCause = errors.New("told to fail")
-)
-
-func beginJob(t *testing.T, s *Store, job store.Job) store.RunKey {
-	t.Helper()
-	run, err := s.Begin(t.Context(), job, noIDs, []byte(`{}`))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return run
-}
-
-// finishAll keeps records from..to-1 as spans of a job.
-func finishAll(t *testing.T, s *Store, run store.RunKey, from, to int) {
-	t.Helper()
-	for i := from; i < to; i += 1000 {
-		all := records(i, min(i+1000, to))
-		span := store.Span{First: i, Detail: []byte("detail")}
-		for _, r := range all {
-			span.Chunks = append(span.Chunks, r.Chunk)
-		}
-		if err := s.Finish(t.Context(), run, aJob.Action, all, span); err != nil {
-			t.Fatal(err)
-		}
-	}
-}
-
-func countAll(t *testing.T, s *Store, action store.Action) (n int) {
-	t.Helper()
-	for _, err := range s.All(t.Context(), action) {
-		if err != nil {
-			t.Fatal(err)
-		}
-		n++
-	}
-	return n
-}
-
-func extents(t *testing.T, s *Store, job store.JobID) (chunks int) {
-	t.Helper()
-	for e, err := range s.Extents(t.Context(), job) {
-		if err != nil {
-			t.Fatal(err)
-		}
-		chunks += e.Count
-	}
-	return chunks
-}
-
-// Two processes see each other's runs, and what was finished outlives both.
-func TestJobsAreShared(t *testing.T) {
+// TestTwoStores shows the runs and spans of one process to another.
+func TestTwoStores(t *testing.T) {
 	dir := t.TempDir()
-	one, two := open(t, dir, Options{}), open(t, dir, Options{})
-	first, second := beginJob(t, one, aJob), beginJob(t, two, aJob)
+	a, b := open(t, dir, Options{}), open(t, dir, Options{})
+	first := begin(t, a, jobA)
+	second := begin(t, b, jobA)
 	if first.Number != 1 || second.Number != 2 {
 		t.Errorf("runs %d and %d", first.Number, second.Number)
 	}
-	finishAll(t, one, first, 0, 3000)
-	finishAll(t, two, second, 2000, 5000)
-	if a, b := extents(t, one, aJob.ID), extents(t, two, aJob.ID); a != 6000 || b != 6000 {
-		t.Errorf("%d and %d chunks", a, b)
-	}
-	// As after kill -9: the files as they are now.
-	other := t.TempDir()
-	for _, name := range []string{FileName, FileName + "-wal"} {
-		b, err := os.ReadFile(filepath.Join(dir, name))
-		if err == nil {
-			err = os.WriteFile(filepath.Join(other, name), b, 0o600)
+	finish(t, a, first, 0, 10)
+	finish(t, b, second, 10, 20)
+	for _, s := range []*Store{a, b} {
+		runs, err := s.Runs(t.Context(), jobA.ID)
+		if err != nil || len(runs) != 2 {
+			t.Errorf("%+v, %v", runs, err)
 		}
-		if err != nil {
+		var extents []store.Extent
+		for e, err := range s.Extents(t.Context(), jobA.ID) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			extents = append(extents, e)
+		}
+		if len(extents) != 2 || extents[0].Run != 1 || extents[1].Run != 2 {
+			t.Errorf("%+v", extents)
+		}
+		if n := count(t, s, store.Action{1}, records(0, 20)); n != 20 {
+			t.Errorf("%d outputs", n)
+		}
+	}
+	if err := b.Delete(t.Context(), jobA.ID); err != nil {
+		t.Fatal(err)
+	}
+	if n := count(t, a, store.Action{1}, records(0, 20)); n != 0 {
+		t.Errorf("%d outputs after the other's deletion", n)
+	}
+	err := a.Finish(t.Context(), first, store.Action{1}, records(0, 10), store.Span{})
+	if !errors.Is(err, store.ErrNoJob) {
+		t.Errorf("finish after the other's deletion: %v", err)
+	}
+}
+
+// TestCrashKeepsSpans opens what a crash leaves after each Finish.
+func TestCrashKeepsSpans(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir, Options{})
+	run := begin(t, s, jobA)
+	for i := range 5 {
+		finish(t, s, run, 100*i, 100*i+100)
+		after := open(t, copyStore(t, dir), Options{Notice: func(line string) { t.Error(line) }})
+		spans := 0
+		for e, err := range after.Extents(t.Context(), jobA.ID) {
+			if err != nil || e != (store.Extent{Run: 1, First: 100 * spans, Count: 100}) {
+				t.Errorf("%+v, %v", e, err)
+			}
+			spans++
+		}
+		if n := count(t, after, store.Action{1}, records(0, 500)); spans != i+1 || n != 100*spans {
+			t.Errorf("after %d spans there are %d, with %d outputs", i+1, spans, n)
+		}
+	}
+}
+
+// TestFinishAfterSetAside lets the file be set aside, with the job's record,
+// while a run goes on.
+func TestFinishAfterSetAside(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir, Options{})
+	run := begin(t, s, jobA)
+	finish(t, s, run, 0, 10)
+	if err := s.replace(s.db, errDamaged); err != nil {
+		t.Fatal(err)
+	}
+	finish(t, s, run, 10, 20)
+	if n := count(t, s, store.Action{1}, records(0, 20)); n != 20 {
+		t.Errorf("%d of 20 outputs", n)
+	}
+	if err := s.Note(t.Context(), run, []byte(`[]`), nil); err != nil {
+		t.Error(err)
+	}
+	if err := s.End(t.Context(), run, []byte(`{}`)); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestOlderLayout opens a file of version 1, whose outputs had no fuel.
+func TestOlderLayout(t *testing.T) {
+	dir, all := sample(t, 2000)
+	s := open(t, dir, Options{})
+	for _, query := range []string{
+		"drop table jobs", "drop table job_ids", "drop table runs", "drop table spans", "drop table attempts",
+		"create table older as select action, ord, chunk, checksum, output from outputs", "drop table outputs",
+		"create table outputs(action integer not null, ord blob not null, chunk blob not null, checksum blob not null, output blob not null, primary key(action, ord, chunk)) without rowid",
+		"insert into outputs select * from older", "drop table older", "pragma user_version=65537",
+	} {
+		if err := s.db.writer.Exec(query); err != nil {
 			t.Fatal(err)
 		}
-	}
-	crashed := open(t, other, Options{Notice: func(line string) { t.Error(line) }})
-	if n, m := countAll(t, crashed, aJob.Action), extents(t, crashed, aJob.ID); n != 5000 || m != 6000 {
-		t.Errorf("%d outputs and spans over %d chunks", n, m)
-	}
-}
-
-// A failing write fails the request alone, and notes nothing of it.
-func TestFinishIsAtomic(t *testing.T) {
-	fail := false
-	s := open(t, t.TempDir(), Options{fault: func(op, _ string) error {
-		if fail && (op == "write" || op == "sync") {
-			return aCause
-		}
-		return nil
-	}})
-	run := beginJob(t, s, aJob)
-	finishAll(t, s, run, 0, 1000)
-	fail = true
-	all := records(1000, 2000)
-	span := store.Span{First: 1000, Chunks: []store.Digest{all[0].Chunk}}
-	if err := s.Finish(t.Context(), run, aJob.Action, all, span); !errors.Is(err, aCause) {
-		t.Errorf("error %v", err)
-	}
-	fail = false
-	if n, m := countAll(t, s, aJob.Action), extents(t, s, aJob.ID); n != 1000 || m != 1000 {
-		t.Errorf("%d outputs and spans over %d chunks", n, m)
-	}
-	finishAll(t, s, run, 1000, 2000)
-	if n := countAll(t, s, aJob.Action); n != 2000 {
-		t.Errorf("%d outputs", n)
-	}
-}
-
-// The file of an older layout is set aside.
-func TestOlderVersion(t *testing.T) {
-	dir, all := sample(t, 10)
-	path := filepath.Join(dir, FileName)
-	s := open(t, dir, Options{})
-	if err := s.db.writer.Exec("pragma user_version=65537"); err != nil { // 1<<16 | 1
-		t.Fatal(err)
 	}
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
 	var notices []string
-	s = open(t, dir, Options{Notice: func(line string) { notices = append(notices, line) }})
+	note := func(line string) { notices = append(notices, line) }
+	s = open(t, dir, Options{Notice: note})
+	if len(notices) != 1 || !strings.Contains(notices[0], "computed again") || !strings.Contains(notices[0], s.path) {
+		t.Errorf("notices %q", notices)
+	}
+	if n := rowsOf(t, s, "outputs"); n != 0 {
+		t.Errorf("%d outputs of the older layout", n)
+	}
 	if err := s.Put(t.Context(), store.Action{1}, all); err != nil {
 		t.Fatal(err)
 	}
-	if len(notices) == 0 || !strings.Contains(notices[0], "layout of version 1, and this is 2") || !strings.Contains(notices[0], path) {
-		t.Errorf("%q", notices)
-	}
-	files, err := AsideFiles(dir)
-	if err != nil || len(files) == 0 || files[0].Size == 0 {
-		t.Errorf("set aside: %v, %v", files, err)
-	}
-}
-
-func TestCheck(t *testing.T) {
-	dir := t.TempDir()
-	var damaged []Damage
-	s := open(t, dir, Options{Damaged: func(d Damage) { damaged = append(damaged, d) }})
-	finishAll(t, s, beginJob(t, s, aJob), 0, 3000)
-	progress := func(int) {}
-	if report, err := s.Check(t.Context(), progress); err != nil || report != (CheckReport{Outputs: 3000, Jobs: 1}) {
-		t.Errorf("%+v, %v", report, err)
-	}
-	victim := records(42, 43)[0]
-	if err := s.db.writer.Exec("update outputs set output=x'00' where ord=x'" + hexOf(victim.Order) + "'"); err != nil {
+	begin(t, s, jobA)
+	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if report, err := s.Check(t.Context(), progress); err != nil || report != (CheckReport{Outputs: 2999, Damaged: 1, Jobs: 1}) {
+	header, err := os.ReadFile(filepath.Join(dir, FileName))
+	if err != nil || binary.BigEndian.Uint32(header[60:]) != Version<<16|Version {
+		t.Errorf("version %#x, %v", header[60:64], err)
+	}
+	s = open(t, dir, Options{Notice: note})
+	if n := count(t, s, store.Action{1}, all); n != len(all) || len(notices) != 1 {
+		t.Errorf("%d outputs, %q", n, notices)
+	}
+	if aside, err := AsideFiles(dir); err != nil || len(aside) != 0 {
+		t.Errorf("set aside: %v, %v", aside, err)
+	}
+}
+
+// TestCheck finds a damaged output, and drops it.
+func TestCheck(t *testing.T) {
+	dir, all := sample(t, 1500)
+	victim := all[42]
+	sum, _ := checksum(store.Action{}, victim.Key, victim.Value, nil)
+	s := open(t, dir, Options{})
+	flipped := bytes.Clone(victim.Output)
+	flipped[0] ^= 1
+	// The page's own checksum is right: only the output's shows it.
+	if err := s.db.writer.exec("update outputs set output=? where checksum=?", flipped, sum[:]); err != nil {
+		t.Fatal(err)
+	}
+	begin(t, s, jobA)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	var damaged []Damage
+	s = open(t, dir, Options{Damaged: func(d Damage) { damaged = append(damaged, d) }})
+	told := 0
+	report, err := s.Check(t.Context(), func(n int) { told = n })
+	if err != nil || report != (CheckReport{Outputs: 1499, Damaged: 1, Jobs: 1}) {
 		t.Errorf("%+v, %v", report, err)
 	}
-	if len(damaged) != 1 || damaged[0].Chunk != victim.Chunk {
-		t.Errorf("%+v", damaged)
+	if told == 0 || len(damaged) != 1 || damaged[0].Chunk != victim.Chunk {
+		t.Errorf("progress %d, damaged %+v", told, damaged)
 	}
-	if report, err := s.Check(t.Context(), progress); err != nil || report != (CheckReport{Outputs: 2999, Jobs: 1}) {
-		t.Errorf("afterwards %+v, %v", report, err)
+	if report, err = s.Check(t.Context(), func(int) {}); err != nil || report != (CheckReport{Outputs: 1499, Jobs: 1}) {
+		t.Errorf("again %+v, %v", report, err)
 	}
 }
 
-func hexOf(b []byte) string {
-	const digits = "0123456789abcdef"
-	out := make([]byte, 0, 2*len(b))
-	for _, c := range b {
-		out = append(out, digits[c>>4], digits[c&15])
-	}
-	return string(out)
-}
-
-// A deleted job's space is given back, also while others read.
-func TestDeleteAndCompact(t *testing.T) {
+// TestCompact gives space back while another store reads.
+func TestCompact(t *testing.T) {
 	dir := t.TempDir()
 	s, reader := open(t, dir, Options{}), open(t, dir, Options{})
-	finishAll(t, s, beginJob(t, s, aJob), 0, 50_000) // more than are swept at once
-	other := aJob
-	other.ID, other.Action = store.JobID{2}, store.Action{9}
-	beginJob(t, s, other)
-	if err := s.Put(t.Context(), other.Action, records(0, 100)); err != nil {
+	run := begin(t, s, jobA)
+	for i := 0; i < 20_000; i += 1000 {
+		finish(t, s, run, i, i+1000)
+	}
+	finish(t, s, begin(t, s, store.Job{ID: store.JobID{3}, Action: store.Action{3}, Spec: []byte(`{}`)}), 0, 10)
+	if err := s.Put(t.Context(), store.Action{3}, records(0, 10)); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Delete(t.Context(), jobA.ID); err != nil {
 		t.Fatal(err)
 	}
 	before, err := s.Size(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if n := countAll(t, reader, aJob.Action); n != 50_000 {
-		t.Errorf("%d outputs", n)
-	}
-	if err := s.Delete(t.Context(), aJob.ID); err != nil {
-		t.Fatal(err)
-	}
-	for _, table := range []string{"outputs", "batches", "spans", "runs"} {
-		var left int64
-		if _, err := s.db.writer.ints("select count(*) from "+table, []*int64{&left}); err != nil || left > 100 {
-			t.Errorf("%d rows of %s are left, %v", left, table, err)
+	start := time.Now()
+	err = reader.db.read(func(c *conn) error {
+		if _, _, err := c.locate(store.Action{3}); err != nil {
+			return err
 		}
+		return s.Compact(t.Context())
+	})
+	if err != nil {
+		t.Fatalf("while another reads: %v", err)
+	}
+	if took := time.Since(start); took > patience/2 { // nobody can write meanwhile
+		t.Errorf("it waited %v for the one that reads", took)
 	}
 	if err := s.Compact(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if n, m := countAll(t, reader, aJob.Action), countAll(t, reader, other.Action); n != 0 || m != 100 {
-		t.Errorf("%d outputs of the deleted job and %d of the other", n, m)
-	}
 	after, err := s.Size(t.Context())
-	if err != nil || after.Used*5 > before.Used || after.Files*2 > before.Files {
-		t.Errorf("%+v before, %+v after, %v", before, after, err)
+	if err != nil || after.Files >= before.Files/2 || after.Used > before.Used {
+		t.Errorf("%+v before and %+v after, %v", before, after, err)
 	}
-}
-
-// What nobody owns is found and deleted: actions without jobs, and the rest of
-// a deletion that was cut off.
-func TestOrphans(t *testing.T) {
-	s := open(t, t.TempDir(), Options{})
-	run := beginJob(t, s, aJob)
-	finishAll(t, s, run, 0, 1000)
-	if err := s.Put(t.Context(), aJob.Derived[0], records(0, 1)); err != nil {
-		t.Fatal(err)
-	}
-	if err := s.Put(t.Context(), store.Action{5}, records(0, 2500)); err != nil {
-		t.Fatal(err)
-	}
-	if orphans, err := s.Orphans(t.Context()); err != nil || len(orphans) != 1 || orphans[0] != (store.Action{5}) {
-		t.Errorf("%x, %v", orphans, err)
-	}
-	if n, err := s.DeleteOrphans(t.Context()); err != nil || n != 1 {
-		t.Errorf("%d orphans, %v", n, err)
-	}
-	if err := s.db.writer.Exec("delete from jobs; delete from actions where digest=x'" + strings.Repeat("02", 1) + strings.Repeat("00", 31) + "'"); err != nil {
-		t.Fatal(err)
-	}
-	if err := s.Sweep(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	for table, want := range map[string]int64{"outputs": 1000, "spans": 0, "runs": 0, "attempts": 0} {
-		var left int64
-		if _, err := s.db.writer.ints("select count(*) from "+table, []*int64{&left}); err != nil || left != want {
-			t.Errorf("%d rows of %s are left, %v", left, table, err)
+	for _, s := range []*Store{s, reader} {
+		if n := count(t, s, store.Action{3}, records(0, 10)); n != 10 {
+			t.Errorf("%d of 10 outputs", n)
 		}
 	}
 }
 
-// The file is set aside in the midst of a run: its outputs are kept, and the
-// run goes on without its record.
-func TestSetAsideInARun(t *testing.T) {
+// TestReadBesideWriter opens and reads a store while another holds its write
+// transaction open.
+func TestReadBesideWriter(t *testing.T) {
 	dir := t.TempDir()
-	var notices []string
-	s := open(t, dir, Options{Notice: func(line string) { notices = append(notices, line) }})
-	run := beginJob(t, s, aJob)
-	finishAll(t, s, run, 0, 1000)
-	// Another process finds it damaged.
-	if err := os.Rename(filepath.Join(dir, FileName), filepath.Join(dir, FileName+salvageInfix+"1")); err != nil {
-		t.Fatal(err)
+	if Exists(dir) {
+		t.Error("a store is said to be there")
 	}
-	if err := os.Rename(filepath.Join(dir, FileName+"-wal"), filepath.Join(dir, FileName+salvageInfix+"1-wal")); err != nil {
-		t.Fatal(err)
+	if entries, err := os.ReadDir(dir); err != nil || len(entries) > 0 {
+		t.Errorf("looking made %v, %v", entries, err)
 	}
-	finishAll(t, s, run, 1000, 2000)
-	if err := errors.Join(s.Note(t.Context(), run, []byte("[]"), nil), s.End(t.Context(), run, []byte("{}"))); err != nil {
-		t.Error(err)
+	s := open(t, dir, Options{})
+	finish(t, s, begin(t, s, jobA), 0, 10)
+	if !Exists(dir) {
+		t.Error("no store is said to be there")
 	}
-	if n := countAll(t, s, aJob.Action); n != 2000 {
-		t.Errorf("%d outputs; %q", n, notices)
-	}
-}
-
-// The number of the version stands where checkVersion reads it.
-func TestVersionInFile(t *testing.T) {
-	dir, _ := sample(t, 1)
-	b, err := os.ReadFile(filepath.Join(dir, FileName))
-	if err != nil || binary.BigEndian.Uint32(b[60:]) != Version<<16|Version {
-		t.Errorf("%x, %v", b[60:64], err)
-	}
-}
-
-func BenchmarkFinish(b *testing.B) {
-	const n, batch = 100_000, 4096
-	for _, spans := range []bool{false, true} {
-		name := map[bool]string{false: "Put", true: "Finish"}[spans]
-		b.Run(name, func(b *testing.B) {
-			for range b.N {
-				s, err := Open(b.Context(), b.TempDir(), Options{})
-				if err != nil {
-					b.Fatal(err)
-				}
-				run, err := s.Begin(b.Context(), aJob, noIDs, []byte("{}"))
-				for i := 0; i < n && err == nil; i += batch {
-					all := records(i, i+batch)
-					span := store.Span{First: i, Detail: make([]byte, 2*batch)}
-					for _, r := range all {
-						span.Chunks = append(span.Chunks, r.Chunk)
-					}
-					if spans {
-						err = s.Finish(b.Context(), run, aJob.Action, all, span)
-					} else {
-						err = s.Put(b.Context(), aJob.Action, all)
-					}
-				}
-				if err := errors.Join(err, s.Close()); err != nil {
-					b.Fatal(err)
-				}
+	err := s.record(t.Context(), func(*transaction) error {
+		reader, err := Open(t.Context(), dir, Options{})
+		if err != nil {
+			return err
+		}
+		for _, err := range reader.List(t.Context(), "") {
+			if err != nil {
+				return err
 			}
-			b.ReportMetric(float64(b.Elapsed().Microseconds())/float64(b.N*n), "µs/row")
-		})
+		}
+		if _, err := reader.Runs(t.Context(), jobA.ID); err != nil {
+			return err
+		}
+		if n := count(t, reader, store.Action{1}, records(0, 10)); n != 10 {
+			t.Errorf("%d outputs", n)
+		}
+		return reader.Close()
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A failing write fails the request alone, and notes nothing of it.
+func TestFinishIsAtomic(t *testing.T) {
+	cause := errors.New("told to fail")
+	fail := false
+	s := open(t, t.TempDir(), Options{fault: func(op, _ string) error {
+		if fail && (op == "write" || op == "sync") {
+			return cause
+		}
+		return nil
+	}})
+	job := store.Job{ID: store.JobID{1}, Action: store.Action{1}, Total: 2000, Spec: []byte(`{}`)}
+	run := begin(t, s, job)
+	all := records(0, 1000)
+	span := store.Span{Chunks: []store.Digest{all[0].Chunk}}
+	for _, fail = range []bool{true, false} {
+		err := s.Finish(t.Context(), run, job.Action, all, span)
+		if fail != errors.Is(err, cause) || !fail && err != nil {
+			t.Errorf("with failing writes %v: %v", fail, err)
+		}
+		wanted := 0
+		if !fail {
+			wanted = 1000
+		}
+		fail = false
+		if n := count(t, s, job.Action, all); n != wanted {
+			t.Errorf("%d outputs, expected %d", n, wanted)
+		}
 	}
 }

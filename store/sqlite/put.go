@@ -288,7 +288,9 @@ func (tx *transaction) committed() {
 			continue
 		}
 		w.shelf.mu.Lock()
-		if w.seq > w.shelf.last { // else a Get has caught up with it already
+		// Else a Get has caught up with it already, or with the action that came
+		// again since.
+		if w.shelf.id == w.at.id && w.seq > w.shelf.last {
 			if w.shelf.tail != nil { // what is seen was noted by expect
 				entries, _ := parseEntries(sealEntries(w.log))
 				for _, e := range entries {

@@ -237,6 +237,7 @@ func (db *database) nameLost(lost []Damage) error {
 			return err
 		}
 		if !there {
+			db.store.damaged.Add(1)
 			db.store.options.Damaged(d)
 		}
 	}
@@ -409,7 +410,7 @@ func (p *pages) actions(page []byte, f func(id int64, digest store.Action)) {
 		if !ok || !ok2 || size > uint64(len(rest)) {
 			return nil
 		}
-		if columns := parseRecord(rest[:size]); len(columns) >= 2 && len(columns[1].blob) == len(store.Action{}) {
+		if columns := parseRecord(rest[:size]); len(columns) == 3 && len(columns[1].blob) == len(store.Action{}) {
 			f(int64(id), store.Action(columns[1].blob))
 		}
 		return nil

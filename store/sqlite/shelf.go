@@ -70,6 +70,9 @@ func (c *conn) locate(action store.Action) (p position, ok bool, err error) {
 func (h *shelf) catchUp(c *conn, p position) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if p.id < h.id { // c sees an action from before it was deleted and came again
+		return nil
+	}
 	if h.id != p.id {
 		h.id, h.last, h.tail, h.long, h.seen = p.id, 0, nil, 0, &seen{}
 	}
@@ -315,17 +318,17 @@ func (h *shelf) lookUp(c *conn, p position, t *tail, prefix uint64) (orders [][]
 			return nil, long, err
 		}
 	}
-	orders, err = h.orders(c, *t, prefix)
+	orders, err = h.orders(c, p, *t, prefix)
 	return append(orders, scanned...), false, err
 }
 
 // orders returns under which orders a chunk with the prefix may be. c is in
-// the transaction that the tail was read in.
-func (h *shelf) orders(c *conn, t tail, prefix uint64) (orders [][]byte, err error) {
+// the transaction that the tail of p was read in.
+func (h *shelf) orders(c *conn, p position, t tail, prefix uint64) (orders [][]byte, err error) {
 	h.mu.Lock()
 	orders = slices.Clone(t[prefix])
 	h.mu.Unlock()
-	stmt, err := c.prepare("select ord from chunks where action=? and prefix=?", h.id, int64(prefix))
+	stmt, err := c.prepare("select ord from chunks where action=? and prefix=?", p.id, int64(prefix))
 	if err != nil {
 		return nil, err
 	}

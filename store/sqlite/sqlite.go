@@ -36,7 +36,8 @@ type Options struct {
 	// from the goroutine of any method and must not call the store.
 	Damaged func(Damage)
 	// Notice is told, in one line, what the store did to the file as a whole:
-	// that it set aside one that is beyond reading. As Damaged.
+	// that it set aside one that is beyond reading, or laid one of an older
+	// version out anew. As Damaged.
 	Notice func(line string)
 	// MaxDelay bounds how long a Put waits for others to share its commit. A
 	// Put waits only where the commit before it was shared. 0 = 2 ms.

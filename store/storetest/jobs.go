@@ -39,6 +39,8 @@ func RunJobs(t *testing.T, open func(t *testing.T) store.Jobs) {
 		{"a deleted job is gone with its outputs", deleted},
 		{"a deleted job leaves the outputs of others", deletedShared},
 		{"what comes after the deletion harms nothing", afterDeletion},
+		{"a run of a deleted job is none of the job that came again", afterRebirth},
+		{"the same span again is noted once", spanAgain},
 		{"racing runs have numbers of their own", racingRuns},
 		{"racing spans are all noted", racingSpans},
 		{"a cancelled context is obeyed", cancelledJobs},
@@ -394,6 +396,47 @@ func afterDeletion(t *testing.T, s store.Jobs) {
 		t.Errorf("finish: %v", err)
 	}
 	want(t, get(t, s, action, "a"), "-")
+}
+
+// afterRebirth lets a run go on whose job was deleted and submitted again.
+func afterRebirth(t *testing.T, s store.Jobs) {
+	begin(t, s, jobID)
+	old := begin(t, s, jobID)
+	if err := s.Delete(t.Context(), jobID); err != nil {
+		t.Fatal(err)
+	}
+	begin(t, s, jobID)
+	if err := s.Finish(t.Context(), old, action, []store.Record{record("a", "1")}, aSpan(0, 1)); !errors.Is(err, store.ErrNoJob) {
+		t.Errorf("finish: %v", err)
+	}
+	if err := s.Note(t.Context(), old, []byte(`[1]`), []store.Attempt{{Class: "trap", Detail: []byte("{}")}}); err != nil {
+		t.Errorf("note: %v", err)
+	}
+	if err := s.End(t.Context(), old, []byte(`{}`)); err != nil {
+		t.Errorf("end: %v", err)
+	}
+	want(t, get(t, s, action, "a"), "-")
+	if n := len(collect(t, s.Attempts(t.Context(), jobID, 0, 10))); n > 0 {
+		t.Errorf("%d attempts", n)
+	}
+	if runs, err := s.Runs(t.Context(), jobID); err != nil || len(runs) != 1 || !runs[0].Ended.IsZero() || len(runs[0].Active) > 0 {
+		t.Errorf("%+v, %v", runs, err)
+	}
+}
+
+func spanAgain(t *testing.T, s store.Jobs) {
+	run := begin(t, s, jobID)
+	for _, count := range []int{10, 10, 20} {
+		if err := s.Finish(t.Context(), run, action, nil, aSpan(5, count)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := collect(t, s.Extents(t.Context(), jobID)); !slices.Equal(got, []store.Extent{{Run: 1, First: 5, Count: 20}}) {
+		t.Errorf("%+v", got)
+	}
+	if got := collect(t, s.Spans(t.Context(), jobID, 0, 100)); len(got) != 1 || len(got[0].Chunks) != 20 {
+		t.Errorf("%d spans", len(got))
+	}
 }
 
 func racingRuns(t *testing.T, s store.Jobs) {
