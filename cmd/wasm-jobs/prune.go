@@ -171,11 +171,11 @@ func (p *pruning) store(ctx *cli.Context, s *sqlite.Store) (err error) {
 		if j.State() == jobs.Running {
 			continue
 		}
-		go_, err := p.wants(ctx, s, j)
+		wanted, err := p.wants(ctx, s, j)
 		if err != nil {
 			return err
 		}
-		if !go_ {
+		if !wanted {
 			break
 		}
 		if !p.dry {

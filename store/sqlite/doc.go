@@ -35,6 +35,14 @@
 // appends the first 8 bytes of its chunks' digests, with their orders, to a log
 // in the same file. A process keeps 44 bits of each digest of an action it
 // works on (some 7 bytes a chunk): what is not among them is new, and needs no
-// look at the file. Only where a chunk is found under another order, as after
-// chunks were put in front of others, is the log sorted into an index, in one go.
+// look at the file. Only where chunks are found under another order, as after
+// chunks were put in front of others, is the log sorted into an index, in one
+// go; for a few of them, which may be mistaken ones, it is read through.
+//
+// # Jobs
+//
+// What a run finished is noted in the commit of the outputs: a span of
+// neighbouring chunks is a row with their digests, some 32 bytes a chunk and 7 %
+// of the time. Records of jobs are lost with a file that is set aside; outputs
+// are carried over, and the next run of the job records it again.
 package sqlite
