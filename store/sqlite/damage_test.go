@@ -290,6 +290,48 @@ func TestSetAside(t *testing.T) {
 	}
 }
 
+// TestRenamesFail lets every renaming fail in turn while a damaged file is set
+// aside: that is told of, and nothing is lost.
+func TestRenamesFail(t *testing.T) {
+	const n = 500
+	dir, all := sample(t, n)
+	b, err := os.ReadFile(filepath.Join(dir, FileName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	clear(b[:100]) // the header
+	cause := errors.New("told to fail")
+	failed := 0
+	for fails := 1; ; fails++ {
+		damagedStore(t, dir, map[string][]byte{FileName: b})
+		renames := 0
+		s, err := Open(t.Context(), dir, Options{fault: func(op, _ string) error {
+			if op == "rename" {
+				if renames++; renames == fails {
+					return cause
+				}
+			}
+			return nil
+		}})
+		if err == nil {
+			err = s.Close()
+		}
+		if renames < fails {
+			break
+		}
+		failed++
+		if !errors.Is(err, cause) || !strings.Contains(err.Error(), dir) {
+			t.Errorf("renaming %d: %v", fails, err)
+		}
+		if had := check(t, dir, all); had != n {
+			t.Errorf("after renaming %d failed, %d of %d outputs are there", fails, had, n)
+		}
+	}
+	if failed < 2 {
+		t.Errorf("%d renamings failed", failed)
+	}
+}
+
 // TestSetAsideInterrupted opens a store whose set-aside was cut off by a crash
 // between any two of its steps.
 func TestSetAsideInterrupted(t *testing.T) {

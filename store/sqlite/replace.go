@@ -108,10 +108,17 @@ func (s *Store) openOrReplace() error {
 func (s *Store) setAside(cause error) error {
 	s.options.Notice(fmt.Sprintf("%s is beyond reading (%v): it is set aside, and what can still be read is carried over", s.path, cause))
 	aside := s.path + salvageInfix + time.Now().UTC().Format("20060102T150405.000000000")
-	if err := os.Rename(s.path, aside); err != nil {
+	if err := s.rename(s.path, aside); err != nil {
 		return err
 	}
 	return s.finishSetAside()
+}
+
+func (s *Store) rename(from, to string) error {
+	if err := s.vfs.fault("rename", from); err != nil {
+		return &os.LinkError{Op: "rename", Old: from, New: to, Err: err}
+	}
+	return os.Rename(from, to)
 }
 
 // finishSetAside moves the log after a file that was set aside. Where the file
@@ -140,7 +147,7 @@ func (s *Store) finishSetAside() error {
 	} else if len(waiting) > 0 {
 		aside = waiting[len(waiting)-1]
 	}
-	return os.Rename(log, aside+"-wal")
+	return s.rename(log, aside+"-wal")
 }
 
 // waiting returns the files whose outputs are still to be carried over.
@@ -168,7 +175,7 @@ func (db *database) salvageAll() error {
 		}
 		final := db.store.path + damagedInfix + strings.TrimPrefix(path, db.store.path+salvageInfix)
 		for _, suffix := range []string{"-wal", ""} {
-			if err := os.Rename(path+suffix, final+suffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			if err := db.store.rename(path+suffix, final+suffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
 				return err
 			}
 		}

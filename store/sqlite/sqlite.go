@@ -46,8 +46,8 @@ type Options struct {
 	// more. 0 = 8 MiB.
 	MaxBytes int
 
-	// fault is asked before each write, sync, truncation and deletion of a
-	// file; tests let it fail.
+	// fault is asked before each write, sync, truncation, deletion and renaming
+	// of a file; tests let it fail.
 	fault func(op, name string) error
 }
 
