@@ -58,8 +58,10 @@ damage: ## 10,000 flipped bits in a store of 10 MB, and its last 64 KiB cut at e
 spec: ## the W3C core test suite through the rewriter, on both engines, with the count of assertions
 	$(GO) test -count 1 -v -run 'Spec|Suite' ./runtime/binary ./runtime/rewrite
 
-scale: build ## a million chunks, as an array and as a sequence, with the memory they took
-	$(GO) test -timeout 30m -v -run Scale ./cmd/wasm-jobs -scale
+CHUNKS ?= 1000000
+
+scale: build ## CHUNKS (1000000) chunks, in memory, durable and again, with the time and memory they took
+	$(GO) test -count 1 -timeout 60m -v -run Scale ./cmd/wasm-jobs -scale -scale-chunks $(CHUNKS)
 
 ROUNDS ?= 101
 
