@@ -75,7 +75,10 @@ func (s *Store) Begin(ctx context.Context, job store.Job, ids iter.Seq[[]byte], 
 		return tx.conn.exec("insert into runs(job, number, started, seen, info) values(?, ?, ?, ?, ?)",
 			row, number, micros(now), micros(now), string(info))
 	})
-	return key, err
+	if err != nil {
+		return store.RunKey{}, err
+	}
+	return key, nil
 }
 
 // submitted returns the row of a job, which it makes where it is new.
