@@ -302,9 +302,6 @@ func (db *database) check() error {
 			return err
 		}
 	}
-	if older := version & 0xffff; id == applicationID && older < Version && version>>16 == older {
-		return fmt.Errorf("%w: it has the layout of version %d, and this is %d", errDamaged, older, Version)
-	}
 	if id != applicationID || version != Version<<16|Version || size != pageSize {
 		return fmt.Errorf("%w: it has application id %#x, version %#x and pages of %d bytes", errDamaged, id, version, size)
 	}

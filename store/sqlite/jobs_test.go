@@ -98,6 +98,29 @@ func TestFinishAfterSetAside(t *testing.T) {
 	}
 }
 
+// TestSetAsideInARun lets another process set the file aside while a run goes
+// on: its outputs are kept, and the run goes on without its record.
+func TestSetAsideInARun(t *testing.T) {
+	dir := t.TempDir()
+	var notices []string
+	s := open(t, dir, Options{Notice: func(line string) { notices = append(notices, line) }})
+	run := begin(t, s, jobA)
+	finish(t, s, run, 0, 1000)
+	for _, suffix := range []string{"", "-wal"} {
+		path := filepath.Join(dir, FileName)
+		if err := os.Rename(path+suffix, path+salvageInfix+"1"+suffix); err != nil {
+			t.Fatal(err)
+		}
+	}
+	finish(t, s, run, 1000, 2000)
+	if err := errors.Join(s.Note(t.Context(), run, []byte("[]"), nil), s.End(t.Context(), run, []byte("{}"))); err != nil {
+		t.Error(err)
+	}
+	if n := count(t, s, store.Action{1}, records(0, 2000)); n != 2000 {
+		t.Errorf("%d outputs; %q", n, notices)
+	}
+}
+
 // TestOlderLayout opens a file of version 1, whose outputs had no fuel.
 func TestOlderLayout(t *testing.T) {
 	dir, all := sample(t, 2000)
