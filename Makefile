@@ -53,7 +53,7 @@ crash: ## kill a job 1,000 times at random moments, and let it go on
 	$(GO) test -count 1 -timeout 60m -v -run CrashLoop ./cmd/wasm-jobs -crashes 1000
 
 damage: ## 10,000 flipped bits in a store of 10 MB, and its last 64 KiB cut at every byte
-	$(GO) test -count 1 -timeout 120m -v -run 'Flipped|Truncated' ./store/sqlite -flips 10000
+	$(GO) test -count 1 -timeout 120m -v -run 'Flipped|Truncated' ./store/sqlite -flips 10000 -step 1
 
 spec: ## the W3C core test suite through the rewriter, on both engines, with the count of assertions
 	$(GO) test -count 1 -v -run 'Spec|Suite' ./runtime/binary ./runtime/rewrite

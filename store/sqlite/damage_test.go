@@ -14,7 +14,10 @@ import (
 	"github.com/wasm-jobs/wasm-jobs/store"
 )
 
-var flips = flag.Int("flips", 120, "random bit flips in TestFlippedBits")
+var (
+	flips = flag.Int("flips", 120, "random bit flips in TestFlippedBits")
+	step  = flag.Int("step", 4093, "bytes between the cuts of TestTruncated")
+)
 
 // sample makes a store in a new directory, closed, and returns what is in it.
 func sample(t *testing.T, n int) (dir string, all []store.Record) {
@@ -175,11 +178,7 @@ func TestTruncated(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	step := 4093
-	if *flips > 1000 {
-		step = 1
-	}
-	for cut := 0; cut <= min(64<<10, len(clean)); cut += step {
+	for cut := 0; cut <= min(64<<10, len(clean)); cut += *step {
 		damagedStore(t, dir, map[string][]byte{FileName: clean[:len(clean)-cut]})
 		had := check(t, dir, all)
 		if t.Failed() || cut == 0 && had != n {
