@@ -33,18 +33,18 @@ func deleteCommand(c *console) *cli.Command {
 				if err := s.Delete(ctx.Context, j.Record.ID); err != nil && !errors.Is(err, store.ErrNoJob) {
 					return failedStore(err)
 				}
-				return reportDeleted(ctx, c, []jobState{stateOf(j)})
+				return reportDeleted(ctx, c, "deleted", []jobState{stateOf(j)})
 			})
 		},
 	}
 }
 
-func reportDeleted(ctx *cli.Context, c *console, deleted []jobState) error {
+func reportDeleted(ctx *cli.Context, c *console, verb string, deleted []jobState) error {
 	if ctx.Bool("json") {
 		return written(writeJSON(c.out, deleted))
 	}
 	for i := range deleted {
-		fmt.Fprintf(c.err, "wasm-jobs: deleted job %s (%s, %d chunks)\n", deleted[i].Job[:shortName], deleted[i].Name, deleted[i].Total)
+		fmt.Fprintf(c.err, "wasm-jobs: %s job %s (%s, %d chunks)\n", verb, deleted[i].Job[:shortName], deleted[i].Name, deleted[i].Total)
 	}
 	return nil
 }
@@ -81,8 +81,9 @@ Example: wasm-jobs prune --older-than 30d
 
 // pruning is what prune is to do.
 type pruning struct {
-	age     time.Duration // 0 = any
-	size    uint64        // valid with sized
+	age     time.Duration // valid with aged
+	aged    bool
+	size    uint64 // valid with sized
 	sized   bool
 	dry     bool
 	deleted []jobState
@@ -97,7 +98,7 @@ func parsePrune(ctx *cli.Context) (p *pruning, err error) {
 	if !ctx.IsSet("older-than") && !ctx.IsSet("max-size") {
 		return nil, refuse("prune needs --older-than D, --max-size SIZE or both")
 	}
-	if ctx.IsSet("older-than") {
+	if p.aged = ctx.IsSet("older-than"); p.aged {
 		if p.age, err = parseAge(ctx.String("older-than")); err != nil {
 			return nil, err
 		}
@@ -196,7 +197,7 @@ func (p *pruning) store(ctx *cli.Context, s *sqlite.Store) (err error) {
 
 // wants tells whether a job is to go: it is too old, or the store too large.
 func (p *pruning) wants(ctx *cli.Context, s *sqlite.Store, j *jobs.Job) (bool, error) {
-	if p.age > 0 && time.Since(j.Last().Seen) > p.age {
+	if p.aged && time.Since(j.Last().Seen) > p.age {
 		return true, nil
 	}
 	if !p.sized {
@@ -233,15 +234,15 @@ func (p *pruning) report(ctx *cli.Context, c *console) error {
 			DryRun  bool               `json:"dry_run"`
 		}{append([]jobState{}, p.deleted...), append([]sqlite.AsideFile{}, p.files...), p.orphans, p.before, p.after, p.dry}))
 	}
-	if err := reportDeleted(ctx, c, p.deleted); err != nil {
+	would, deleted, removed := "", "deleted", "removed"
+	if p.dry {
+		would, deleted, removed = "would be ", "would delete", "would remove"
+	}
+	if err := reportDeleted(ctx, c, deleted, p.deleted); err != nil {
 		return err
 	}
 	for _, file := range p.files {
-		fmt.Fprintf(c.err, "wasm-jobs: removed %s (%s)\n", file.Path, humanize.IBytes(uint64(file.Size)))
-	}
-	would := ""
-	if p.dry {
-		would = "would be "
+		fmt.Fprintf(c.err, "wasm-jobs: %s %s (%s)\n", removed, file.Path, humanize.IBytes(uint64(file.Size)))
 	}
 	fmt.Fprintf(c.err, "wasm-jobs: %d jobs %spruned; the store took %s and takes %s\n", len(p.deleted), would,
 		humanize.IBytes(uint64(p.before.Files)), humanize.IBytes(uint64(p.after.Files)))
