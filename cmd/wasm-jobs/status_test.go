@@ -34,7 +34,7 @@ func askStatus(t *testing.T, dir string) (s statusJSON) {
 // was killed, and after another run came to its end.
 func TestStatusOfRunningAndDead(t *testing.T) {
 	dir := t.TempDir()
-	j := startJob(t, logs+loops+works, "--store", dir)
+	j := startJob(t, logs+loops+"\xa1\x62do\x62ok", "--store", dir)
 	defer j.cmd.Process.Kill()
 	s := askStatus(t, dir)
 	for deadline := time.Now().Add(30 * time.Second); s.Active.Count == 0 && time.Now().Before(deadline); {
@@ -68,7 +68,7 @@ func TestStatusOfRunningAndDead(t *testing.T) {
 	}
 
 	// The chunk that loops runs out of time when the job is redriven.
-	again := command("redrive", "--store", dir, "--ids", "0-2", "--timeout", "200ms", "--retries", "0", "--log-level", "off", s.Job)
+	again := command("redrive", "--store", dir, "--ids", "0-2", "--timeout", "1s", "--retries", "0", "--log-level", "off", s.Job)
 	if out, err := again.CombinedOutput(); err == nil || !strings.Contains(string(out), "chunk 1 failed after 1 attempts: timeout") {
 		t.Errorf("redrive: %v, %s", err, out)
 	}
