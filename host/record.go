@@ -131,12 +131,19 @@ func (r *run) spec() *jobs.Spec {
 	return spec
 }
 
-// recall reads which chunks the job's spans have already.
+// recall reads which chunks the job's spans have already. A record that is not
+// there any more has none: where the store lost it with a damaged file, the run
+// goes on without; where the job was deleted, Finish says so, which every span
+// then comes to.
 func (rec *recorder) recall(ctx context.Context) error {
 	if rec == nil {
 		return nil
 	}
 	for e, err := range rec.store.Extents(ctx, rec.run.Job) {
+		if errors.Is(err, store.ErrNoJob) {
+			rec.known = nil
+			return nil
+		}
 		if err != nil {
 			return &StoreError{err}
 		}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"iter"
 	"slices"
 	"testing"
 	"time"
@@ -188,5 +189,26 @@ func TestNoteFails(t *testing.T) {
 	_, err := runFake(t, f, host.Config{Store: s}, &host.Job{Chunks: chunksOf(t, numbers(3)...)})
 	if _, ok := errors.AsType[*host.StoreError](err); !ok || !errors.Is(err, errDisk) {
 		t.Errorf("error %v", err)
+	}
+}
+
+// forgetfulJobs has lost its records, as a store has that set its file aside.
+type forgetfulJobs struct{ store.Jobs }
+
+func (forgetfulJobs) Extents(context.Context, store.JobID) iter.Seq2[store.Extent, error] {
+	return func(yield func(store.Extent, error) bool) { yield(store.Extent{}, store.ErrNoJob) }
+}
+
+// TestRecordIsLost lets the job's record be gone between a run's begin and its
+// look at what is there: the outputs are reused all the same.
+func TestRecordIsLost(t *testing.T) {
+	s := store.NewMemory()
+	job := &host.Job{Chunks: chunksOf(t, numbers(10)...)}
+	res, err := runFake(t, squares(), host.Config{Store: s}, job)
+	must(t, res, err)
+	job.Chunks = chunksOf(t, numbers(20)...)
+	res, err = runFake(t, squares(), host.Config{Store: forgetfulJobs{s}}, job)
+	if r := must(t, res, err).Report; r.Chunks.Reused != 10 || r.Chunks.Succeeded != 20 {
+		t.Errorf("%+v", r.Chunks)
 	}
 }
