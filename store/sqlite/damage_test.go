@@ -70,7 +70,11 @@ func damagedStore(t *testing.T, dir string, files map[string][]byte) {
 func check(t *testing.T, dir string, all []store.Record) (had int) {
 	t.Helper()
 	var notices []string
-	s, err := Open(t.Context(), dir, Options{Notice: func(line string) { notices = append(notices, line) }})
+	s, err := Open(t.Context(), dir, Options{Notice: func(line string) {
+		if notices = append(notices, line); strings.Contains(line, "\n") {
+			t.Errorf("a notice of several lines: %q", line)
+		}
+	}})
 	if err != nil {
 		t.Errorf("open: %v", err)
 		return 0

@@ -106,7 +106,8 @@ func (s *Store) openOrReplace() error {
 // setAside renames the file and its log. The lock is held and the file is not
 // open in this process.
 func (s *Store) setAside(cause error) error {
-	s.options.Notice(fmt.Sprintf("%s is beyond reading (%v): it is set aside, and what can still be read is carried over", s.path, cause))
+	why := strings.ReplaceAll(cause.Error(), "\n", "; ") // of joined errors
+	s.options.Notice(fmt.Sprintf("%s is beyond reading (%s): it is set aside, and what can still be read is carried over", s.path, why))
 	aside := s.path + salvageInfix + time.Now().UTC().Format("20060102T150405.000000000")
 	if err := s.rename(s.path, aside); err != nil {
 		return err
