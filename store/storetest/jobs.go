@@ -22,10 +22,7 @@ var (
 // RunJobs holds a store to the contract of [store.Jobs]. open returns an empty
 // store each time it is called; the suite closes it.
 func RunJobs(t *testing.T, open func(t *testing.T) store.Jobs) {
-	for _, test := range []struct {
-		name string
-		run  func(t *testing.T, s store.Jobs)
-	}{
+	each(t, open, []test[store.Jobs]{
 		{"an empty store has no job", noJob},
 		{"a job is recorded as it was submitted", submitted},
 		{"the same job again is another run", runAgain},
@@ -45,17 +42,7 @@ func RunJobs(t *testing.T, open func(t *testing.T) store.Jobs) {
 		{"racing spans are all noted", racingSpans},
 		{"a cancelled context is obeyed", cancelledJobs},
 		{"after close every call says so", closedJobs},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			s := open(t)
-			t.Cleanup(func() {
-				if err := s.Close(); err != nil {
-					t.Errorf("close: %v", err)
-				}
-			})
-			test.run(t, s)
-		})
-	}
+	})
 }
 
 func jobOf(id store.JobID) store.Job {

@@ -23,10 +23,7 @@ var (
 // Run holds a store to the contract of [store.Store]. open returns an empty
 // store each time it is called; the suite closes it.
 func Run(t *testing.T, open func(t *testing.T) store.Store) {
-	for _, test := range []struct {
-		name string
-		run  func(t *testing.T, s store.Store)
-	}{
+	each(t, open, []test[store.Store]{
 		{"an empty store has nothing", empty},
 		{"what was put is there, verbatim", verbatim},
 		{"an empty batch changes nothing", emptyBatch},
@@ -47,7 +44,18 @@ func Run(t *testing.T, open func(t *testing.T) store.Store) {
 		{"racing writers agree", racers},
 		{"it behaves like a map", likeAMap},
 		{"after close every call says so", closed},
-	} {
+	})
+}
+
+// test is one sentence of a contract.
+type test[S store.Store] struct {
+	name string
+	run  func(t *testing.T, s S)
+}
+
+// each runs every test on a store of its own.
+func each[S store.Store](t *testing.T, open func(t *testing.T) S, tests []test[S]) {
+	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			s := open(t)
 			t.Cleanup(func() {
