@@ -127,10 +127,12 @@ Each chunk runs on an instance in fresh state; outputs are folded in id order.
 		Commands: []*cli.Command{runCommand(c), inspectCommand(c),
 			listCommand(c), statusCommand(c), infoCommand(c), describeCommand(c), outputCommand(c),
 			redriveCommand(c), deleteCommand(c), pruneCommand(c), fsckCommand(c), versionCommand(c)},
-		HideVersion:     true,
-		ExitErrHandler:  func(*cli.Context, error) {},
-		OnUsageError:    usage,
-		CommandNotFound: nil,
+		HideVersion: true,
+		// --meta may hold commas.
+		DisableSliceFlagSeparator: true,
+		ExitErrHandler:            func(*cli.Context, error) {},
+		OnUsageError:              usage,
+		CommandNotFound:           nil,
 		Action: func(ctx *cli.Context) error {
 			if name := ctx.Args().First(); name != "" {
 				return refuse("unknown command %q; wasm-jobs --help lists them", name)
