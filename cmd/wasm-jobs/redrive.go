@@ -132,10 +132,7 @@ func chosen(ctx *cli.Context, j *jobs.Job) (set abi.IDSet, err error) {
 		return set, refuse("--failed, --ids and --class exclude each other: give one of them")
 	}
 	if ctx.IsSet("ids") {
-		if set, err = abi.ParseIDs(ctx.String("ids")); err != nil {
-			return set, refuse("--ids: %w", err)
-		}
-		return set, nil
+		return chosenIDs(ctx, j)
 	}
 	class := abi.Class(ctx.String("class"))
 	if ctx.IsSet("class") && !slices.Contains(abi.Classes(), class) {
@@ -143,6 +140,25 @@ func chosen(ctx *cli.Context, j *jobs.Job) (set abi.IDSet, err error) {
 	}
 	set, err = j.Failed(ctx.Context, class)
 	return set, failedStore(err)
+}
+
+// chosenIDs reads --ids. An id that is named must be one of the job's; of a
+// range, any part may be missing.
+func chosenIDs(ctx *cli.Context, j *jobs.Job) (set abi.IDSet, err error) {
+	named, ranges, err := abi.ParseNamedIDs(ctx.String("ids"))
+	if err != nil {
+		return set, refuse("--ids: %w", err)
+	}
+	missing, err := j.Missing(ctx.Context, named)
+	if err != nil {
+		return set, failedStore(err)
+	}
+	if !missing.Empty() {
+		return set, refuse("--ids: job %s has no chunk %s", jobs.Name(j.Record.ID)[:shortName], shortSet(missing))
+	}
+	set.AddSet(named)
+	set.AddSet(ranges)
+	return set, nil
 }
 
 // redriven is a job that run is to run again.

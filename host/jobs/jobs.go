@@ -194,6 +194,31 @@ func (j *Job) loadIDs(ctx context.Context) (*ids, error) {
 	return x, nil
 }
 
+// Missing returns those of a few ids that no chunk of the job has. It looks at
+// each of them: ranges are not for it.
+func (j *Job) Missing(ctx context.Context, few abi.IDSet) (missing abi.IDSet, err error) {
+	x, err := j.loadIDs(ctx)
+	if err != nil {
+		return missing, err
+	}
+	check := func(id abi.ID) {
+		if _, ok := x.index(id); !ok {
+			missing.Add(id)
+		}
+	}
+	for lo, hi := range few.Ranges() {
+		for n := lo; ; n++ {
+			if check(abi.IntID(n)); n == hi {
+				break
+			}
+		}
+	}
+	for text := range few.Texts() {
+		check(abi.TextID(text))
+	}
+	return missing, nil
+}
+
 // runAt returns the run of integers that has a chunk, or is the next one.
 func (x *ids) runAt(chunk int) int {
 	return sort.Search(len(x.runs), func(i int) bool { return x.runs[i].chunk+x.runs[i].count > chunk })
