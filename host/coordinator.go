@@ -18,7 +18,7 @@ import (
 // Config says with what a coordinator runs jobs. The zero Config works.
 type Config struct {
 	Workers  int         // attempts at once; 0 = GOMAXPROCS
-	Store    store.Store // of outputs; nil = one in memory for each Run
+	Store    store.Store // of outputs, and of jobs where it is a store.Jobs; nil = one in memory for each Run
 	CacheDir string      // of compiled code; "" = none; see [runtime.Config]
 	Engine   Engine      // nil = a runtime of the coordinator's own
 	Observer Observer    // nil = nobody listens
