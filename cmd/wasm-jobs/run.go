@@ -189,23 +189,16 @@ func (o *runOptions) parseChoices(ctx *cli.Context) (err error) {
 	return err
 }
 
-func (o *runOptions) parseStore(ctx *cli.Context) error {
+func (o *runOptions) parseStore(ctx *cli.Context) (err error) {
 	switch {
 	case ctx.Bool("no-store") && ctx.IsSet("store"):
 		return refuse("--store and --no-store exclude each other: give one of them")
 	case ctx.Bool("no-store"):
 		return nil
-	case ctx.IsSet("store") && ctx.String("store") == "":
-		return refuse("--store needs a directory; --no-store keeps outputs in memory")
-	case ctx.IsSet("store"):
-		o.store = ctx.String("store")
-		return nil
 	}
-	dir, err := cacheDir()
-	if err != nil {
-		return refuse("no place for the store: %w; --store DIR names one, --no-store does without", err)
+	if o.store, err = storeDir(ctx); err != nil {
+		return fmt.Errorf("%w; --no-store keeps outputs in memory", err)
 	}
-	o.store = dir
 	return nil
 }
 
@@ -434,10 +427,8 @@ func (o *runOptions) openStore(ctx context.Context, screen *screen) (*sqlite.Sto
 		return nil, nil
 	}
 	s, err := sqlite.Open(ctx, o.store, sqlite.Options{
-		Notice: func(line string) { screen.say("store: %s", line) },
-		Damaged: func(d sqlite.Damage) {
-			screen.say("store: an output is damaged and is computed again (chunk sha256 %x)", d.Chunk[:8])
-		},
+		Notice:  func(line string) { screen.say("store: %s", line) },
+		Damaged: func(d sqlite.Damage) { screen.say("store: %s", damageLine(d)) },
 	})
 	if err != nil {
 		return nil, fmt.Errorf("it cannot be opened: %w; --store DIR takes another place, --no-store does without", err)
