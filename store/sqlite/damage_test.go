@@ -165,6 +165,9 @@ func TestFlippedBits(t *testing.T) {
 		}
 		missing := len(part) - check(t, dir, part)
 		lost, worst = lost+missing, max(worst, missing)
+		if i%1000 == 999 {
+			t.Logf("%d flips", i+1)
+		}
 		if t.Failed() {
 			t.Fatalf("seed %d, flip %d at byte %d (page %d)", seed, i, where, where/pageSize+1)
 		}
@@ -190,6 +193,9 @@ func TestTruncated(t *testing.T) {
 		}
 		if had == 0 && cut < len(clean)/4 {
 			t.Errorf("%d of %d bytes cut off: nothing was carried over", cut, len(clean))
+		}
+		if cut%4096 == 4095 {
+			t.Logf("%d bytes cut off", cut)
 		}
 	}
 	for _, content := range []string{"", "x", "not a database at all", strings.Repeat("x", 3*pageSize)} {
