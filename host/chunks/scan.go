@@ -2,6 +2,7 @@ package chunks
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -9,7 +10,6 @@ import (
 	"math"
 
 	"github.com/wasm-jobs/wasm-jobs/abi"
-	"github.com/wasm-jobs/wasm-jobs/host/merkle"
 )
 
 // maxItem is the largest chunk whatever the limit asked for: a guest's lengths
@@ -31,19 +31,20 @@ type scanner struct {
 	file *File
 	o    Options
 	w    *window
-	tree merkle.Tree // over the chunks so far; of use while their ids ascend
+	tree *digester // of the chunks so far; of use while their ids ascend
 }
 
 // scan reads all chunks from r, of size bytes where that is not negative.
 func (f *File) scan(ctx context.Context, r io.Reader, size int64, o Options) error {
-	s := &scanner{file: f, o: o, w: newWindow(ctx, r, size, o)}
+	s := &scanner{file: f, o: o, w: newWindow(ctx, r, size, o), tree: newDigester()}
+	defer s.tree.close()
 	if err := s.top(); err != nil {
 		return err
 	}
 	if o.Progress != nil {
 		o.Progress(s.w.offset, size)
 	}
-	return f.finish(ctx, &s.tree)
+	return f.finish(ctx, s.tree)
 }
 
 // top reads the file's top level in the format that was asked for or is seen.
@@ -150,7 +151,7 @@ func (s *scanner) add(item []byte, offset int64) error {
 	}
 	id = x.add(uint64(offset), uint64(offset)+uint64(len(item)), id, stated)
 	if x.sorted {
-		s.tree.AddEntry(id, item)
+		s.tree.add(id, item)
 	}
 	return nil
 }
@@ -218,7 +219,8 @@ func (s *scanner) failAt(offset int64, cause error, reason, hint string) error {
 
 // collect takes each item of seq as a chunk and writes it to w.
 func (f *File) collect(ctx context.Context, seq iter.Seq2[[]byte, error], w io.Writer, o Options) error {
-	s := &scanner{file: f, o: o, w: newWindow(ctx, nil, -1, o)}
+	s := &scanner{file: f, o: o, w: newWindow(ctx, nil, -1, o), tree: newDigester()}
+	defer s.tree.close()
 	for item, err := range seq {
 		if ctxErr := ctx.Err(); ctxErr != nil {
 			return ctxErr
@@ -236,7 +238,7 @@ func (f *File) collect(ctx context.Context, seq iter.Seq2[[]byte, error], w io.W
 	if o.Progress != nil {
 		o.Progress(s.w.offset, -1)
 	}
-	return f.finish(ctx, &s.tree)
+	return f.finish(ctx, s.tree)
 }
 
 func (s *scanner) collectOne(item []byte, w io.Writer) error {
@@ -257,7 +259,7 @@ func (s *scanner) collectOne(item []byte, w io.Writer) error {
 
 // finish puts the chunks into id order, once all are known, and makes the
 // digest where file order was another.
-func (f *File) finish(ctx context.Context, tree *merkle.Tree) error {
+func (f *File) finish(ctx context.Context, tree *digester) error {
 	first, second, unique, err := f.index.sort(ctx)
 	if err != nil {
 		return err
@@ -269,11 +271,13 @@ func (f *File) finish(ctx context.Context, tree *merkle.Tree) error {
 		return err
 	}
 	if f.index.order != nil {
-		if tree, err = f.hash(ctx); err != nil {
-			return err
-		}
+		f.digest, err = f.hash(ctx)
+	} else {
+		f.digest = tree.root()
 	}
-	f.digest = tree.Root()
+	if err != nil {
+		return err
+	}
 	return f.Unchanged()
 }
 
@@ -291,12 +295,14 @@ func (f *File) seal() error {
 }
 
 // hash reads all chunks again, in id order.
-func (f *File) hash(ctx context.Context) (*merkle.Tree, error) {
-	tree := new(merkle.Tree)
-	return tree, f.Read(ctx, 0, f.Len(), func(i int, chunk []byte) error {
-		tree.AddEntry(f.ID(i), chunk)
+func (f *File) hash(ctx context.Context) ([sha256.Size]byte, error) {
+	tree := newDigester()
+	defer tree.close()
+	err := f.Read(ctx, 0, f.Len(), func(i int, chunk []byte) error {
+		tree.add(f.ID(i), chunk)
 		return nil
 	})
+	return tree.root(), err
 }
 
 func (f *File) duplicate(first, second int) error {

@@ -29,11 +29,9 @@ func (f *File) Select(ctx context.Context, set abi.IDSet) (*File, error) {
 			return nil, err
 		}
 		selection.index.order = order
-		tree, err := selection.hash(ctx)
-		if err != nil {
+		if selection.digest, err = selection.hash(ctx); err != nil {
 			return nil, err
 		}
-		selection.digest = tree.Root()
 	}
 	if err := ctx.Err(); err != nil {
 		return nil, err

@@ -1,5 +1,5 @@
 // Package merkle computes the Merkle tree hash of RFC 6962, section 2.1, over
-// leaves that come one after another.
+// leaves that come one after another, or in spans that are hashed side by side.
 //
 // The root stands for the leaves and their order: a leaf is hashed behind the
 // byte 0x00 and an inner node behind 0x01, so that no inner node can pass for a
@@ -9,6 +9,7 @@ package merkle
 
 import (
 	"crypto/sha256"
+	"fmt"
 	"hash"
 
 	"github.com/wasm-jobs/wasm-jobs/abi"
@@ -27,40 +28,101 @@ const (
 type Tree struct {
 	edge  [64][sha256.Size]byte // edge[k] roots 2^k leaves where bit k of count is set
 	count uint64
-	hash  hash.Hash
-	head  []byte // what stands before a leaf's item, reused from leaf to leaf
+	leaf  hasher
 }
 
 // Add appends a leaf. Its bytes are read before Add returns and not kept.
-func (t *Tree) Add(leaf []byte) {
-	t.head = append(t.head[:0], leafPrefix)
-	t.push(leaf)
-}
+func (t *Tree) Add(leaf []byte) { t.push(0, t.leaf.leaf(leaf)) }
 
 // AddEntry appends the leaf [id, item], the bytes of [abi.AppendEntry], without
 // building it. The item is read before AddEntry returns and not kept.
-func (t *Tree) AddEntry(id abi.ID, item []byte) {
-	t.head = abi.AppendEntry(append(t.head[:0], leafPrefix), id, nil)
-	t.push(item)
+func (t *Tree) AddEntry(id abi.ID, item []byte) { t.push(0, t.leaf.entry(id, item)) }
+
+// Append appends the leaves of a span, which must begin where the tree ends. It
+// panics where it does not.
+func (t *Tree) Append(s *Span) {
+	if s.first != t.count {
+		panic(fmt.Sprintf("merkle: a span of the leaves from %d is appended to a tree of %d", s.first, t.count))
+	}
+	for _, n := range s.nodes {
+		t.push(n.level, n.sum)
+	}
 }
 
-// push hashes the leaf t.head || rest and joins the subtrees that it completes:
-// those of the trailing one bits of count.
-func (t *Tree) push(rest []byte) {
-	if t.hash == nil {
-		t.hash = sha256.New()
-	}
-	t.hash.Reset()
-	t.hash.Write(t.head)
-	t.hash.Write(rest)
-	t.head = t.hash.Sum(t.head[:0])
-	sum := [sha256.Size]byte(t.head)
-	level := 0
+// push appends a subtree of 2^level leaves, of which count is a multiple, and
+// joins those that it completes: of the one bits of count from level on.
+func (t *Tree) push(level int, sum [sha256.Size]byte) {
+	added := uint64(1) << level
 	for ; t.count>>level&1 == 1; level++ {
 		sum = node(&t.edge[level], &sum)
 	}
 	t.edge[level] = sum
-	t.count++
+	t.count += added
+}
+
+// Span hashes leaves of a tree that follow each other, before those that stand
+// in front of them are known: they are joined to subtrees as far as they go. The
+// zero Span begins at the first leaf. It must not be used by two goroutines at
+// once.
+type Span struct {
+	first, count uint64
+	nodes        []subtree // from left to right; their sizes rise and then fall
+	leaf         hasher
+}
+
+// subtree is the root of 2^level leaves that begin at a multiple of that.
+type subtree struct {
+	level int
+	sum   [sha256.Size]byte
+}
+
+// Reset empties the span. Its first leaf is then the one of that number in the
+// tree, counted from 0.
+func (s *Span) Reset(first uint64) { s.first, s.count, s.nodes = first, 0, s.nodes[:0] }
+
+// AddEntry appends the leaf [id, item] as [Tree.AddEntry] does.
+func (s *Span) AddEntry(id abi.ID, item []byte) {
+	right := subtree{0, s.leaf.entry(id, item)}
+	s.count++
+	end := s.first + s.count
+	for end>>right.level&1 == 0 && len(s.nodes) > 0 && s.nodes[len(s.nodes)-1].level == right.level {
+		last := len(s.nodes) - 1
+		right.sum = node(&s.nodes[last].sum, &right.sum)
+		right.level++
+		s.nodes = s.nodes[:last]
+	}
+	s.nodes = append(s.nodes, right)
+}
+
+// Len returns the number of leaves.
+func (s *Span) Len() uint64 { return s.count }
+
+// hasher hashes leaves, without taking memory for each.
+type hasher struct {
+	hash hash.Hash
+	head []byte // what stands before a leaf's item
+}
+
+func (h *hasher) leaf(leaf []byte) [sha256.Size]byte {
+	h.head = append(h.head[:0], leafPrefix)
+	return h.sum(leaf)
+}
+
+func (h *hasher) entry(id abi.ID, item []byte) [sha256.Size]byte {
+	h.head = abi.AppendEntry(append(h.head[:0], leafPrefix), id, nil)
+	return h.sum(item)
+}
+
+// sum hashes h.head || rest.
+func (h *hasher) sum(rest []byte) [sha256.Size]byte {
+	if h.hash == nil {
+		h.hash = sha256.New()
+	}
+	h.hash.Reset()
+	h.hash.Write(h.head)
+	h.hash.Write(rest)
+	h.head = h.hash.Sum(h.head[:0])
+	return [sha256.Size]byte(h.head)
 }
 
 // node returns the hash of the inner node over two subtrees.

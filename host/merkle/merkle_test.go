@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"math/rand/v2"
 	"strings"
 	"testing"
 
@@ -95,6 +96,46 @@ func TestAddEntryHashesTheEntry(t *testing.T) {
 	}
 }
 
+// TestSpans cuts trees of every size anywhere: a span gives what its leaves do.
+func TestSpans(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	item := []byte{0x01}
+	for total := range 200 {
+		var whole, parts merkle.Tree
+		var span merkle.Span
+		for from := 0; from < total; {
+			to := from + 1 + rng.IntN(total-from)
+			span.Reset(uint64(from))
+			for i := from; i < to; i++ {
+				whole.AddEntry(abi.IntID(uint64(i)), item)
+				if rng.IntN(10) == 0 && span.Len() == 0 && i == from { // a leaf alone, too
+					parts.AddEntry(abi.IntID(uint64(i)), item)
+					span.Reset(uint64(i + 1))
+					continue
+				}
+				span.AddEntry(abi.IntID(uint64(i)), item)
+			}
+			parts.Append(&span)
+			from = to
+		}
+		if whole.Root() != parts.Root() || whole.Len() != parts.Len() {
+			t.Fatalf("%d leaves: the root of spans is another", total)
+		}
+	}
+}
+
+func TestSpanElsewhere(t *testing.T) {
+	defer func() {
+		if recover() == nil {
+			t.Error("a span was appended where it does not belong")
+		}
+	}()
+	var tree merkle.Tree
+	var span merkle.Span
+	span.Reset(1)
+	tree.Append(&span)
+}
+
 func TestLeavesAreNotNodes(t *testing.T) {
 	var two, one merkle.Tree
 	two.Add([]byte("a"))
@@ -110,7 +151,11 @@ func TestLeavesAllocateNothing(t *testing.T) {
 	var tree merkle.Tree
 	id, item := abi.TextID("an id"), make([]byte, 1000)
 	tree.AddEntry(id, item)
-	if n := testing.AllocsPerRun(1000, func() { tree.AddEntry(id, item); tree.Add(item) }); n != 0 {
+	var span merkle.Span
+	for range 2000 { // until its list of subtrees is as long as it gets
+		span.AddEntry(id, item)
+	}
+	if n := testing.AllocsPerRun(1000, func() { tree.AddEntry(id, item); tree.Add(item); span.AddEntry(id, item) }); n != 0 {
 		t.Errorf("%v allocations a leaf, want none", n)
 	}
 }
