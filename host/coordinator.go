@@ -104,6 +104,9 @@ type run struct {
 	histories map[int]*history
 	idle      []*worker
 	active    map[*worker]*lease
+	stream    *stream
+	folds     []foldCall // of the stream, that wait for a worker
+	folding   int        // workers that make one
 	counts    Counts
 	attempts  int
 	retries   int
@@ -126,12 +129,14 @@ func (r *run) run(ctx context.Context) (*Result, error) {
 		return nil, err
 	}
 	if err == nil && !res.finished {
+		r.stream = r.newStream(ctx)
 		err = r.execute(ctx)
 		if err == nil || errors.Is(err, ErrInterrupted) {
 			ended := err == nil
 			err = errors.Join(err, r.untilStop(ctx, func(ctx context.Context) error { return r.finish(ctx, res, ended) }))
 		}
 	}
+	r.stream.cancel()
 	if r.pool != nil {
 		err = errors.Join(err, r.pool.Close())
 	}
@@ -252,9 +257,12 @@ func (r *run) execute(ctx context.Context) error {
 		workers.Go(func() { w.keep(hard) })
 	}
 	r.idle = append(r.idle, all...)
+	workers.Go(func() { r.stream.work(r) })
 	r.schedule(hard, cancel)
+	r.stream.later = r.folds
+	r.stream.wait()
 	for _, w := range all {
-		close(w.leases)
+		close(w.tasks)
 	}
 	workers.Wait()
 	return r.stopped
@@ -269,12 +277,14 @@ func (r *run) schedule(ctx context.Context, cancel context.CancelFunc) {
 	for {
 		r.dispatch(time.Now(), timer)
 		r.records.at(r.active)
-		if len(r.active) == 0 && r.storing.Load() == 0 && (r.stopping || r.queue.empty()) {
+		if len(r.active) == 0 && r.folding == 0 && r.storing.Load() == 0 && (r.stopping || r.queue.empty()) {
 			return
 		}
 		select {
 		case res := <-r.results:
 			r.settle(ctx, res)
+		case c := <-r.stream.calls:
+			r.folds = append(r.folds, c)
 		case <-timer.C:
 		case <-stop:
 			stop = nil
@@ -304,12 +314,21 @@ func (r *run) stop(why error) {
 	for _, l := range r.active {
 		l.cut(2)
 	}
+	if why != nil {
+		r.stream.cancel()
+	}
 }
 
 // dispatch gives work to idle workers, and sets the timer to the next retry
 // where one waits for it: else the next report of a worker comes first.
 func (r *run) dispatch(now time.Time, timer *time.Timer) {
 	for !r.stopping && len(r.idle) > 0 {
+		if len(r.folds) > 0 { // first: they hold memory
+			r.assign(task{fold: &r.folds[0]})
+			r.folds = r.folds[1:]
+			r.folding++
+			continue
+		}
 		s, ok := r.queue.next(now, r.batch())
 		if !ok {
 			s, ok = r.steal()
@@ -317,15 +336,21 @@ func (r *run) dispatch(now time.Time, timer *time.Timer) {
 		if !ok {
 			break
 		}
-		last := len(r.idle) - 1
-		w, l := r.idle[last], newLease(s, now)
-		r.idle = r.idle[:last]
-		r.active[w] = l
-		w.leases <- l // does not wait: an idle worker has none
+		l := newLease(s, now)
+		r.active[r.assign(task{lease: l})] = l
 	}
 	if len(r.queue.waiting) > 0 && len(r.idle) > 0 && !r.stopping {
 		timer.Reset(max(0, r.queue.waiting[0].notBefore.Sub(now)))
 	}
+}
+
+// assign gives a task to an idle worker.
+func (r *run) assign(t task) *worker {
+	last := len(r.idle) - 1
+	w := r.idle[last]
+	r.idle = r.idle[:last]
+	w.tasks <- t // does not wait: an idle worker has none
+	return w
 }
 
 const (
@@ -376,6 +401,9 @@ func (r *run) settle(ctx context.Context, res result) {
 	switch {
 	case res.batch != nil:
 		res.events = r.stored(res)
+	case res.folded:
+		r.folding--
+		r.idle = append(r.idle, res.worker)
 	case res.failed != nil:
 		e := r.judge(res)
 		r.records.attempt(context.WithoutCancel(ctx), res.chunk, &e, res.began, e.Time)
@@ -411,9 +439,12 @@ func (r *run) stored(res result) []Event {
 	} else {
 		events = nil
 	}
-	b.reset()
 	r.storing.Add(-1)
-	res.worker.empty <- b // has room
+	if res.err == nil && !r.lookup {
+		r.stream.in <- b // has room
+	} else {
+		b.giveBack()
+	}
 	return events
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
-	"fmt"
 	"iter"
 	"sync"
 	"time"
@@ -38,8 +37,8 @@ func (r *run) finish(ctx context.Context, res *Result, ended bool) error {
 		return err
 	}
 	count := int(tree.Len())
-	if count < r.counts.Succeeded {
-		return &StoreError{fmt.Errorf("%d outputs that were stored are missing: run the job again", r.counts.Succeeded-count)}
+	if missing := r.counts.Succeeded - count; missing > 0 {
+		return &StoreError{missingError(missing)}
 	}
 	res.outputs, res.hashed = tree.Root(), true
 	all := count == r.counts.Total
@@ -60,48 +59,46 @@ func (r *run) finish(ctx context.Context, res *Result, ended bool) error {
 }
 
 // gather hashes the outputs, and folds them in the same pass where that is to
-// be done and cannot have been done before. The tree is nil where the outputs
-// could not be read.
-func (r *run) gather(ctx context.Context, res *Result, ended bool) (tree *merkle.Tree, aggregate []byte, err error) {
-	complete := r.counts.Succeeded == r.counts.Total || r.Partial
-	if !ended || !complete || r.lookup || !r.module.Exports(abi.ExportAggregate) {
-		tree, err = res.tree(ctx)
-		return tree, nil, err
+// be done and cannot have been done before: those that the stream has not seen
+// are read from the store. The tree is nil where they could not be.
+func (r *run) gather(ctx context.Context, res *Result, ended bool) (*merkle.Tree, []byte, error) {
+	s := r.stream
+	f := s.folder
+	if complete := r.counts.Succeeded == r.counts.Total || r.Partial; f != nil && !(ended && complete) {
+		f.cancel()
+		f = nil
 	}
-	tree = new(merkle.Tree)
-	aggregate, err = r.fold(ctx, res.hashing(ctx, tree))
-	if err != nil { // perhaps before all were read; the digest is reported in any case
-		var readErr error
-		if tree, readErr = res.tree(context.WithoutCancel(ctx)); readErr != nil {
-			return nil, nil, readErr
+	if f != nil {
+		defer context.AfterFunc(ctx, f.cancel)()
+		f.submit = f.spawn
+		for _, c := range s.later {
+			f.spawn(c)
 		}
 	}
-	return tree, aggregate, err
+	for o, err := range res.outputsFrom(ctx, s.next) {
+		if err != nil {
+			return nil, nil, f.end(err)
+		}
+		s.tree.AddEntry(o.ID, o.Output)
+		f.addEntry(o.ID, o.Output)
+	}
+	if f == nil {
+		return &s.tree, nil, nil
+	}
+	aggregate, err := f.result(ctx)
+	return &s.tree, aggregate, err
 }
 
 // tree hashes the outputs that the store has.
 func (res *Result) tree(ctx context.Context) (*merkle.Tree, error) {
 	tree := new(merkle.Tree)
-	for _, err := range res.hashing(ctx, tree) {
+	for o, err := range res.Outputs(ctx) {
 		if err != nil {
 			return nil, err
 		}
+		tree.AddEntry(o.ID, o.Output)
 	}
 	return tree, nil
-}
-
-// hashing yields the outputs, each after it was added to the tree.
-func (res *Result) hashing(ctx context.Context, tree *merkle.Tree) iter.Seq2[Output, error] {
-	return func(yield func(Output, error) bool) {
-		for o, err := range res.Outputs(ctx) {
-			if err == nil {
-				tree.AddEntry(o.ID, o.Output)
-			}
-			if !yield(o, err) {
-				return
-			}
-		}
-	}
 }
 
 // remember notes that all chunks of this input have their outputs stored.
@@ -213,8 +210,8 @@ func (r *run) keep(ctx context.Context, res *Result, aggregate []byte) error {
 
 // fold calls aggregate, and merge where there are several groups.
 func (r *run) fold(ctx context.Context, outputs iter.Seq2[Output, error]) ([]byte, error) {
-	f := &folder{run: r, function: abi.ExportAggregate, groups: r.module.Exports(abi.ExportMerge), least: 1}
-	f.start(ctx)
+	f := r.newFolder(ctx)
+	f.submit = f.spawn
 	for o, err := range outputs {
 		if err == nil {
 			err = f.ctx.Err() // a call failed
@@ -222,16 +219,28 @@ func (r *run) fold(ctx context.Context, outputs iter.Seq2[Output, error]) ([]byt
 		if err != nil {
 			return nil, f.end(err)
 		}
-		f.entry = abi.AppendEntry(f.entry[:0], o.ID, o.Output)
-		f.add(f.entry)
+		f.addEntry(o.ID, o.Output)
 	}
+	return f.result(ctx)
+}
+
+// newFolder returns the folder of outputs.
+func (r *run) newFolder(ctx context.Context) *folder {
+	f := &folder{run: r, function: abi.ExportAggregate, groups: r.module.Exports(abi.ExportMerge), least: 1}
+	f.start(ctx)
+	return f
+}
+
+// result closes the folder of outputs and merges the partial aggregates.
+func (f *folder) result(ctx context.Context) ([]byte, error) {
 	f.close()
 	if err := f.end(nil); err != nil {
 		return nil, err
 	}
 	for len(f.partials) > 1 {
-		next := &folder{run: r, function: abi.ExportMerge, groups: true, least: 2}
+		next := &folder{run: f.run, function: abi.ExportMerge, groups: true, least: 2}
 		next.start(ctx)
+		next.submit = next.spawn
 		for _, p := range f.partials {
 			next.add(p)
 		}
@@ -244,17 +253,19 @@ func (r *run) fold(ctx context.Context, outputs iter.Seq2[Output, error]) ([]byt
 	return f.partials[0], nil
 }
 
-// folder makes groups of elements, each a CBOR item, and calls a function of
-// the guest for each group, on as many instances as the job has workers.
+// folder makes groups of elements, each a CBOR item, and has a function of the
+// guest called for each group. Its methods are called one at a time, but for
+// foldCall.make; on a nil folder, those of adding and ending do nothing.
 type folder struct {
 	run      *run
 	function string
-	groups   bool // several groups are allowed
-	least    int  // elements of a group before its bytes count
+	groups   bool           // several groups are allowed
+	least    int            // elements of a group before its bytes count
+	submit   func(foldCall) // sees to it that a call is made
 
 	ctx      context.Context
 	cancel   context.CancelFunc
-	slots    chan struct{} // one for each call that may run
+	slots    chan struct{} // one for each call that spawn may have running
 	calls    sync.WaitGroup
 	mu       sync.Mutex
 	partials [][]byte // one for each group; mu, while calls run
@@ -267,12 +278,28 @@ type folder struct {
 	made     int    // groups so far
 }
 
+// foldCall is a call of the guest for one group.
+type foldCall struct {
+	of    *folder
+	group int
+	input []byte
+}
+
 // headRoom is the size of the longest head of an array.
 const headRoom = 9
 
 func (f *folder) start(ctx context.Context) {
 	f.ctx, f.cancel = context.WithCancel(ctx)
 	f.slots = make(chan struct{}, f.run.config.Workers)
+}
+
+// addEntry adds the element [id, output], unless a call failed.
+func (f *folder) addEntry(id abi.ID, output []byte) {
+	if f == nil || f.ctx.Err() != nil {
+		return
+	}
+	f.entry = abi.AppendEntry(f.entry[:0], id, output)
+	f.add(f.entry)
 }
 
 // add puts an element into the open group, or closes that before.
@@ -301,7 +328,7 @@ func (f *folder) close() {
 	}
 }
 
-// flush calls the function for the open group and begins a new one.
+// flush has the function called for the open group, and begins a new one.
 func (f *folder) flush() {
 	if f.count == 0 {
 		f.elements = make([]byte, headRoom)
@@ -315,20 +342,28 @@ func (f *folder) flush() {
 	f.partials = append(f.partials, nil)
 	f.mu.Unlock()
 	f.elements, f.count = nil, 0
+	f.submit(foldCall{f, group, input})
+}
+
+// spawn makes a call on an instance and a goroutine of its own, as soon as
+// fewer than the job has workers are running.
+func (f *folder) spawn(c foldCall) {
 	f.slots <- struct{}{}
 	f.calls.Go(func() {
 		defer func() { <-f.slots }()
-		f.call(group, input)
+		instance := f.run.pool.Lease(nil)
+		defer instance.Release()
+		c.make(instance)
 	})
 }
 
-func (f *folder) call(group int, input []byte) {
-	instance := f.run.pool.Lease(nil)
-	defer instance.Release()
-	output, fuel, err := instance.Call(f.ctx, f.function, input, nil)
+// make calls the guest. It is safe for concurrent use, on one instance each.
+func (c foldCall) make(instance Instance) {
+	f := c.of
+	output, fuel, err := instance.Call(f.ctx, f.function, c.input, nil)
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.partials[group] = output
+	f.partials[c.group] = output
 	f.fuel += fuel
 	if failure, ok := errors.AsType[*abi.Failure](err); ok {
 		err = &FoldError{f.function, failure}
@@ -341,6 +376,9 @@ func (f *folder) call(group int, input []byte) {
 
 // end waits for the calls and returns the first error.
 func (f *folder) end(err error) error {
+	if f == nil {
+		return err
+	}
 	f.mu.Lock()
 	if f.err == nil {
 		f.err = err

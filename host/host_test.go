@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -576,10 +577,16 @@ func firstAction(t *testing.T, _ store.Store) (action store.Action) {
 // A store that fails while groups are being folded is told of as such, not as
 // what became of the folding.
 func TestStoreErrorWhileFolding(t *testing.T) {
+	memory := store.NewMemory()
+	first, err := runFake(t, squares(), host.Config{Store: memory}, &host.Job{Chunks: chunksOf(t, number(0))})
+	if must(t, first, err).Report.Chunks.Succeeded != 1 { // with an output there, nothing is folded before all are
+		t.Fatalf("%+v", first.Report.Chunks)
+	}
+	var folding atomic.Bool
 	var gets atomic.Int64
 	failed := make(chan struct{})
-	s := brokenStore{Store: store.NewMemory(), get: func() error {
-		if gets.Add(1) == 1+10+1 { // after that for a result, and enough for a group
+	s := brokenStore{Store: memory, get: func() error {
+		if folding.Load() && gets.Add(1) == 11+1+10+1 { // after all for the digest and that for an aggregate, and enough for a group
 			close(failed)
 			return errDisk
 		}
@@ -590,11 +597,19 @@ func TestStoreErrorWhileFolding(t *testing.T) {
 		<-failed // the call is going on then
 		return sumEntries(input)
 	}
-	_, err := runFake(t, f, host.Config{Workers: 2, Store: s}, &host.Job{Chunks: chunksOf(t, numbers(11_000)...)})
+	phases := phases(func(phase string) { folding.Store(phase == "fold") })
+	_, err = runFake(t, f, host.Config{Workers: 2, Store: s, Observer: phases}, &host.Job{Chunks: chunksOf(t, numbers(11_000)...)})
 	if _, ok := errors.AsType[*host.StoreError](err); !ok {
 		t.Errorf("error %v", err)
 	}
 }
+
+// phases is an observer that is told which phase there is.
+type phases func(phase string)
+
+func (p phases) Progress(phase string, _ host.Counts) { p(phase) }
+func (phases) Wants() bool                            { return false }
+func (phases) Observe([]host.Event)                   { panic("not wanted") }
 
 // forgetful loses one record of each Put.
 type forgetful struct{ store.Store }
@@ -604,14 +619,29 @@ func (s forgetful) Put(ctx context.Context, action store.Action, records []store
 }
 
 // An output that was stored and is gone is the store's failure, and never a
-// shorter result.
+// shorter result: neither where outputs are read nor where they are folded,
+// which those from behind the failed chunk are from the store.
 func TestStoreLosesOutputs(t *testing.T) {
 	for _, folds := range []bool{true, false} {
 		f := squares()
 		if !folds {
 			f.aggregate = nil
 		}
-		res, err := runFake(t, f, host.Config{Store: forgetful{store.NewMemory()}}, &host.Job{Chunks: chunksOf(t, numbers(9)...)})
+		s := forgetful{store.NewMemory()}
+		res, err := runFake(t, f, host.Config{Store: s}, &host.Job{Chunks: chunksOf(t, numbers(9)...)})
+		err = must(t, res, err).WriteOutputs(t.Context(), io.Discard)
+		if _, ok := errors.AsType[*host.StoreError](err); !ok {
+			t.Errorf("folds %v: outputs are written with error %v", folds, err)
+		}
+		exec := f.exec
+		f.exec = func(chunk []byte, attempt int) ([]byte, error) {
+			if bytes.Equal(chunk, number(2)) {
+				return nil, abi.Failf(abi.ClassGuest, "no")
+			}
+			return exec(chunk, attempt)
+		}
+		s = forgetful{store.NewMemory()}
+		res, err = runFake(t, f, host.Config{Workers: 1, Store: s}, &host.Job{Partial: true, Chunks: chunksOf(t, numbers(9)...)})
 		if _, ok := errors.AsType[*host.StoreError](err); !ok || res.Aggregate != nil {
 			t.Errorf("folds %v: error %v, aggregate %x", folds, err, res.Aggregate)
 		}

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"io"
 	"iter"
 	"slices"
@@ -41,14 +42,38 @@ type Output struct {
 const outputBatch = 1024
 
 // Outputs yields the outputs there are, in id order. After an error, which may
-// be a *[StoreError], an input error or ctx's, the iteration ends.
+// be a *[StoreError], an input error or ctx's, the iteration ends. Fewer outputs
+// than chunks succeeded are an error too.
 func (res *Result) Outputs(ctx context.Context) iter.Seq2[Output, error] {
+	return func(yield func(Output, error) bool) {
+		count := 0
+		for o, err := range res.outputsFrom(ctx, 0) {
+			count++
+			if !yield(o, err) || err != nil {
+				return
+			}
+		}
+		if missing := res.run.counts.Succeeded - count; missing > 0 {
+			yield(Output{}, &StoreError{missingError(missing)})
+		}
+	}
+}
+
+// missingError is a number of outputs that were stored and are not there.
+type missingError int
+
+func (n missingError) Error() string {
+	return fmt.Sprintf("%d outputs that were stored are missing: run the job again", int(n))
+}
+
+// outputsFrom yields the outputs of the chunks from an index on.
+func (res *Result) outputsFrom(ctx context.Context, first int) iter.Seq2[Output, error] {
 	return func(yield func(Output, error) bool) {
 		r := res.run
 		var keys []store.Key
 		var orders []byte
 		left := false
-		for from := 0; from < r.counts.Total && !left; from += outputBatch {
+		for from := first; from < r.counts.Total && !left; from += outputBatch {
 			to := min(from+outputBatch, r.counts.Total)
 			keys, orders = keys[:0], orders[:0]
 			err := r.Chunks.Read(ctx, from, to, func(i int, chunk []byte) error {

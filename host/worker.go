@@ -10,6 +10,7 @@ import (
 
 	"github.com/wasm-jobs/wasm-jobs/abi"
 	"github.com/wasm-jobs/wasm-jobs/host/jobs"
+	"github.com/wasm-jobs/wasm-jobs/host/merkle"
 	"github.com/wasm-jobs/wasm-jobs/store"
 )
 
@@ -35,6 +36,13 @@ type result struct {
 	err     error     // the job cannot go on
 	events  []Event
 	batch   *batch // was stored, or with err was not
+	folded  bool   // a call of the fold was made
+}
+
+// task is what a worker does next: one of its fields is set.
+type task struct {
+	lease *lease
+	fold  *foldCall
 }
 
 // batch is what a worker finished and has stored together. While it is stored,
@@ -47,6 +55,18 @@ type batch struct {
 	pending      []pendingRecord
 	records      []store.Record
 	finished     finished
+	span         merkle.Span   // of its outputs, once stored, where they are streamed
+	home         chan<- *batch // where it goes when it is empty
+}
+
+func newBatch(home chan<- *batch) *batch { return &batch{home: home} }
+
+// giveBack makes the batch an empty one, which its worker may fill again.
+// Events belong to who was told of them.
+func (b *batch) giveBack() {
+	b.done, b.reused, b.fuel, b.events = 0, 0, 0, nil
+	b.arena, b.pending, b.finished.chunks = b.arena[:0], b.pending[:0], b.finished.chunks[:0]
+	b.home <- b // has room
 }
 
 // worker runs leases on one instance. Its fields belong to its goroutine,
@@ -54,7 +74,7 @@ type batch struct {
 type worker struct {
 	id       int
 	job      *run
-	leases   chan *lease // sent and closed by the scheduler
+	tasks    chan task   // sent and closed by the scheduler
 	full     chan *batch // to be stored; sent and closed by the worker
 	empty    chan *batch // to be filled; has room for all there are
 	instance Instance
@@ -64,16 +84,17 @@ type worker struct {
 	batch    *batch // that is filled
 	result   result
 	flushed  time.Time
-	chunk    int // that runs now
+	chunk    int  // that runs now
+	folding  bool // and no chunk runs
 }
 
 // batches is how many a worker has: one to fill and one to store.
 const batches = 2
 
 func newWorker(id int, r *run) *worker {
-	w := &worker{id: id, job: r, leases: make(chan *lease, 1), full: make(chan *batch), empty: make(chan *batch, batches)}
+	w := &worker{id: id, job: r, tasks: make(chan task, 1), full: make(chan *batch), empty: make(chan *batch, batches)}
 	for range batches {
-		w.empty <- new(batch)
+		w.empty <- newBatch(w.empty)
 	}
 	return w
 }
@@ -100,15 +121,22 @@ type pendingRecord struct {
 	start, middle, end int // order key, output
 }
 
-// work runs leases until there are no more.
+// work does tasks until there are no more.
 func (w *worker) work(ctx context.Context) {
 	w.instance = w.job.pool.Lease(w.log)
 	defer w.instance.Release()
 	defer close(w.full)
 	w.batch = <-w.empty
-	for l := range w.leases {
+	for t := range w.tasks {
+		if t.fold != nil {
+			w.folding = true
+			t.fold.make(w.instance)
+			w.folding = false
+			w.job.results <- result{worker: w, folded: true}
+			continue
+		}
 		w.flushed = time.Now()
-		err := w.run(ctx, l)
+		err := w.run(ctx, t.lease)
 		if !errors.Is(err, errLeaseOver) {
 			w.result.err = interrupted(ctx, err)
 		}
@@ -140,6 +168,9 @@ func (w *worker) keep(ctx context.Context) {
 	ctx = context.WithoutCancel(ctx)
 	for b := range w.full {
 		err := b.put(ctx, w.job)
+		if err == nil && !w.job.lookup {
+			b.hash(w.job)
+		}
 		w.job.results <- result{worker: w, batch: b, err: err}
 	}
 }
@@ -298,6 +329,14 @@ func (b *batch) put(ctx context.Context, r *run) error {
 	return err
 }
 
+// hash hashes the outputs, which are of consecutive chunks.
+func (b *batch) hash(r *run) {
+	b.span.Reset(uint64(b.pending[0].index))
+	for _, p := range b.pending {
+		b.span.AddEntry(r.Chunks.ID(p.index), b.arena[p.middle:p.end])
+	}
+}
+
 // refused says why a batch was not stored. Of conflicts it names the first,
 // with its chunk: there may be thousands, and one is enough.
 func (b *batch) refused(r *run, err error) error {
@@ -306,12 +345,6 @@ func (b *batch) refused(r *run, err error) error {
 		err = fmt.Errorf("chunk %v: %w: the module is no function of its chunk, or a machine is broken", r.Chunks.ID(b.pending[i].index), c)
 	}
 	return &StoreError{err}
-}
-
-// reset makes the batch an empty one. Events belong to who was told of them.
-func (b *batch) reset() {
-	b.done, b.reused, b.fuel, b.events = 0, 0, 0, nil
-	b.arena, b.pending, b.finished.chunks = b.arena[:0], b.pending[:0], b.finished.chunks[:0]
 }
 
 // event notes an event of a chunk, where somebody listens.
@@ -325,5 +358,8 @@ func (w *worker) event(to *[]Event, e Event, chunk int) {
 }
 
 func (w *worker) log(level int32, line string) {
+	if w.folding {
+		return
+	}
 	w.event(&w.result.events, Event{Kind: KindLog, Level: level, Message: line}, w.chunk)
 }

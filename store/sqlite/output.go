@@ -13,9 +13,12 @@ import (
 // checksumSize is how much of a SHA-256 each output keeps.
 const checksumSize = 16
 
+// sum is what is kept of the checksum of an output.
+type sum [checksumSize]byte
+
 // checksum is over all that an output is and where it stands. scratch, which
 // is returned grown, spares an allocation.
-func checksum(action store.Action, key store.Key, v store.Value, scratch []byte) (sum [checksumSize]byte, _ []byte) {
+func checksum(action store.Action, key store.Key, v store.Value, scratch []byte) (sum, []byte) {
 	b := append(scratch[:0], action[:]...)
 	b = append(b, key.Chunk[:]...)
 	b = binary.AppendUvarint(b, uint64(len(key.Order)))
@@ -24,12 +27,12 @@ func checksum(action store.Action, key store.Key, v store.Value, scratch []byte)
 	if len(v.Output) < 4096 {
 		b = append(b, v.Output...)
 		full := sha256.Sum256(b)
-		return [checksumSize]byte(full[:]), b
+		return sum(full[:]), b
 	}
 	h := sha256.New()
 	h.Write(b)
 	h.Write(v.Output)
-	return [checksumSize]byte(h.Sum(nil)), b
+	return sum(h.Sum(nil)), b
 }
 
 // row is an output as it stands in the file; its bytes are valid until the

@@ -15,6 +15,7 @@ import (
 type request struct {
 	action    store.Action
 	records   []store.Record
+	sums      []sum // of the records, made by who asks: hashing is no work for the one who writes
 	move      bool // the action's log into the index, instead
 	drop      []store.Key
 	compact   bool                               // give free space back, instead; alone in its group
@@ -34,8 +35,11 @@ func (s *Store) Put(ctx context.Context, action store.Action, records []store.Re
 
 func newPut(action store.Action, records []store.Record) *request {
 	r := &request{action: action, records: records}
+	r.sums = make([]sum, len(records))
+	var scratch []byte
 	for i := range records {
 		r.bytes += len(records[i].Output) + len(records[i].Order)
+		r.sums[i], scratch = checksum(action, records[i].Key, records[i].Value, scratch)
 	}
 	return r
 }
@@ -219,7 +223,7 @@ type transaction struct {
 	works   map[store.Action]*work
 	moved   map[store.Action]bool // logs that were moved just now
 	damaged []Damage
-	fresh   []*store.Record // are not known and will be inserted
+	fresh   []int // records of the request that are not known and will be inserted
 	scratch []byte
 	digests []byte
 }
@@ -341,7 +345,7 @@ func (tx *transaction) put(w *work, r *request) error {
 		}
 		w.note(entry{prefix, record.Order})
 		r.stored++
-		tx.fresh = append(tx.fresh, record)
+		tx.fresh = append(tx.fresh, i)
 		if len(tx.fresh) == insertAtOnce {
 			if err := tx.insert(w, r); err != nil {
 				return err
@@ -376,16 +380,15 @@ func (tx *transaction) insert(w *work, r *request) error {
 	return nil
 }
 
-func (tx *transaction) insertRows(w *work, r *request, query string, rows []*store.Record) error {
+func (tx *transaction) insertRows(w *work, r *request, query string, rows []int) error {
 	stmt, err := tx.conn.prepare(query)
 	if err != nil {
 		return err
 	}
-	for i, record := range rows {
-		var sum [checksumSize]byte
-		sum, tx.scratch = checksum(w.action, record.Key, record.Value, tx.scratch)
+	for i, n := range rows {
+		record := &r.records[n]
 		err = errors.Join(stmt.BindInt64(6*i+1, w.at.id), bind(stmt, 6*i+2, record.Order),
-			stmt.BindBlob(6*i+3, record.Chunk[:]), stmt.BindBlob(6*i+4, sum[:]),
+			stmt.BindBlob(6*i+3, record.Chunk[:]), stmt.BindBlob(6*i+4, r.sums[n][:]),
 			stmt.BindInt64(6*i+5, int64(record.Fuel)), bind(stmt, 6*i+6, record.Output))
 		if err != nil {
 			return err
@@ -398,8 +401,8 @@ func (tx *transaction) insertRows(w *work, r *request, query string, rows []*sto
 		return nil
 	}
 	// Some are there although the log does not say so.
-	for _, record := range rows {
-		if _, err := tx.compareAt(w, r, record, record.Order); err != nil {
+	for _, n := range rows {
+		if _, err := tx.compareAt(w, r, &r.records[n], r.records[n].Order); err != nil {
 			return err
 		}
 	}
@@ -478,10 +481,10 @@ func (tx *transaction) compareAt(w *work, r *request, record *store.Record, orde
 		return there, err
 	}
 	tx.damaged = append(tx.damaged, Damage{w.action, store.Key{Chunk: key.Chunk, Order: bytes.Clone(order)}})
-	var sum [checksumSize]byte
-	sum, tx.scratch = checksum(w.action, key, record.Value, tx.scratch)
+	var right sum
+	right, tx.scratch = checksum(w.action, key, record.Value, tx.scratch)
 	return true, tx.conn.exec("update outputs set checksum=?, fuel=?, output=? where action=? and ord=? and chunk=?",
-		sum[:], int64(record.Fuel), record.Output, w.at.id, order, record.Chunk[:])
+		right[:], int64(record.Fuel), record.Output, w.at.id, order, record.Chunk[:])
 }
 
 // drop deletes outputs that are damaged, unless they were put again meanwhile.

@@ -276,7 +276,7 @@ func (b *carry) add(action store.Action, key store.Key, v store.Value) error {
 func (b *carry) flush() error {
 	var group []*request
 	for action, records := range b.records {
-		group = append(group, &request{action: action, records: records})
+		group = append(group, newPut(action, records))
 	}
 	if _, err := b.db.write(group); err != nil {
 		return err
