@@ -52,7 +52,7 @@ type Runtime struct {
 	config  Config
 	engines []wazero.Runtime        // the first uses the cache
 	cache   wazero.CompilationCache // nil without a directory
-	trap    reflect.Type            // of the engine's traps
+	trap    func() reflect.Type     // of the engine's traps; found out at the first one
 	mu      sync.Mutex
 	modules map[variant]*Module // nil after Close
 }
@@ -88,9 +88,7 @@ func New(ctx context.Context, config Config) (*Runtime, error) {
 		return nil, errors.Join(err, r.Close(ctx))
 	}
 	r.engines = append(r.engines, engine)
-	if r.trap, err = trapType(ctx, engine); err != nil {
-		return nil, errors.Join(err, r.Close(ctx))
-	}
+	r.trap = sync.OnceValue(func() reflect.Type { return trapType(engine) })
 	return r, nil
 }
 

@@ -3,27 +3,44 @@ package main
 
 import (
 	"context"
+	"math"
 	"os"
+	"runtime"
 	"runtime/debug"
+	"sync"
 )
 
 // gcPercent trades some time of the collector for memory: nearly all that a job
 // holds has no pointers, which costs nothing to mark. A job of very many chunks
-// holds so much of it that less garbage beside it is worth more.
+// holds so much of it that less garbage beside it is worth more. A small one is
+// over before it has made as much garbage as the collector waits for at first,
+// 16 MiB.
 const (
-	gcPercent     = 50
-	gcPercentMany = 25
-	manyChunks    = 2_000_000
+	gcPercentFirst = 400
+	gcPercent      = 50
+	gcPercentMany  = 25
+	manyChunks     = 2_000_000
 )
 
 func main() {
-	setGCPercent(gcPercent)
+	lowerGCPercent(gcPercentFirst)
+	// Called by the collector, in a goroutine of its own, once it has run.
+	runtime.SetFinalizer(new([16]byte), func(*[16]byte) { lowerGCPercent(gcPercent) })
 	os.Exit(Main(context.Background(), os.Args, os.Stdin, os.Stdout, os.Stderr))
 }
 
-// setGCPercent leaves it to the user, where GOGC says so.
-func setGCPercent(percent int) {
-	if os.Getenv("GOGC") == "" {
+var (
+	gcMu      sync.Mutex
+	gcSetting = math.MaxInt // gcMu
+)
+
+// lowerGCPercent sets it where it is higher, and leaves it to the user where
+// GOGC says so.
+func lowerGCPercent(percent int) {
+	gcMu.Lock()
+	defer gcMu.Unlock()
+	if percent < gcSetting && os.Getenv("GOGC") == "" {
+		gcSetting = percent
 		debug.SetGCPercent(percent)
 	}
 }

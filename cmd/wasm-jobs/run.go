@@ -373,7 +373,7 @@ func run(ctx context.Context, c *console, o *runOptions) error {
 	}
 	scanned := time.Since(scanStart)
 	if job.Chunks.Len() > manyChunks {
-		setGCPercent(gcPercentMany)
+		lowerGCPercent(gcPercentMany)
 	}
 	job.MaxFailures = o.maxFailures.of(job.Chunks.Len())
 	job.Outputs = o.files.outputs != ""

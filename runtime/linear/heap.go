@@ -34,6 +34,8 @@ func (h *heap) attach(img *Image) ([]byte, error) {
 
 func (h *heap) drop(span) bool { return false }
 
+func (h *heap) tracker(Strategy) tracker { return nil }
+
 func (h *heap) free() error {
 	h.b = nil
 	return nil

@@ -30,9 +30,11 @@
 package linear
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"unsafe"
 
@@ -125,6 +127,10 @@ func (s Strategy) String() string {
 // kernels that accept such a request and say nothing.
 func Strategies() []Strategy { return append([]Strategy{Copy, Compare}, systemStrategies()...) }
 
+// preferred is what Auto takes for large memories. Strategies that come before
+// it are not tried: that takes a millisecond each.
+var preferred = sync.OnceValue(func() Strategy { return cmp.Or(systemPreferred(), Compare) })
+
 // Options of a memory. The zero value is one that can have [MaxLimit] bytes.
 type Options struct {
 	// Limit is what the memory may grow to, in bytes; it is rounded down to
@@ -178,7 +184,7 @@ func (o *Options) validate() error {
 type Memory struct {
 	options Options
 	space   space
-	large   Strategy // beyond copyLimit
+	large   Strategy // beyond copyLimit; Auto = it was not needed yet
 	track   tracker  // nil where large needs none
 	bytes   []byte   // what the instance has
 	next    []byte   // what the next Reallocate gives to the instance, if not nil
@@ -201,6 +207,9 @@ type space interface {
 	// that is attached, or 0 beyond its end. It returns false if it cannot.
 	drop(s span) bool
 	free() error
+	// tracker returns that of a strategy, or nil where it needs none. What a
+	// strategy has to mark in an image, it marks from the next attach on.
+	tracker(s Strategy) tracker
 }
 
 // span is a range of offsets in a memory, in whole pages of the system.
@@ -227,17 +236,21 @@ func New(options Options) (*Memory, error) {
 	if err := options.validate(); err != nil {
 		return nil, err
 	}
-	large := options.Strategy
-	if large == Auto {
-		all := Strategies()
-		large = all[len(all)-1]
-	}
-	s, t, err := newSpace(options.Limit, large)
+	s, err := newSpace(options.Limit)
 	if err != nil {
 		return nil, fmt.Errorf("linear: reserve %d bytes: %w", options.Limit, err)
 	}
 	live.Add(1)
-	return &Memory{options: options, space: s, track: t, large: large, bytes: []byte{}}, nil
+	m := &Memory{options: options, space: s, bytes: []byte{}}
+	if options.Strategy != Auto {
+		m.use(options.Strategy)
+	}
+	return m, nil
+}
+
+// use takes a strategy for a large memory, before the image is attached.
+func (m *Memory) use(s Strategy) {
+	m.large, m.track = s, m.space.tracker(s)
 }
 
 // Allocate implements [experimental.MemoryAllocator].
@@ -321,6 +334,9 @@ func (m *Memory) Attach(img *Image, mem Grower) error {
 	}
 	old := m.image
 	m.image = img
+	if m.large == Auto && img.size > copyLimit {
+		m.use(preferred())
+	}
 	b, err := m.space.attach(img)
 	if old != nil {
 		old.release()
@@ -377,6 +393,10 @@ func (m *Memory) show(b []byte, mem Grower) error {
 func (m *Memory) restore() ([]byte, error) {
 	size := m.image.size
 	s := m.strategy()
+	if s == Auto { // a small image, of which nothing is marked, and the memory has grown
+		m.use(preferred())
+		s = m.large
+	}
 	drop := s == Discard || (s == Copy || s == Compare) && uint64(len(m.bytes))-size > m.options.Keep
 	switch {
 	case drop:
@@ -393,7 +413,7 @@ func (m *Memory) restore() ([]byte, error) {
 	return m.space.grow(size)
 }
 
-// strategy is the one for the present length.
+// strategy is the one for the present length; Auto where that is not known yet.
 func (m *Memory) strategy() Strategy {
 	if m.options.Strategy == Auto && len(m.bytes) <= copyLimit {
 		return Copy

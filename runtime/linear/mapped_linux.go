@@ -99,13 +99,12 @@ type mapped struct {
 	watched uint64 // bytes of which it does
 }
 
-func newSpace(limit uint64, s Strategy) (space, tracker, error) {
+func newSpace(limit uint64) (space, error) {
 	m, err := reserve(limit)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	m.watch = s == Userfault
-	return m, newTracker(s, m), nil
+	return m, nil
 }
 
 const (

@@ -4,7 +4,9 @@ package linear
 
 func systemStrategies() []Strategy { return nil }
 
-func newSpace(limit uint64, _ Strategy) (space, tracker, error) { return newHeap(limit), nil, nil }
+func systemPreferred() Strategy { return Auto }
+
+func newSpace(limit uint64) (space, error) { return newHeap(limit), nil }
 
 // share returns false: the content is on the heap of Go.
 func (i *Image) share([]byte) bool { return false }

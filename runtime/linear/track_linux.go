@@ -42,7 +42,22 @@ var systemStrategies = sync.OnceValue(func() []Strategy {
 	return all
 })
 
-func newTracker(s Strategy, m *mapped) tracker {
+// systemPreferred returns the best of them, without trying the others.
+func systemPreferred() Strategy {
+	if !canShare() {
+		return Auto
+	}
+	for _, s := range []Strategy{Userfault, Scan, Pagemap} {
+		if honest(s, nil) {
+			return s
+		}
+	}
+	return Discard
+}
+
+// tracker implements space.
+func (m *mapped) tracker(s Strategy) tracker {
+	m.watch = s == Userfault
 	switch s {
 	case Scan, Userfault:
 		return &scanner{space: m}
@@ -252,7 +267,7 @@ func honest(s Strategy, t tracker) bool {
 		return false
 	}
 	defer m.free()
-	m.watch = s == Userfault
+	own := m.tracker(s)
 	if _, err := m.attach(img); err != nil || m.watch && m.watched != half {
 		return false
 	}
@@ -261,7 +276,7 @@ func honest(s Strategy, t tracker) bool {
 		return false
 	}
 	if t == nil {
-		t = newTracker(s, m)
+		t = own
 	}
 	var written [2 * pages]bool
 	for _, round := range [][]int{{1, 3, 4, pages, pages + 7}, {0, 1, pages - 1, 2*pages - 1}} {
