@@ -7,6 +7,7 @@ import (
 	"io"
 	"os/signal"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -144,6 +145,25 @@ Each chunk runs on an instance in fresh state; outputs are folded in id order.
 		command.OnUsageError = usage
 	}
 	return app
+}
+
+// isSet reports whether a flag is given. cli's own way goes through the names of
+// all flags, by regular expressions, and a run asks sixty times.
+func isSet(ctx *cli.Context, name string) bool { return slices.Contains(ctx.LocalFlagNames(), name) }
+
+// nameOf returns the name of a flag without its aliases.
+func nameOf(flag cli.Flag) string {
+	switch f := flag.(type) {
+	case *cli.StringFlag:
+		return f.Name
+	case *cli.BoolFlag:
+		return f.Name
+	case *cli.IntFlag:
+		return f.Name
+	case *cli.DurationFlag:
+		return f.Name
+	}
+	return flag.Names()[0]
 }
 
 // interleave moves the flags of a command before its arguments, where cli

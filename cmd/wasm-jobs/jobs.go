@@ -60,7 +60,7 @@ func damageLine(d sqlite.Damage) string {
 
 // storeDir returns the directory that --store names.
 func storeDir(ctx *cli.Context) (string, error) {
-	if ctx.IsSet("store") {
+	if isSet(ctx, "store") {
 		if ctx.String("store") == "" {
 			return "", refuse("--store needs a directory")
 		}
@@ -476,7 +476,7 @@ func outputCommand(c *console) *cli.Command {
 			switch {
 			case !slices.Contains([]string{"json", "diag", "cbor"}, format):
 				return refuse("--format %q is none of json, diag, cbor", format)
-			case ctx.Bool("json") && ctx.IsSet("format") && format != "json":
+			case ctx.Bool("json") && isSet(ctx, "format") && format != "json":
 				return refuse("--json and --format %s exclude each other: give one of them", format)
 			case id != nil && ctx.Bool("aggregate"):
 				return refuse("--aggregate is of the whole job: give it or a CHUNK")

@@ -95,15 +95,15 @@ type pruning struct {
 
 func parsePrune(ctx *cli.Context) (p *pruning, err error) {
 	p = &pruning{dry: ctx.Bool("dry-run")}
-	if !ctx.IsSet("older-than") && !ctx.IsSet("max-size") {
+	if !isSet(ctx, "older-than") && !isSet(ctx, "max-size") {
 		return nil, refuse("prune needs --older-than D, --max-size SIZE or both")
 	}
-	if p.aged = ctx.IsSet("older-than"); p.aged {
+	if p.aged = isSet(ctx, "older-than"); p.aged {
 		if p.age, err = parseAge(ctx.String("older-than")); err != nil {
 			return nil, err
 		}
 	}
-	if p.sized = ctx.IsSet("max-size"); p.sized {
+	if p.sized = isSet(ctx, "max-size"); p.sized {
 		if p.size, err = humanize.ParseBytes(ctx.String("max-size")); err != nil {
 			return nil, refuse("--max-size %q is no size such as 64MiB or 10GiB", ctx.String("max-size"))
 		}

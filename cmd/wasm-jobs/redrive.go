@@ -42,8 +42,8 @@ var ofTheJob = []string{
 func submitted(ctx *cli.Context) ([]byte, error) {
 	s := submission{Module: absolute(ctx.Args().Get(0)), Chunks: absolute(ctx.Args().Get(1)), Flags: map[string]string{}}
 	for _, flag := range ctx.Command.Flags {
-		name := flag.Names()[0]
-		if !ctx.IsSet(name) || slices.Contains(ofTheRun, name) {
+		name := nameOf(flag)
+		if !isSet(ctx, name) || slices.Contains(ofTheRun, name) {
 			continue
 		}
 		if s.Flags[name] = fmt.Sprint(ctx.Value(name)); name == "context" {
@@ -73,7 +73,7 @@ func redriveCommand(c *console) *cli.Command {
 		&cli.StringFlag{Name: "with-context", Usage: "the context is in `FILE` now"},
 	}
 	for _, flag := range runFlags() {
-		if !slices.Contains(ofTheJob, flag.Names()[0]) {
+		if !slices.Contains(ofTheJob, nameOf(flag)) {
 			flags = append(flags, flag)
 		}
 	}
@@ -124,18 +124,18 @@ func redrive(ctx *cli.Context, c *console) error {
 func chosen(ctx *cli.Context, j *jobs.Job) (set abi.IDSet, err error) {
 	given := 0
 	for _, name := range []string{"failed", "ids", "class"} {
-		if ctx.IsSet(name) {
+		if isSet(ctx, name) {
 			given++
 		}
 	}
 	if given > 1 {
 		return set, refuse("--failed, --ids and --class exclude each other: give one of them")
 	}
-	if ctx.IsSet("ids") {
+	if isSet(ctx, "ids") {
 		return chosenIDs(ctx, j)
 	}
 	class := abi.Class(ctx.String("class"))
-	if ctx.IsSet("class") && !slices.Contains(abi.Classes(), class) {
+	if isSet(ctx, "class") && !slices.Contains(abi.Classes(), class) {
 		return set, refuse("--class %q is none of %s", class, joinClasses(abi.Classes()))
 	}
 	set, err = j.Failed(ctx.Context, class)
@@ -212,25 +212,25 @@ func resubmit(ctx *cli.Context, c *console, s *submission, again *redriven) erro
 	}
 	for _, flag := range runFlags() {
 		name := flag.Names()[0]
-		if ctx.IsSet(name) && name != "ids" {
+		if isSet(ctx, name) && name != "ids" {
 			flags[name] = fmt.Sprint(ctx.Value(name))
 		}
 	}
-	if ctx.IsSet("fail-fast") {
+	if isSet(ctx, "fail-fast") {
 		delete(flags, "max-failures")
-	} else if ctx.IsSet("max-failures") {
+	} else if isSet(ctx, "max-failures") {
 		delete(flags, "fail-fast")
 	}
 	module, chunks := s.Module, s.Chunks
-	if ctx.IsSet("module") {
+	if isSet(ctx, "module") {
 		module = ctx.String("module")
 	}
-	if ctx.IsSet("chunks") {
+	if isSet(ctx, "chunks") {
 		chunks = ctx.String("chunks")
 	} else if chunks == "-" {
 		return refuse("the chunks of job %s came from standard input: --chunks FILE names them, or --chunks -", jobs.Name(again.Job)[:shortName])
 	}
-	if ctx.IsSet("with-context") {
+	if isSet(ctx, "with-context") {
 		flags["context"] = ctx.String("with-context")
 	}
 	args := []string{"wasm-jobs", "run"}

@@ -191,7 +191,7 @@ func (o *runOptions) parseChoices(ctx *cli.Context) (err error) {
 
 func (o *runOptions) parseStore(ctx *cli.Context) (err error) {
 	switch {
-	case ctx.Bool("no-store") && ctx.IsSet("store"):
+	case ctx.Bool("no-store") && isSet(ctx, "store"):
 		return refuse("--store and --no-store exclude each other: give one of them")
 	case ctx.Bool("no-store"):
 		return nil
@@ -242,7 +242,7 @@ func (o *runOptions) parseSizes(ctx *cli.Context) error {
 }
 
 func (o *runOptions) parseNumbers(ctx *cli.Context) (err error) {
-	if ctx.IsSet("workers") && o.workers < 1 {
+	if isSet(ctx, "workers") && o.workers < 1 {
 		return refuse("--workers %d: 1 or more are needed", o.workers)
 	}
 	for _, name := range []string{"retries", "max-requeues"} {
@@ -256,7 +256,7 @@ func (o *runOptions) parseNumbers(ctx *cli.Context) (err error) {
 		}
 	}
 	if ctx.Bool("fail-fast") {
-		if ctx.IsSet("max-failures") {
+		if isSet(ctx, "max-failures") {
 			return refuse("--fail-fast is --max-failures 0: give one of them")
 		}
 		o.maxFailures = failureLimit{set: true}

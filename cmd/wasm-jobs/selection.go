@@ -23,11 +23,11 @@ type selection struct {
 // mistake more often than a wish for a job of no chunks.
 func (s *selection) parse(ctx *cli.Context) (err error) {
 	for _, name := range []string{"range", "ids"} {
-		if ctx.IsSet(name) && strings.TrimSpace(ctx.String(name)) == "" {
+		if isSet(ctx, name) && strings.TrimSpace(ctx.String(name)) == "" {
 			return refuse("--%s is empty: without it, all chunks are run", name)
 		}
 	}
-	s.made = ctx.IsSet("range") || ctx.IsSet("ids")
+	s.made = isSet(ctx, "range") || isSet(ctx, "ids")
 	ranges, err := abi.ParseRanges(ctx.String("range"))
 	if err != nil {
 		return refuse("--range: %w", err)
