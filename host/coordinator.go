@@ -125,7 +125,8 @@ type run struct {
 func (r *run) run(ctx context.Context) (*Result, error) {
 	res := &Result{run: r}
 	err := r.untilStop(ctx, func(ctx context.Context) error { return r.prepare(ctx, res) })
-	if _, refused := errors.AsType[*runtime.RefusedError](err); refused || errors.Is(err, ErrOtherJob) {
+	_, refused := errors.AsType[*runtime.RefusedError](err)
+	if refused = refused || errors.Is(err, ErrOtherJob); refused && r.records == nil {
 		return nil, err
 	}
 	if err == nil && !res.finished {
@@ -146,6 +147,9 @@ func (r *run) run(ctx context.Context) (*Result, error) {
 		res.Report.State, res.Report.Error = r.state(err), reason(err)
 	}
 	r.enter("", KindEnd)
+	if refused { // by the engine, which came to the code only after the record had begun
+		return nil, err
+	}
 	return res, err
 }
 
@@ -169,8 +173,11 @@ func (r *run) untilStop(ctx context.Context, f func(context.Context) error) erro
 // result is in the store.
 func (r *run) prepare(ctx context.Context, res *Result) (err error) {
 	r.enter("compile", KindPhase)
-	if r.module, err = r.config.Engine.Compile(ctx, r.Job.Module, r.Options); err != nil {
+	if r.module, err = r.config.Engine.Admit(ctx, r.Job.Module, r.Options); err != nil {
 		return interrupted(ctx, err)
+	}
+	if err := r.module.Fits(r.Settings); err != nil {
+		return err
 	}
 	r.action = r.Job.action(r.module.Digest())
 	if err := r.begin(ctx); err != nil {
@@ -180,6 +187,9 @@ func (r *run) prepare(ctx context.Context, res *Result) (err error) {
 		return interrupted(ctx, err)
 	}
 	if err := r.lookAhead(ctx); err != nil {
+		return interrupted(ctx, err)
+	}
+	if err := r.module.Compile(ctx); err != nil {
 		return interrupted(ctx, err)
 	}
 	r.enter("prepare", KindPhase)

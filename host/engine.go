@@ -7,22 +7,27 @@ import (
 	"github.com/wasm-jobs/wasm-jobs/runtime"
 )
 
-// Engine compiles modules. It is safe for concurrent use.
+// Engine admits modules. It is safe for concurrent use.
 type Engine interface {
-	// Compile admits and compiles a module. It does not keep wasm.
-	Compile(ctx context.Context, wasm []byte, o runtime.Options) (Module, error)
+	// Admit checks a module, which it may be asked of again. It does not keep wasm.
+	Admit(ctx context.Context, wasm []byte, o runtime.Options) (Module, error)
 	// Close comes after every pool is closed.
 	Close(ctx context.Context) error
 }
 
-// Module is a compiled module.
+// Module is an admitted module.
 type Module interface {
 	Digest() [sha256.Size]byte
 	// Exports reports whether the module exports a function of the ABI.
 	Exports(function string) bool
 	// Description says what the module is; nil where that is not known.
 	Description() *runtime.Description
-	// Prepare runs _initialize and setup.
+	// Fits returns a *[runtime.RefusedError] where the module does not fit the
+	// settings.
+	Fits(s runtime.Settings) error
+	// Compile compiles the module, unless it was done before.
+	Compile(ctx context.Context) error
+	// Prepare runs _initialize and setup, of the compiled module.
 	Prepare(ctx context.Context, s runtime.Settings) (Pool, error)
 }
 
@@ -52,8 +57,8 @@ func NewEngine(r *runtime.Runtime) Engine { return engine{r} }
 
 type engine struct{ *runtime.Runtime }
 
-func (e engine) Compile(ctx context.Context, wasm []byte, o runtime.Options) (Module, error) {
-	m, err := e.Runtime.Compile(ctx, wasm, o)
+func (e engine) Admit(ctx context.Context, wasm []byte, o runtime.Options) (Module, error) {
+	m, err := e.Runtime.Admit(ctx, wasm, o)
 	if err != nil {
 		return nil, err
 	}

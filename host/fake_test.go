@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
+	"errors"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
@@ -24,6 +25,7 @@ type fake struct {
 	exec      func(chunk []byte, attempt int) ([]byte, error) // attempt from 1, of these bytes
 	aggregate func(input []byte) ([]byte, error)              // nil = not exported
 	merge     func(input []byte) ([]byte, error)              // nil = not exported
+	refusal   error                                           // of compiling
 	prepare   error
 	delay     func() time.Duration // of an exec; nil = none
 
@@ -36,9 +38,13 @@ type fake struct {
 	poolsClosed          atomic.Int64
 }
 
-func (f *fake) Compile(ctx context.Context, _ []byte, _ runtime.Options) (host.Module, error) {
+func (f *fake) Admit(ctx context.Context, _ []byte, _ runtime.Options) (host.Module, error) {
 	return f, ctx.Err()
 }
+
+func (f *fake) Fits(runtime.Settings) error { return nil }
+
+func (f *fake) Compile(ctx context.Context) error { return errors.Join(ctx.Err(), f.refusal) }
 
 func (f *fake) Description() *runtime.Description { return nil }
 
@@ -294,8 +300,8 @@ type (
 	}
 )
 
-func (f *faulty) Compile(ctx context.Context, wasm []byte, o runtime.Options) (host.Module, error) {
-	m, err := f.Engine.Compile(ctx, wasm, o)
+func (f *faulty) Admit(ctx context.Context, wasm []byte, o runtime.Options) (host.Module, error) {
+	m, err := f.Engine.Admit(ctx, wasm, o)
 	return faultyModule{m, f}, err
 }
 

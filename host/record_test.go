@@ -12,6 +12,7 @@ import (
 	"github.com/wasm-jobs/wasm-jobs/abi"
 	"github.com/wasm-jobs/wasm-jobs/host"
 	"github.com/wasm-jobs/wasm-jobs/host/jobs"
+	"github.com/wasm-jobs/wasm-jobs/runtime"
 	"github.com/wasm-jobs/wasm-jobs/store"
 )
 
@@ -210,5 +211,20 @@ func TestRecordIsLost(t *testing.T) {
 	res, err = runFake(t, squares(), host.Config{Store: forgetfulJobs{s}}, job)
 	if r := must(t, res, err).Report; r.Chunks.Reused != 10 || r.Chunks.Succeeded != 20 {
 		t.Errorf("%+v", r.Chunks)
+	}
+}
+
+// TestRefusedByTheEngine has a module refused when the record of its job has
+// begun already: the record then says that the run is over, and how.
+func TestRefusedByTheEngine(t *testing.T) {
+	s := store.NewMemory()
+	f := squares()
+	f.refusal = &runtime.RefusedError{Problems: []string{"no"}}
+	res, err := runFake(t, f, host.Config{Store: s}, &host.Job{Chunks: chunksOf(t, number(0))})
+	if _, ok := errors.AsType[*runtime.RefusedError](err); !ok || res != nil {
+		t.Fatalf("result %v, error %v", res, err)
+	}
+	if state := recorded(t, s).State(); state != jobs.Broken {
+		t.Errorf("the job is %s", state)
 	}
 }

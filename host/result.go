@@ -235,7 +235,7 @@ func (r *run) report(res *Result, err error) (report Report) {
 	r.phases.add(r.phase, time.Since(r.phaseAt))
 	r.phase = ""
 	slices.SortFunc(r.failures, func(a, b ChunkFailure) int { return cmp.Compare(a.Index, b.Index) })
-	sum := sha256.Sum256(r.Job.Module)
+	sum := r.module.Digest()
 	report.Module.SHA256 = hex.EncodeToString(sum[:])
 	report.Chunks, report.Attempts, report.Retries, report.Fuel = r.counts, r.attempts, r.retries, r.fuel+r.foldFuel
 	report.State, report.Error = r.state(err), reason(err)

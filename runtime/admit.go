@@ -32,21 +32,20 @@ func (e *RefusedError) Error() string {
 // Description is what can be said about a module without compiling it. Of a
 // refused module it holds what could be read.
 type Description struct {
-	SHA256    string          `json:"sha256"` // of the file, in hex
-	Size      int             `json:"size"`   // of the file, in bytes
-	Accepted  bool            `json:"accepted"`
-	Problems  []string        `json:"problems"` // why it is not accepted
-	Exports   []Item          `json:"exports"`
-	Imports   []Item          `json:"imports"`
-	Memory    *MemoryLimits   `json:"memory,omitempty"`    // nil where there is none
-	Functions int             `json:"functions"`           // imported ones are not counted
-	CodeSize  int             `json:"code_size"`           // bytes of the code section
-	DataSize  int             `json:"data_size"`           // bytes of the data section
-	Names     bool            `json:"names"`               // stack traces show names of functions
-	Producers []string        `json:"producers"`           // from the custom section of that name
-	Isolation Isolation       `json:"isolation,omitempty"` // how its calls get fresh state; "" where refused
-	Lasting   []string        `json:"lasting,omitempty"`   // why Isolation is instance: what no reset undoes
-	exports   map[string]bool // the functions of the ABI that it exports
+	SHA256    string        `json:"sha256"` // of the file, in hex
+	Size      int           `json:"size"`   // of the file, in bytes
+	Accepted  bool          `json:"accepted"`
+	Problems  []string      `json:"problems"` // why it is not accepted
+	Exports   []Item        `json:"exports"`
+	Imports   []Item        `json:"imports"`
+	Memory    *MemoryLimits `json:"memory,omitempty"`    // nil where there is none
+	Functions int           `json:"functions"`           // imported ones are not counted
+	CodeSize  int           `json:"code_size"`           // bytes of the code section
+	DataSize  int           `json:"data_size"`           // bytes of the data section
+	Names     bool          `json:"names"`               // stack traces show names of functions
+	Producers []string      `json:"producers"`           // from the custom section of that name
+	Isolation Isolation     `json:"isolation,omitempty"` // how its calls get fresh state; "" where refused
+	Lasting   []string      `json:"lasting,omitempty"`   // why Isolation is instance: what no reset undoes
 }
 
 // Item is one export or import.
@@ -81,19 +80,25 @@ var exported = []struct {
 	{abi.ExportInitialize, "() -> ()", false},
 }
 
-// Inspect describes a module and says whether [Runtime.Compile] would refuse
-// it, apart from type errors in its code, which only the engine finds. It
-// never compiles, and its time and memory are linear in len(wasm).
-func Inspect(wasm []byte) *Description {
-	m, d := admit(wasm)
-	if d.Accepted {
-		d.rewrite(wasm, m, Options{})
-	}
-	return d
+// Inspect describes a module and says whether [Runtime.Admit] would refuse it.
+// It never compiles, and its time and memory are linear in len(wasm).
+func Inspect(wasm []byte) *Description { return admitted(wasm, Options{}).Description }
+
+// admission is what there is to know of a module to run it, or why it is refused.
+type admission struct {
+	Description *Description
+	Globals     []rewrite.Global
+	Stack       int64
+	wasm        []byte // rewritten; nil where refused
 }
 
-// rewrite rewrites an accepted module, and notes what that tells of it.
-func (d *Description) rewrite(wasm []byte, m *binary.Module, o Options) *rewrite.Result {
+// admitted admits and rewrites a module.
+func admitted(wasm []byte, o Options) *admission {
+	m, d := admit(wasm)
+	a := &admission{Description: d}
+	if !d.Accepted {
+		return a
+	}
 	if !m.Names {
 		wasm = m.WithoutNames(wasm)
 		m, _ = binary.Parse(wasm)
@@ -101,20 +106,27 @@ func (d *Description) rewrite(wasm []byte, m *binary.Module, o Options) *rewrite
 	result, err := rewrite.Rewrite(wasm, m, rewrite.Options{Metering: !o.NoMetering, NativeNaNs: o.NativeNaNs})
 	if err != nil {
 		d.Accepted, d.Problems = false, []string{"it cannot be metered: " + err.Error()}
-		return nil
+		return a
 	}
 	d.Isolation = IsolationReset
 	for _, reason := range result.Lasting {
 		d.Isolation, d.Lasting = IsolationInstance, append(d.Lasting, reason.String())
 	}
-	return result
+	a.Globals, a.Stack, a.wasm = result.Globals, result.Stack, result.Wasm
+	return a
+}
+
+// exportsFunction reports whether the module exports the function of that name,
+// one of the ABI's.
+func (d *Description) exportsFunction(name string) bool {
+	return slices.ContainsFunc(d.Exports, func(e Item) bool { return e.Name == name && e.Type != "" })
 }
 
 // admit reads and checks a module.
 func admit(wasm []byte) (*binary.Module, *Description) {
 	m, problems := binary.Parse(wasm)
 	sum := sha256.Sum256(wasm)
-	d := &Description{SHA256: hex.EncodeToString(sum[:]), Size: len(wasm), Problems: []string{}, exports: map[string]bool{}}
+	d := &Description{SHA256: hex.EncodeToString(sum[:]), Size: len(wasm), Problems: []string{}}
 	for _, p := range problems {
 		d.Problems = append(d.Problems, p.Error())
 	}
@@ -138,7 +150,6 @@ func (d *Description) fill(m *binary.Module) {
 		item := Item{Name: e.Name, Kind: e.Kind.String()}
 		if e.Kind == binary.KindFunc {
 			item.Type = m.FuncType(e.Index).String()
-			d.exports[e.Name] = true
 		}
 		d.Exports = append(d.Exports, item)
 	}

@@ -82,17 +82,29 @@ type Pool struct {
 	free     []*instance // prepared, and not leased
 }
 
-// Prepare makes an instance, which runs _initialize and setup, and takes the
+// Fits returns a *[RefusedError] where the module does not fit the settings.
+func (m *Module) Fits(s Settings) error {
+	s = s.withDefaults()
+	if need := m.description.Memory.Min; need > s.Memory {
+		return &RefusedError{[]string{fmt.Sprintf("its memory has %d bytes at the start, and the limit is %d: --memory raises it", need, s.Memory)}}
+	}
+	if string(s.Context) != string(abi.Null) && !m.Exports(abi.ExportSetup) {
+		return &RefusedError{[]string{`a context is given, and the module has no export "setup"`}}
+	}
+	return nil
+}
+
+// Prepare compiles the module, where that was not done, and makes an instance, which runs _initialize and setup, and takes the
 // snapshot of it. The error is an *[InitError] for what the guest did, a
 // *[RefusedError] where the module does not fit the settings, or ctx's.
 func (m *Module) Prepare(ctx context.Context, s Settings) (*Pool, error) {
+	if err := m.Fits(s); err != nil {
+		return nil, err
+	}
+	if err := m.Compile(ctx); err != nil {
+		return nil, err
+	}
 	s = s.withDefaults()
-	if need := m.description.Memory.Min; need > s.Memory {
-		return nil, &RefusedError{[]string{fmt.Sprintf("its memory has %d bytes at the start, and the limit is %d: --memory raises it", need, s.Memory)}}
-	}
-	if !m.setup && string(s.Context) != string(abi.Null) {
-		return nil, &RefusedError{[]string{`a context is given, and the module has no export "setup"`}}
-	}
 	p := &Pool{module: m, settings: s}
 	first, err := p.fresh(ctx)
 	if err == nil && p.Isolation() == IsolationReset {

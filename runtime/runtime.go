@@ -23,7 +23,6 @@ import (
 	"github.com/tetratelabs/wazero/api"
 	"github.com/tetratelabs/wazero/experimental"
 
-	"github.com/wasm-jobs/wasm-jobs/abi"
 	"github.com/wasm-jobs/wasm-jobs/runtime/rewrite"
 )
 
@@ -36,9 +35,10 @@ var ErrClosed = errors.New("the runtime is closed")
 
 // Config says how modules are compiled. The zero Config compiles in memory.
 type Config struct {
-	// CacheDir keeps compiled code between processes; empty means none. Who
-	// can write to it can run code in this process: it is made with mode 0700
-	// and must not be shared with others. A damaged cache is not used.
+	// CacheDir keeps admitted modules and compiled code between processes, up to
+	// a gigabyte; empty means none. Who can write to it can run code in this
+	// process: it is made with mode 0700 and must not be shared with others. A
+	// damaged cache is not used.
 	CacheDir string
 	// Interpreter runs guests on the engine's interpreter, which is slower by a
 	// factor of ten and shares no code generator with the compiler: a second
@@ -49,12 +49,13 @@ type Config struct {
 // Runtime compiles modules and keeps them compiled. All methods are safe for
 // concurrent use; Close must come after every pool is closed.
 type Runtime struct {
-	config  Config
-	engines []wazero.Runtime        // the first uses the cache
-	cache   wazero.CompilationCache // nil without a directory
-	trap    func() reflect.Type     // of the engine's traps; found out at the first one
-	mu      sync.Mutex
-	modules map[variant]*Module // nil after Close
+	config   Config
+	trap     func() reflect.Type // of the engine's traps; found out at the first one
+	mu       sync.Mutex
+	admitted admissions
+	engines  []wazero.Runtime        // made when they are needed; the first uses the cache
+	cache    wazero.CompilationCache // nil without a directory, and before it is needed
+	modules  map[variant]*Module     // nil after Close
 }
 
 // variant is one way to compile a module.
@@ -76,20 +77,37 @@ type Options struct {
 }
 
 // New returns a runtime. A cache directory that cannot be used is left out.
-func New(ctx context.Context, config Config) (*Runtime, error) {
+func New(_ context.Context, config Config) (*Runtime, error) {
 	r := &Runtime{config: config, modules: map[variant]*Module{}}
+	r.trap = sync.OnceValue(func() reflect.Type {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		return trapType(r.engines[0])
+	})
 	if config.CacheDir != "" && os.MkdirAll(config.CacheDir, 0o700) == nil {
-		if cache, err := wazero.NewCompilationCacheWithDir(config.CacheDir); err == nil {
+		r.admitted = openAdmissions(config.CacheDir)
+	} else {
+		r.config.CacheDir = ""
+	}
+	return r, nil
+}
+
+// engine returns the engine that uses the cache. r.mu is held.
+func (r *Runtime) engine(ctx context.Context) (wazero.Runtime, error) {
+	if len(r.engines) > 0 {
+		return r.engines[0], nil
+	}
+	if r.config.CacheDir != "" && r.cache == nil {
+		if cache, err := wazero.NewCompilationCacheWithDir(r.config.CacheDir); err == nil {
 			r.cache = cache
 		}
 	}
-	engine, err := newEngine(ctx, config.Interpreter, r.cache)
+	engine, err := newEngine(ctx, r.config.Interpreter, r.cache)
 	if err != nil {
-		return nil, errors.Join(err, r.Close(ctx))
+		return nil, err
 	}
 	r.engines = append(r.engines, engine)
-	r.trap = sync.OnceValue(func() reflect.Type { return trapType(engine) })
-	return r, nil
+	return engine, nil
 }
 
 // newEngine returns an engine that serves the imports of guests.
@@ -112,23 +130,36 @@ func newEngine(ctx context.Context, interpreter bool, cache wazero.CompilationCa
 	return engine, nil
 }
 
-// Module is an admitted and compiled module.
+// Module is an admitted module, which is compiled when it is first needed.
 type Module struct {
 	runtime     *Runtime
-	engine      wazero.Runtime
 	description *Description
 	digest      [sha256.Size]byte
-	compiled    wazero.CompiledModule
 	globals     []rewrite.Global // to restore
 	depth       int64            // of the stack with which calls begin; 0 without metering
-	initialize  bool
-	setup       bool
+
+	wasm     []byte // rewritten; nil once compiled; of runtime.mu, as what follows
+	engine   wazero.Runtime
+	compiled wazero.CompiledModule
 }
 
-// Compile admits, rewrites and compiles a module, once for each digest and
-// options. wasm is not kept. The error is a *[RefusedError] for what is wrong
-// with the module, ctx's where that ended first, or [ErrClosed].
+// Compile is [Runtime.Admit] and [Module.Compile].
 func (r *Runtime) Compile(ctx context.Context, wasm []byte, o Options) (*Module, error) {
+	m, err := r.Admit(ctx, wasm, o)
+	if err == nil {
+		err = m.Compile(ctx)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+// Admit checks and rewrites a module, once for each digest and options. wasm is
+// not kept. The error is a *[RefusedError] for what is wrong with the module,
+// but for type errors in its code, which only the engine finds, ctx's where that
+// ended first, or [ErrClosed].
+func (r *Runtime) Admit(ctx context.Context, wasm []byte, o Options) (*Module, error) {
 	digest := sha256.Sum256(wasm)
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -138,35 +169,51 @@ func (r *Runtime) Compile(ctx context.Context, wasm []byte, o Options) (*Module,
 	if m := r.modules[variant{digest, o}]; m != nil {
 		return m, nil
 	}
-	parsed, d := admit(wasm)
-	var rewritten *rewrite.Result
-	if d.Accepted {
-		rewritten = d.rewrite(wasm, parsed, o)
+	a := r.admitted.get(digest, o)
+	if a == nil {
+		if a = admitted(wasm, o); !a.Description.Accepted {
+			return nil, &RefusedError{a.Description.Problems}
+		}
+		r.admitted.put(digest, o, a)
 	}
-	if !d.Accepted {
-		return nil, &RefusedError{d.Problems}
-	}
-	engine, compiled, err := r.compile(ctx, rewritten.Wasm)
-	if err != nil {
+	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	m := &Module{
-		runtime: r, engine: engine, description: d, digest: digest, compiled: compiled,
-		globals: rewritten.Globals, depth: rewritten.Stack,
-		initialize: d.exports[abi.ExportInitialize],
-		setup:      d.exports[abi.ExportSetup],
-	}
+	m := &Module{runtime: r, description: a.Description, digest: digest, globals: a.Globals, depth: a.Stack, wasm: a.wasm}
 	r.modules[variant{digest, o}] = m
 	return m, nil
 }
 
+// Compile compiles the module, unless it was done before. The error is a
+// *[RefusedError], ctx's where that ended first, or [ErrClosed].
+func (m *Module) Compile(ctx context.Context) error {
+	r := m.runtime
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch {
+	case r.modules == nil:
+		return ErrClosed
+	case m.compiled != nil:
+		return nil
+	}
+	engine, compiled, err := r.compile(ctx, m.wasm)
+	if err != nil {
+		return err
+	}
+	m.engine, m.compiled, m.wasm = engine, compiled, nil
+	return nil
+}
+
 // compile takes an error of the compilation cache, which would come again
 // however often it is asked, for a reason to throw the cache away and do
-// without it this once.
+// without it this once. r.mu is held.
 func (r *Runtime) compile(ctx context.Context, wasm []byte) (wazero.Runtime, wazero.CompiledModule, error) {
+	engine, err := r.engine(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
 	// A single worker would not see the end of ctx.
 	ctx = experimental.WithCompilationWorkers(ctx, max(2, goruntime.GOMAXPROCS(0)))
-	engine := r.engines[0]
 	compiled, err := compileSafely(ctx, engine, wasm)
 	if err == nil || r.cache == nil || ctx.Err() != nil {
 		return engine, compiled, err
@@ -183,10 +230,13 @@ func (r *Runtime) compile(ctx context.Context, wasm []byte) (wazero.Runtime, waz
 	return engine, compiled, nil
 }
 
+// enginePattern is where the engine keeps compiled code in the cache directory.
+const enginePattern = "wazero-*/*"
+
 // forgetCache removes the files that the engine wrote into the cache directory,
 // and leaves it the directories, which it only makes at the start.
 func (r *Runtime) forgetCache() {
-	written, _ := fs.Glob(os.DirFS(r.config.CacheDir), "wazero-*/*") // a pattern that is ours alone
+	written, _ := fs.Glob(os.DirFS(r.config.CacheDir), enginePattern)
 	for _, file := range written {
 		_ = os.Remove(filepath.Join(r.config.CacheDir, file)) // what stays is replaced or thrown away the next time
 	}
@@ -232,7 +282,7 @@ func (m *Module) Digest() [sha256.Size]byte { return m.digest }
 
 // Exports reports whether the module exports the function of that name, one
 // of the ABI's.
-func (m *Module) Exports(name string) bool { return m.description.exports[name] }
+func (m *Module) Exports(name string) bool { return m.description.exportsFunction(name) }
 
 // Description says what the module is.
 func (m *Module) Description() *Description { return m.description }

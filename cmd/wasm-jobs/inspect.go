@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -111,17 +112,20 @@ func readBounded(path string, limit int64, what string) ([]byte, error) {
 		return nil, refuse("%w", err)
 	}
 	defer file.Close()
-	if stat, err := file.Stat(); err == nil && stat.IsDir() {
-		return nil, refuse("%s is a directory, and %s is needed", path, what)
+	var b bytes.Buffer
+	if stat, err := file.Stat(); err == nil {
+		if stat.IsDir() {
+			return nil, refuse("%s is a directory, and %s is needed", path, what)
+		}
+		b.Grow(int(min(stat.Size(), limit)) + bytes.MinRead) // a file of megabytes is then read in one go
 	}
-	b, err := io.ReadAll(io.LimitReader(file, limit+1))
-	if err != nil {
+	if _, err := b.ReadFrom(io.LimitReader(file, limit+1)); err != nil {
 		return nil, refuse("%w", err)
 	}
-	if int64(len(b)) > limit {
+	if int64(b.Len()) > limit {
 		return nil, refuse("%s: larger than %d bytes, the limit for %s", path, limit, what)
 	}
-	return b, nil
+	return b.Bytes(), nil
 }
 
 func writeJSON(out io.Writer, v any) error {

@@ -14,9 +14,9 @@ import (
 // holds has no pointers, which costs nothing to mark. A job of very many chunks
 // holds so much of it that less garbage beside it is worth more. A small one is
 // over before it has made as much garbage as the collector waits for at first,
-// 16 MiB.
+// 64 MiB.
 const (
-	gcPercentFirst = 400
+	gcPercentFirst = 1600
 	gcPercent      = 50
 	gcPercentMany  = 25
 	manyChunks     = 2_000_000

@@ -339,8 +339,15 @@ func run(ctx context.Context, c *console, o *runOptions) error {
 	if job.Module, err = readModule(o.module); err != nil {
 		return err
 	}
-	if d := runtime.Inspect(job.Module); !d.Accepted {
-		return &exitError{exitRefused, fmt.Errorf("%s: %w", o.module, &runtime.RefusedError{Problems: d.Problems})}
+	modules, err := runtime.New(ctx, runtime.Config{CacheDir: compiledDir()})
+	if err != nil {
+		return err
+	}
+	engine := host.NewEngine(modules)
+	defer engine.Close(context.WithoutCancel(ctx))
+	admitted, err := engine.Admit(stops.soft, job.Module, job.Options)
+	if err != nil {
+		return o.ofModule(interruptedScan(stops.soft, err))
 	}
 	if err := o.again.checkModule(o.module, job.Module); err != nil {
 		return err
@@ -349,6 +356,9 @@ func run(ctx context.Context, c *console, o *runOptions) error {
 		if job.Settings.Context, err = readContext(o.context); err != nil {
 			return err
 		}
+	}
+	if err := admitted.Fits(job.Settings); err != nil {
+		return o.ofModule(err)
 	}
 	if err := o.files.open(c.out); err != nil {
 		return err
@@ -377,7 +387,7 @@ func run(ctx context.Context, c *console, o *runOptions) error {
 	}
 	job.MaxFailures = o.maxFailures.of(job.Chunks.Len())
 	job.Outputs = o.files.outputs != ""
-	config := host.Config{Workers: o.workers, CacheDir: compiledDir(), Observer: screen}
+	config := host.Config{Workers: o.workers, Engine: engine, Observer: screen}
 	durable, err := within(stops.soft, func() (*sqlite.Store, error) { return o.openStore(ctx, screen) })
 	switch {
 	case errors.Is(err, host.ErrInterrupted):
@@ -395,10 +405,7 @@ func run(ctx context.Context, c *console, o *runOptions) error {
 	defer coordinator.Close(context.WithoutCancel(ctx))
 	result, err := coordinator.Run(stops.hard, job)
 	if result == nil {
-		if _, refused := errors.AsType[*runtime.RefusedError](err); refused {
-			err = fmt.Errorf("%s: %w", o.module, err)
-		}
-		return err
+		return o.ofModule(err)
 	}
 	if eventsErr := screen.finish(result); eventsErr != nil {
 		err = errors.Join(err, &exitError{exitStore, fmt.Errorf("events could not be written: %w", eventsErr)})
@@ -409,6 +416,14 @@ func run(ctx context.Context, c *console, o *runOptions) error {
 		result.Report.Store = &host.StoreReport{Path: o.store, Puts: s.Puts, Commits: s.Commits, Syncs: s.Syncs, Bytes: s.Bytes}
 	}
 	return o.conclude(c, result, err)
+}
+
+// ofModule names the module where it is refused.
+func (o *runOptions) ofModule(err error) error {
+	if _, refused := errors.AsType[*runtime.RefusedError](err); refused {
+		return fmt.Errorf("%s: %w", o.module, err)
+	}
+	return err
 }
 
 // describe says what is recorded of the job.

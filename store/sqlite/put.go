@@ -16,7 +16,7 @@ type request struct {
 	action    store.Action
 	records   []store.Record
 	sums      []sum // of the records, made by who asks: hashing is no work for the one who writes
-	move      bool // the action's log into the index, instead
+	move      bool  // the action's log into the index, instead
 	drop      []store.Key
 	compact   bool                               // give free space back, instead; alone in its group
 	record    func(*transaction, *request) error // of a job; it puts the records where there are any
