@@ -1,0 +1,209 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+
+	"github.com/tetratelabs/wazero"
+)
+
+// side is one way to run chunks.
+type side struct {
+	name  string
+	about string
+	open  func(ctx context.Context, w *work) (runner, error)
+}
+
+// runner runs the chunk of a work over and over. It belongs to one goroutine.
+type runner interface {
+	// run runs the chunk n times, one after the other, and returns the last
+	// output, which is valid until the next call.
+	run(ctx context.Context, n int) ([]byte, error)
+	close() error
+}
+
+// unavailable says why a side cannot run: here, or this kernel.
+type unavailable string
+
+func (u unavailable) Error() string { return string(u) }
+
+// work is what a side is opened for: a kernel with its modules.
+type work struct {
+	kernel
+	modules
+	want  []byte // the output
+	tools *tools
+}
+
+// base is the side that the others are compared with.
+const base = "ours"
+
+// sides returns all of them, in the order of the tables.
+func sides() []side {
+	all := []side{
+		{"native", "a Go function with the guest's algorithm, no sandbox", openNative},
+		{"native-std", "a Go function of the standard library, no sandbox", openStandard},
+		{base, "our runtime: reset before each call, metered, with limits of fuel and time", openOurs(ours{})},
+		{"ours-unmetered", "our runtime: reset before each call, without metering", openOurs(ours{unmetered: true})},
+		{"ours-reused", "our runtime: metered, but without a reset, so that state leaks from call to call", openOurs(ours{reused: true})},
+		{"wazero-new", "plain wazero, a new instance for each call, which nothing can interrupt", openWazero(false)},
+		{"wazero-new-timeout", "the same with WithCloseOnContextDone and a timeout for each call", openWazero(true)},
+		{"extism-reused", "Extism's Go SDK, one plugin called over and over, without a timeout: state leaks", openExtismReused},
+		{"extism-new", "Extism's Go SDK, a plugin compiled once, a new instance for each call, without a timeout", openExtismNew},
+		{"wapc-new", "wapc-go on wazero", openWapc},
+	}
+	return append(append(all, wasmtimeSides()...), processSides()...)
+}
+
+// tools are what sides share. Close removes the files.
+type tools struct {
+	dir   string                  // for guests, binaries and chunks
+	cache wazero.CompilationCache // of plain wazero and Extism, so that they compile a guest once
+	bin   map[string]string       // paths of binaries that were built
+}
+
+func newTools() (*tools, error) {
+	dir, err := os.MkdirTemp("", "wasm-jobs-bench")
+	if err != nil {
+		return nil, err
+	}
+	return &tools{dir: dir, cache: wazero.NewCompilationCache(), bin: map[string]string{}}, nil
+}
+
+func (t *tools) close() error {
+	return errors.Join(t.cache.Close(context.Background()), os.RemoveAll(t.dir))
+}
+
+// binary builds a command, once.
+func (t *tools) binary(ctx context.Context, pkg string) (string, error) {
+	if path := t.bin[pkg]; path != "" {
+		return path, nil
+	}
+	path := filepath.Join(t.dir, filepath.Base(pkg))
+	if err := goBuild(ctx, path, pkg, nil); err != nil {
+		return "", err
+	}
+	t.bin[pkg] = path
+	return path, nil
+}
+
+// opened is a side that runs a work, or the reason why it does not.
+type opened struct {
+	side   side
+	runner runner
+	reason error
+}
+
+// openAll opens sides and holds the first output of each to that of the kernel
+// in Go. A side that is unavailable has its reason; any other error ends it.
+func openAll(ctx context.Context, all []side, w *work) (sides []opened, err error) {
+	for _, s := range all {
+		r, err := s.open(ctx, w)
+		if _, missing := errors.AsType[unavailable](err); missing {
+			sides = append(sides, opened{side: s, reason: err})
+			continue
+		}
+		if err != nil {
+			return sides, fmt.Errorf("%s, side %s: %w", w.name, s.name, err)
+		}
+		sides = append(sides, opened{side: s, runner: r})
+		if err := check(ctx, r, w, 3); err != nil {
+			return sides, fmt.Errorf("%s, side %s: %w", w.name, s.name, err)
+		}
+	}
+	return sides, nil
+}
+
+func closeAll(sides []opened) (err error) {
+	for _, s := range sides {
+		if s.runner != nil {
+			err = errors.Join(err, s.runner.close())
+		}
+	}
+	return err
+}
+
+// check runs the chunk n times and compares the last output.
+func check(ctx context.Context, r runner, w *work, n int) error {
+	got, err := r.run(ctx, n)
+	if err != nil {
+		return err
+	}
+	return w.same(got)
+}
+
+func (w *work) same(got []byte) error {
+	if bytes.Equal(got, w.want) {
+		return nil
+	}
+	at := 0
+	for at < len(got) && at < len(w.want) && got[at] == w.want[at] {
+		at++
+	}
+	return fmt.Errorf("the output has %d bytes, that of the Go function has %d, and they differ from byte %d on", len(got), len(w.want), at)
+}
+
+// newWork prepares a kernel. want is what its function in Go gives.
+func newWork(ctx context.Context, k kernel, t *tools) (*work, error) {
+	m, err := guestOf(ctx, k.guest, t.dir)
+	if err != nil {
+		return nil, err
+	}
+	want, err := k.native(k.chunk)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", k.name, err)
+	}
+	return &work{kernel: k, modules: m, want: want, tools: t}, nil
+}
+
+// native runs a function of Go.
+type native struct {
+	function func([]byte) ([]byte, error)
+	chunk    []byte
+}
+
+func openNative(_ context.Context, w *work) (runner, error) {
+	return &native{w.native, w.chunk}, nil
+}
+
+func openStandard(_ context.Context, w *work) (runner, error) {
+	if w.standard == nil {
+		return nil, unavailable("the standard library has nothing for " + w.guest + " beside what side native does")
+	}
+	return &native{w.standard, w.chunk}, nil
+}
+
+func (r *native) run(_ context.Context, n int) (output []byte, err error) {
+	for range n {
+		if output, err = r.function(r.chunk); err != nil {
+			return nil, err
+		}
+	}
+	return output, nil
+}
+
+func (r *native) close() error { return nil }
+
+// openWapc says why waPC is not measured.
+func openWapc(context.Context, *work) (runner, error) {
+	return nil, unavailable("github.com/wapc/wapc-go was not to be had from the module proxy when this was written")
+}
+
+// lastLine is the end of what a command printed.
+func lastLine(output []byte) string {
+	lines := bytes.Split(bytes.TrimSpace(output), []byte("\n"))
+	return string(lines[len(lines)-1])
+}
+
+// have looks for a command.
+func have(name string) error {
+	if _, err := exec.LookPath(name); err != nil {
+		return unavailable(name + " is not installed")
+	}
+	return nil
+}

@@ -1,0 +1,75 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/wasm-jobs/wasm-jobs/abi"
+	"github.com/wasm-jobs/wasm-jobs/runtime"
+)
+
+// ours calls a guest through our runtime. The zero ours has what users have.
+type ours struct {
+	unmetered bool
+	reused    bool
+
+	runtime  *runtime.Runtime
+	pool     *runtime.Pool
+	instance *runtime.Instance
+	chunk    []byte
+	output   []byte
+}
+
+// openOurs sets limits as a host does; none of them is reached.
+func openOurs(o ours) func(context.Context, *work) (runner, error) {
+	return func(ctx context.Context, w *work) (runner, error) {
+		r := o
+		r.chunk = w.chunk
+		if err := r.open(ctx, w.modules.abi); err != nil {
+			return nil, errors.Join(err, r.close())
+		}
+		return &r, nil
+	}
+}
+
+func (r *ours) open(ctx context.Context, wasm []byte) (err error) {
+	if r.runtime, err = runtime.New(ctx, runtime.Config{}); err != nil {
+		return err
+	}
+	module, err := r.runtime.Compile(ctx, wasm, runtime.Options{NoMetering: r.unmetered})
+	if err != nil {
+		return err
+	}
+	settings := runtime.Settings{Fuel: 1 << 40, Timeout: time.Minute}
+	if r.reused {
+		settings.Isolation = runtime.IsolationNone
+	}
+	if r.pool, err = module.Prepare(ctx, settings); err != nil {
+		return err
+	}
+	r.instance = r.pool.Lease(nil)
+	return nil
+}
+
+func (r *ours) run(ctx context.Context, n int) (_ []byte, err error) {
+	for range n {
+		if r.output, _, err = r.instance.Call(ctx, abi.ExportExec, r.chunk, r.output[:0]); err != nil {
+			return nil, err
+		}
+	}
+	return r.output, nil
+}
+
+func (r *ours) close() (err error) {
+	if r.instance != nil {
+		r.instance.Release()
+	}
+	if r.pool != nil {
+		err = r.pool.Close()
+	}
+	if r.runtime != nil {
+		err = errors.Join(err, r.runtime.Close(context.Background()))
+	}
+	return err
+}
