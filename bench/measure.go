@@ -12,10 +12,14 @@ import (
 // quartiles are the first, the median and the third of several rounds.
 type quartiles [3]float64
 
+// quartilesOf interpolates between neighbours, where none is in the place.
 func quartilesOf(all []float64) (q quartiles) {
 	sorted := slices.Sorted(slices.Values(all))
 	for i := range q {
-		q[i] = sorted[(i+1)*(len(sorted)-1)/4]
+		place := float64((i+1)*(len(sorted)-1)) / 4
+		at := int(place)
+		next := min(at+1, len(sorted)-1)
+		q[i] = sorted[at] + (sorted[next]-sorted[at])*(place-float64(at))
 	}
 	return q
 }
@@ -96,10 +100,15 @@ func measure(ctx context.Context, w *work, sides []opened, rounds int) ([]result
 	return results, nil
 }
 
-// calibrate finds how many chunks take least.
+// calibrate finds how many chunks take least, also when nothing gets in between.
 func calibrate(ctx context.Context, w *work, r runner) (int, error) {
 	for n := 1; ; {
 		taken, err := batch(ctx, w, r, n)
+		if err == nil && taken >= least {
+			var again time.Duration
+			again, err = batch(ctx, w, r, n)
+			taken = min(taken, again)
+		}
 		if err != nil || taken >= least {
 			return n, err
 		}

@@ -106,7 +106,7 @@ func duration(ns float64) string {
 	for _, unit := range []struct {
 		name string
 		ns   float64
-	}{{"s", 1e9}, {"ms", 1e6}, {"us", 1e3}} {
+	}{{"s", 1e9}, {"ms", 1e6}, {"µs", 1e3}} {
 		if ns >= unit.ns {
 			return digits(ns/unit.ns) + " " + unit.name
 		}
