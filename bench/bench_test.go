@@ -18,7 +18,14 @@ import (
 // TestSidesAgree runs every kernel on every side, three chunks each, and holds
 // the outputs to that of the kernel in Go.
 func TestSidesAgree(t *testing.T) {
-	tools, err := newTools()
+	tools := toolsOf(t)
+	for _, k := range kernels() {
+		t.Run(k.name, func(t *testing.T) { agree(t, k, tools) })
+	}
+}
+
+func toolsOf(t *testing.T) *tools {
+	tools, err := newTools(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -27,9 +34,7 @@ func TestSidesAgree(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	for _, k := range kernels() {
-		t.Run(k.name, func(t *testing.T) { agree(t, k, tools) })
-	}
+	return tools
 }
 
 func agree(t *testing.T, k kernel, tools *tools) {

@@ -117,7 +117,7 @@ func bench(ctx context.Context, o options, stdout io.Writer) (worse int, err err
 			return 0, err
 		}
 	}
-	t, err := newTools()
+	t, err := newTools(ctx)
 	if err != nil {
 		return 0, err
 	}

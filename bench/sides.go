@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 
 	"github.com/tetratelabs/wazero"
+
+	"github.com/wasm-jobs/wasm-jobs/runtime"
 )
 
 // side is one way to run chunks.
@@ -60,36 +62,59 @@ func sides() []side {
 	return append(append(all, wasmtimeSides()...), processSides()...)
 }
 
-// tools are what sides share. Close removes the files.
+// tools are what sides share. Close frees it, and removes the files.
 type tools struct {
-	dir   string                  // for guests, binaries and chunks
-	cache wazero.CompilationCache // of plain wazero and Extism, so that they compile a guest once
-	bin   map[string]string       // paths of binaries that were built
+	dir     string                  // for guests, binaries and chunks
+	runtime *runtime.Runtime        // of ours
+	cache   wazero.CompilationCache // of plain wazero and Extism
+	made    map[string]any          // by once
+	free    []func() error          // what was made
 }
 
-func newTools() (*tools, error) {
+func newTools(ctx context.Context) (*tools, error) {
 	dir, err := os.MkdirTemp("", "wasm-jobs-bench")
 	if err != nil {
 		return nil, err
 	}
-	return &tools{dir: dir, cache: wazero.NewCompilationCache(), bin: map[string]string{}}, nil
+	t := &tools{dir: dir, cache: wazero.NewCompilationCache(), made: map[string]any{}}
+	if t.runtime, err = runtime.New(ctx, runtime.Config{}); err != nil {
+		return nil, errors.Join(err, t.close())
+	}
+	return t, nil
 }
 
-func (t *tools) close() error {
-	return errors.Join(t.cache.Close(context.Background()), os.RemoveAll(t.dir))
+func (t *tools) close() (err error) {
+	for _, free := range t.free {
+		err = errors.Join(err, free())
+	}
+	if t.runtime != nil {
+		err = errors.Join(err, t.runtime.Close(context.Background()))
+	}
+	return errors.Join(err, t.cache.Close(context.Background()), os.RemoveAll(t.dir))
 }
 
-// binary builds a command, once.
+// once returns what make gave for a key the first time: to compile a guest in Go
+// takes seconds. free, which may be nil, is called by close.
+func once[T any](t *tools, key string, make func() (made T, free func() error, err error)) (T, error) {
+	if made, known := t.made[key].(T); known {
+		return made, nil
+	}
+	made, free, err := make()
+	if err == nil {
+		t.made[key] = made
+	}
+	if free != nil {
+		t.free = append(t.free, free)
+	}
+	return made, err
+}
+
+// binary builds a command and returns its path.
 func (t *tools) binary(ctx context.Context, pkg string) (string, error) {
-	if path := t.bin[pkg]; path != "" {
-		return path, nil
-	}
-	path := filepath.Join(t.dir, filepath.Base(pkg))
-	if err := goBuild(ctx, path, pkg, nil); err != nil {
-		return "", err
-	}
-	t.bin[pkg] = path
-	return path, nil
+	return once(t, pkg, func() (string, func() error, error) {
+		path := filepath.Join(t.dir, filepath.Base(pkg))
+		return path, nil, goBuild(ctx, path, pkg, nil)
+	})
 }
 
 // opened is a side that runs a work, or the reason why it does not.

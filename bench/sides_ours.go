@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"github.com/wasm-jobs/wasm-jobs/abi"
@@ -14,7 +13,6 @@ type ours struct {
 	unmetered bool
 	reused    bool
 
-	runtime  *runtime.Runtime
 	pool     *runtime.Pool
 	instance *runtime.Instance
 	chunk    []byte
@@ -26,18 +24,12 @@ func openOurs(o ours) func(context.Context, *work) (runner, error) {
 	return func(ctx context.Context, w *work) (runner, error) {
 		r := o
 		r.chunk = w.chunk
-		if err := r.open(ctx, w.modules.abi); err != nil {
-			return nil, errors.Join(err, r.close())
-		}
-		return &r, nil
+		return &r, r.open(ctx, w)
 	}
 }
 
-func (r *ours) open(ctx context.Context, wasm []byte) (err error) {
-	if r.runtime, err = runtime.New(ctx, runtime.Config{}); err != nil {
-		return err
-	}
-	module, err := r.runtime.Compile(ctx, wasm, runtime.Options{NoMetering: r.unmetered})
+func (r *ours) open(ctx context.Context, w *work) error {
+	module, err := w.tools.runtime.Compile(ctx, w.modules.abi, runtime.Options{NoMetering: r.unmetered})
 	if err != nil {
 		return err
 	}
@@ -61,15 +53,7 @@ func (r *ours) run(ctx context.Context, n int) (_ []byte, err error) {
 	return r.output, nil
 }
 
-func (r *ours) close() (err error) {
-	if r.instance != nil {
-		r.instance.Release()
-	}
-	if r.pool != nil {
-		err = r.pool.Close()
-	}
-	if r.runtime != nil {
-		err = errors.Join(err, r.runtime.Close(context.Background()))
-	}
-	return err
+func (r *ours) close() error {
+	r.instance.Release()
+	return r.pool.Close()
 }

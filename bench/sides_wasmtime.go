@@ -51,14 +51,19 @@ func wasmtimeSides() []side {
 	}
 }
 
-// cranelift makes a new store and instance for each call.
-type cranelift struct {
+// compiled is a module with what its instances need.
+type compiled struct {
 	engine *wasmtime.Engine
 	linker *wasmtime.Linker
 	module *wasmtime.Module
-	wasi   bool
-	stop   func() // the epochs; nil = no interruption
-	chunk  []byte
+}
+
+// cranelift makes a new store and instance of a compiled module for each call.
+type cranelift struct {
+	compiled
+	wasi  bool
+	stop  func() // the epochs; nil = no interruption
+	chunk []byte
 }
 
 // pooled are the instances that the pool holds, and resident the bytes of each
@@ -70,28 +75,43 @@ const (
 
 func openWasmtime(epochs bool) func(context.Context, *work) (runner, error) {
 	return func(_ context.Context, w *work) (runner, error) {
-		config := wasmtime.NewConfig()
-		if err := usePool(config); err != nil {
-			return nil, err
-		}
-		config.SetEpochInterruption(epochs)
-		r := &cranelift{engine: wasmtime.NewEngineWithConfig(config), wasi: w.wasi, chunk: w.chunk}
-		r.linker = wasmtime.NewLinker(r.engine)
-		var err error
-		if w.wasi {
-			err = r.linker.DefineWasi()
-		}
-		if err == nil {
-			r.module, err = wasmtime.NewModule(r.engine, w.modules.abi)
-		}
+		c, err := once(w.tools, fmt.Sprintf("wasmtime %s %v", w.guest, epochs), func() (compiled, func() error, error) {
+			return compile(w, epochs)
+		})
 		if err != nil {
 			return nil, err
 		}
+		r := &cranelift{compiled: c, wasi: w.wasi, chunk: w.chunk}
 		if epochs {
 			r.tick()
 		}
 		return r, nil
 	}
+}
+
+func compile(w *work, epochs bool) (c compiled, free func() error, err error) {
+	config := wasmtime.NewConfig()
+	if err := usePool(config); err != nil {
+		return c, nil, err
+	}
+	config.SetEpochInterruption(epochs)
+	c.engine = wasmtime.NewEngineWithConfig(config)
+	c.linker = wasmtime.NewLinker(c.engine)
+	if w.wasi {
+		err = c.linker.DefineWasi()
+	}
+	if err == nil {
+		c.module, err = wasmtime.NewModule(c.engine, w.modules.abi)
+	}
+	return c, func() error { c.free(); return nil }, err
+}
+
+func (c compiled) free() {
+	if c.module != nil {
+		c.module.Close()
+	}
+	c.linker.Close()
+	c.engine.Close()
 }
 
 // usePool finds the C object in the binding's Config, which has no method for
@@ -178,8 +198,5 @@ func (r *cranelift) close() error {
 	if r.stop != nil {
 		r.stop()
 	}
-	r.module.Close()
-	r.linker.Close()
-	r.engine.Close()
 	return nil
 }

@@ -10,9 +10,8 @@ import (
 
 // TestPoolIsUsed: only the pooling allocator has a last instance.
 func TestPoolIsUsed(t *testing.T) {
-	w := &work{}
-	var err error
-	if w.modules, err = guestOf(t.Context(), "noop", t.TempDir()); err != nil {
+	w, err := newWork(t.Context(), kernels()[0], toolsOf(t))
+	if err != nil {
 		t.Fatal(err)
 	}
 	r, err := openWasmtime(false)(t.Context(), w)
