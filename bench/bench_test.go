@@ -131,7 +131,9 @@ func TestMeasure(t *testing.T) {
 			{name: "missing", open: func(context.Context, *work) (runner, error) { return nil, unavailable("no reason") }},
 			fakeSide(base, &fake{output: "x", each: 4 * time.Millisecond, closed: &closed}),
 			fakeSide("slow", &fake{output: "x", each: time.Second, closed: &closed}),
+			fakeSide("launcher", &fake{output: "x", each: time.Second, closed: &closed}),
 		}
+		all[4].launches = true
 		results, absents, err := measureKernel(t.Context(), &work{kernel: kernel{name: "k"}, want: []byte("x")}, all, 3)
 		if err != nil {
 			t.Fatal(err)
@@ -140,6 +142,7 @@ func TestMeasure(t *testing.T) {
 			{"k", "quick", results[0].Batch, quartiles{1e6, 1e6, 1e6}, quartiles{0.25, 0.25, 0.25}},
 			{"k", base, results[1].Batch, quartiles{4e6, 4e6, 4e6}, quartiles{1, 1, 1}},
 			{"k", "slow", 1, quartiles{1e9, 1e9, 1e9}, quartiles{250, 250, 250}},
+			{"k", "launcher", launched, quartiles{1e9, 1e9, 1e9}, quartiles{250, 250, 250}},
 		}
 		if !slices.Equal(results, want) {
 			t.Errorf("%+v, expected %+v", results, want)
@@ -152,8 +155,8 @@ func TestMeasure(t *testing.T) {
 		if !slices.Equal(absents, []absent{{"k", "missing", "no reason"}}) {
 			t.Errorf("absent: %v", absents)
 		}
-		if closed != 3 {
-			t.Errorf("%d runners closed, expected 3", closed)
+		if closed != 4 {
+			t.Errorf("%d runners closed, expected 4", closed)
 		}
 	})
 }

@@ -46,6 +46,10 @@ type absent struct {
 // coarse, and than a short interruption.
 const least = 20 * time.Millisecond
 
+// launched is how many processes a batch starts at least, so that each bears a
+// small part of what starting the launcher takes.
+const launched = 10
+
 // measureKernel checks all sides, and then measures those that run.
 func measureKernel(ctx context.Context, w *work, all []side, rounds int) (results []result, absents []absent, err error) {
 	opened, err := openAll(ctx, all, w)
@@ -74,7 +78,7 @@ func measure(ctx context.Context, w *work, sides []opened, rounds int) ([]result
 		return nil, fmt.Errorf("%s: side %s is needed, since the others are compared with it", w.name, base)
 	}
 	for i, s := range sides {
-		n, err := calibrate(ctx, w, s.runner)
+		n, err := calibrate(ctx, w, s)
 		if err != nil {
 			return nil, fmt.Errorf("%s, side %s: %w", w.name, s.side.name, err)
 		}
@@ -83,7 +87,7 @@ func measure(ctx context.Context, w *work, sides []opened, rounds int) ([]result
 	for round := range rounds {
 		for n := range sides {
 			i := (n + round) % len(sides)
-			taken, err := batch(ctx, w, sides[i].runner, results[i].Batch)
+			taken, err := batch(ctx, w, sides[i], results[i].Batch)
 			if err != nil {
 				return nil, fmt.Errorf("%s, side %s: %w", w.name, sides[i].side.name, err)
 			}
@@ -101,12 +105,16 @@ func measure(ctx context.Context, w *work, sides []opened, rounds int) ([]result
 }
 
 // calibrate finds how many chunks take least, also when nothing gets in between.
-func calibrate(ctx context.Context, w *work, r runner) (int, error) {
-	for n := 1; ; {
-		taken, err := batch(ctx, w, r, n)
+func calibrate(ctx context.Context, w *work, s opened) (int, error) {
+	n := 1
+	if s.side.launches {
+		n = launched
+	}
+	for {
+		taken, err := batch(ctx, w, s, n)
 		if err == nil && taken >= least {
 			var again time.Duration
-			again, err = batch(ctx, w, r, n)
+			again, err = batch(ctx, w, s, n)
 			taken = min(taken, again)
 		}
 		if err != nil || taken >= least {
@@ -119,13 +127,15 @@ func calibrate(ctx context.Context, w *work, r runner) (int, error) {
 
 // batch times n chunks, and checks the last output. What other sides left to
 // collect is collected before, and one chunk warms the caches.
-func batch(ctx context.Context, w *work, r runner, n int) (time.Duration, error) {
+func batch(ctx context.Context, w *work, s opened, n int) (time.Duration, error) {
 	goruntime.GC()
-	if _, err := r.run(ctx, 1); err != nil {
-		return 0, err
+	if !s.side.launches {
+		if _, err := s.runner.run(ctx, 1); err != nil {
+			return 0, err
+		}
 	}
 	start := time.Now()
-	output, err := r.run(ctx, n)
+	output, err := s.runner.run(ctx, n)
 	taken := time.Since(start)
 	if err == nil {
 		err = ctx.Err()

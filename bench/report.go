@@ -36,6 +36,7 @@ type machine struct {
 	Kernel string `json:"kernel"`
 	Arch   string `json:"arch"`
 	Go     string `json:"go"`
+	Load   string `json:"load"` // average of a minute, before the start
 }
 
 func newReport(rounds int) *report {
@@ -43,9 +44,12 @@ func newReport(rounds int) *report {
 }
 
 func thisMachine() machine {
-	m := machine{CPU: "unknown", Cores: goruntime.NumCPU(), Kernel: goruntime.GOOS, Arch: goruntime.GOARCH, Go: goruntime.Version()}
+	m := machine{CPU: "unknown", Cores: goruntime.NumCPU(), Kernel: goruntime.GOOS, Arch: goruntime.GOARCH, Go: goruntime.Version(), Load: "unknown"}
 	if name, err := exec.Command("uname", "-sr").Output(); err == nil {
 		m.Kernel = strings.TrimSpace(string(name))
+	}
+	if load, err := os.ReadFile("/proc/loadavg"); err == nil {
+		m.Load, _, _ = strings.Cut(string(load), " ")
 	}
 	if info, err := os.ReadFile("/proc/cpuinfo"); err == nil {
 		if _, after, found := strings.Cut(string(info), "model name"); found {
@@ -208,14 +212,16 @@ func (r *report) of(kernel string) (results []result) {
 func (r *report) markdownHead(b *strings.Builder) {
 	m := r.Machine
 	fmt.Fprintf(b, `
-Written by %[1]smake bench%[1]s. Machine: %[2]s, %[3]d cores, %[4]s, %[5]s, %[6]s. %[7]d rounds;
-in each, every side runs a batch of at least %[8]v, every time another one first.
+Written by %[1]smake bench%[1]s. Machine: %[2]s, %[3]d cores, %[4]s, %[5]s, %[6]s. Load
+average before the start: %[10]s (of this and of all other work on the machine; a
+busy one widens the quartiles). %[7]d rounds; in each, every side runs a batch of
+at least %[8]v, every time another one first.
 Times are medians, with the first and the third quartile in parentheses. A ratio
 is that of two times of the same round: above 1, a side takes longer than %[1]s%[9]s%[1]s.
 
 | what | version |
 |---|---|
-`, "`", m.CPU, m.Cores, m.Kernel, m.Arch, m.Go, r.Rounds, least, base)
+`, "`", m.CPU, m.Cores, m.Kernel, m.Arch, m.Go, r.Rounds, least, base, m.Load)
 	for _, name := range slices.Sorted(maps.Keys(r.Versions)) {
 		fmt.Fprintf(b, "| %s | %s |\n", name, r.Versions[name])
 	}

@@ -16,9 +16,18 @@ import (
 
 // side is one way to run chunks.
 type side struct {
-	name  string
-	about string
-	open  func(ctx context.Context, w *work) (runner, error)
+	name     string
+	about    string
+	open     opener
+	launches bool // a process for each chunk
+}
+
+type opener = func(ctx context.Context, w *work) (runner, error)
+
+func inProcess(name, about string, open opener) side { return side{name: name, about: about, open: open} }
+
+func launching(name, about string, open opener) side {
+	return side{name: name, about: about, open: open, launches: true}
 }
 
 // runner runs the chunk of a work over and over. It belongs to one goroutine.
@@ -48,16 +57,16 @@ const base = "ours"
 // sides returns all of them, in the order of the tables.
 func sides() []side {
 	all := []side{
-		{"native", "a Go function with the guest's algorithm, no sandbox", openNative},
-		{"native-std", "a Go function of the standard library, no sandbox", openStandard},
-		{base, "our runtime: reset before each call, metered, with limits of fuel and time", openOurs(ours{})},
-		{"ours-unmetered", "our runtime: reset before each call, without metering", openOurs(ours{unmetered: true})},
-		{"ours-reused", "our runtime: metered, but without a reset, so that state leaks from call to call", openOurs(ours{reused: true})},
-		{"wazero-new", "plain wazero, a new instance for each call, which nothing can interrupt", openWazero(false)},
-		{"wazero-new-timeout", "the same with WithCloseOnContextDone and a timeout for each call", openWazero(true)},
-		{"extism-reused", "Extism's Go SDK, one plugin called over and over, without a timeout: state leaks", openExtismReused},
-		{"extism-new", "Extism's Go SDK, a plugin compiled once, a new instance for each call, without a timeout", openExtismNew},
-		{"wapc-new", "wapc-go on wazero", openWapc},
+		inProcess("native", "a Go function with the guest's algorithm, no sandbox", openNative),
+		inProcess("native-std", "a Go function of the standard library, no sandbox", openStandard),
+		inProcess(base, "our runtime: reset before each call, metered, with limits of fuel and time", openOurs(ours{})),
+		inProcess("ours-unmetered", "our runtime: reset before each call, without metering", openOurs(ours{unmetered: true})),
+		inProcess("ours-reused", "our runtime: metered, but without a reset, so that state leaks from call to call", openOurs(ours{reused: true})),
+		inProcess("wazero-new", "plain wazero, a new instance for each call, which nothing can interrupt", openWazero(false)),
+		inProcess("wazero-new-timeout", "the same with WithCloseOnContextDone and a timeout for each call", openWazero(true)),
+		inProcess("extism-reused", "Extism's Go SDK, one plugin called over and over, without a timeout: state leaks", openExtismReused),
+		inProcess("extism-new", "Extism's Go SDK, a plugin compiled once, a new instance for each call, without a timeout", openExtismNew),
+		inProcess("wapc-new", "wapc-go on wazero", openWapc),
 	}
 	return append(append(all, wasmtimeSides()...), processSides()...)
 }

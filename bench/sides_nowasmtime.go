@@ -8,5 +8,5 @@ func wasmtimeSides() []side {
 	none := func(context.Context, *work) (runner, error) {
 		return nil, unavailable("wasmtime-go needs cgo, and a system for which it ships its library")
 	}
-	return []side{{"wasmtime-new", "wasmtime-go (Cranelift)", none}, {"wasmtime-new-epoch", "the same with epoch interruption", none}}
+	return []side{inProcess("wasmtime-new", "wasmtime-go (Cranelift)", none), inProcess("wasmtime-new-epoch", "the same with epoch interruption", none)}
 }

@@ -20,7 +20,7 @@ type ours struct {
 }
 
 // openOurs sets limits as a host does; none of them is reached.
-func openOurs(o ours) func(context.Context, *work) (runner, error) {
+func openOurs(o ours) opener {
 	return func(ctx context.Context, w *work) (runner, error) {
 		r := o
 		r.chunk = w.chunk

@@ -25,10 +25,10 @@ func processSides() []side {
 	}
 	small := func(w *work) []string { return []string{"-cache", w.file("cache"), w.file("module")} }
 	return []side{
-		{"xargs-command", "xargs starts wasm-jobs run for each chunk, in a file of its own", openProcess(xargs, ourCommand, command, entry)},
-		{"xargs-runner", "xargs starts a small runner for each chunk: plain wazero, a compilation cache, one call", openProcess(xargs, ourRunner, small, bytes.Clone)},
-		{"parallel-command", "the same as xargs-command with GNU parallel", openProcess(parallel, ourCommand, command, entry)},
-		{"parallel-runner", "the same as xargs-runner with GNU parallel", openProcess(parallel, ourRunner, small, bytes.Clone)},
+		launching("xargs-command", "xargs starts wasm-jobs run for each chunk, in a file of its own", openProcess(xargs, ourCommand, command, entry)),
+		launching("xargs-runner", "xargs starts a small runner for each chunk: plain wazero, a compilation cache, one call", openProcess(xargs, ourRunner, small, bytes.Clone)),
+		launching("parallel-command", "the same as xargs-command with GNU parallel", openProcess(parallel, ourCommand, command, entry)),
+		launching("parallel-runner", "the same as xargs-runner with GNU parallel", openProcess(parallel, ourRunner, small, bytes.Clone)),
 	}
 }
 
@@ -82,7 +82,7 @@ type processes struct {
 	output   bytes.Buffer
 }
 
-func openProcess(l launcher, pkg string, args func(*work) []string, printed func([]byte) []byte) func(context.Context, *work) (runner, error) {
+func openProcess(l launcher, pkg string, args func(*work) []string, printed func([]byte) []byte) opener {
 	return func(ctx context.Context, w *work) (runner, error) {
 		if _, err := l.version(); err != nil {
 			return nil, err

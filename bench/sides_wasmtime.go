@@ -46,8 +46,8 @@ import "C"
 
 func wasmtimeSides() []side {
 	return []side{
-		{"wasmtime-new", "wasmtime-go (Cranelift), a new instance of the pooling allocator for each call, which nothing can interrupt", openWasmtime(false)},
-		{"wasmtime-new-epoch", "the same with epoch interruption, at a deadline that is never reached", openWasmtime(true)},
+		inProcess("wasmtime-new", "wasmtime-go (Cranelift), a new instance of the pooling allocator for each call, which nothing can interrupt", openWasmtime(false)),
+		inProcess("wasmtime-new-epoch", "the same with epoch interruption, at a deadline that is never reached", openWasmtime(true)),
 	}
 }
 
@@ -73,7 +73,7 @@ const (
 	resident = 4 << 20
 )
 
-func openWasmtime(epochs bool) func(context.Context, *work) (runner, error) {
+func openWasmtime(epochs bool) opener {
 	return func(_ context.Context, w *work) (runner, error) {
 		c, err := once(w.tools, fmt.Sprintf("wasmtime %s %v", w.guest, epochs), func() (compiled, func() error, error) {
 			return compile(w, epochs)

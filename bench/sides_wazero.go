@@ -23,7 +23,7 @@ type plain struct {
 	chunk    []byte
 }
 
-func openWazero(interruptible bool) func(context.Context, *work) (runner, error) {
+func openWazero(interruptible bool) opener {
 	return func(ctx context.Context, w *work) (runner, error) {
 		config := wazero.NewRuntimeConfigCompiler().WithCompilationCache(w.tools.cache).WithCloseOnContextDone(interruptible)
 		r := &plain{runtime: wazero.NewRuntimeWithConfig(ctx, config), chunk: w.chunk}
