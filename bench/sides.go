@@ -24,7 +24,9 @@ type side struct {
 
 type opener = func(ctx context.Context, w *work) (runner, error)
 
-func inProcess(name, about string, open opener) side { return side{name: name, about: about, open: open} }
+func inProcess(name, about string, open opener) side {
+	return side{name: name, about: about, open: open}
+}
 
 func launching(name, about string, open opener) side {
 	return side{name: name, about: about, open: open, launches: true}
