@@ -63,8 +63,7 @@ func agree(t *testing.T, k kernel, tools *tools) {
 	}
 }
 
-// TestWordsByOtherMeans counts in another way.
-func TestWordsByOtherMeans(t *testing.T) {
+func TestWords(t *testing.T) {
 	for text, want := range map[string]string{
 		"":                 "\x80",
 		"1 2":              "\x80",
@@ -73,9 +72,11 @@ func TestWordsByOtherMeans(t *testing.T) {
 		"@[`{Zz":           "\x81\x82\x62Zz\x01",
 		"the cat, the hat": "\x83\x82\x63the\x02\x82\x63cat\x01\x82\x63hat\x01",
 	} {
-		got, err := nativeWords(append([]byte{0x40 | byte(len(text))}, text...))
-		if err != nil || string(got) != want {
-			t.Errorf("%q: %x, %v, expected %x", text, got, err, want)
+		chunk := append([]byte{0x40 | byte(len(text))}, text...)
+		for name, count := range map[string]func([]byte) ([]byte, error){"native": nativeWords, "standard": standardWords} {
+			if got, err := count(chunk); err != nil || string(got) != want {
+				t.Errorf("%s, %q: %x, %v, expected %x", name, text, got, err, want)
+			}
 		}
 	}
 }

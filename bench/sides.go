@@ -60,7 +60,7 @@ const base = "ours"
 func sides() []side {
 	all := []side{
 		inProcess("native", "a Go function with the guest's algorithm, no sandbox", openNative),
-		inProcess("native-std", "a Go function of the standard library, no sandbox", openStandard),
+		inProcess("native-std", "a Go function with what Go itself has for it (crypto/sha256, a map), no sandbox", openStandard),
 		inProcess(base, "our runtime: reset before each call, metered, with limits of fuel and time", openOurs(ours{})),
 		inProcess("ours-unmetered", "our runtime: reset before each call, without metering", openOurs(ours{unmetered: true})),
 		inProcess("ours-reused", "our runtime: metered, but without a reset, so that state leaks from call to call", openOurs(ours{reused: true})),
@@ -209,7 +209,7 @@ func openNative(_ context.Context, w *work) (runner, error) {
 
 func openStandard(_ context.Context, w *work) (runner, error) {
 	if w.standard == nil {
-		return nil, unavailable("the standard library has nothing for " + w.guest + " beside what side native does")
+		return nil, unavailable("Go itself has nothing for " + w.guest + " beside what side native does")
 	}
 	return &native{w.standard, w.chunk}, nil
 }
