@@ -6,10 +6,10 @@ GOTESTSUM = $(GO) run gotest.tools/gotestsum@v1.13.0 --format pkgname --format-h
 BUILD = build
 FUZZTIME ?= 60s
 
-.PHONY: spec crash damage help build demo guests test check fmt vet cross fuzz soak scale cost
+.PHONY: bench bench-check spec crash damage help build demo guests test check fmt vet cross fuzz soak scale cost
 
 help: ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 13
 
 build: ## build the command into build/
 	CGO_ENABLED=0 $(GO) build -trimpath -tags $(TAGS) -o $(BUILD)/ ./cmd/wasm-jobs
@@ -70,3 +70,9 @@ ROUNDS ?= 101
 cost: ## what metering and isolation cost, as tables of ROUNDS (101) rounds
 	RUNTIME_COST=$(ROUNDS) $(GO) test -count 1 -timeout 30m -v -run '^TestCost$$' ./runtime
 	REWRITE_COST=$(ROUNDS) $(GO) test -count 1 -timeout 30m -v -run '^TestCost$$' ./runtime/rewrite
+
+bench: ## compare with other ways to run chunks, and write bench/RESULTS.md
+	$(MAKE) -C bench bench
+
+bench-check: ## compare again, and fail where a ratio is worse than that of bench/results.json
+	$(MAKE) -C bench check

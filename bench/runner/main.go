@@ -1,0 +1,90 @@
+// Runner calls a guest of the project's ABI once on plain wazero, without
+// limits, and prints the output: what a process for each chunk costs at least.
+//
+//	runner -cache DIR MODULE CHUNK > OUTPUT
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+
+	"github.com/tetratelabs/wazero"
+	"github.com/tetratelabs/wazero/api"
+	"github.com/tetratelabs/wazero/imports/wasi_snapshot_preview1"
+
+	"github.com/wasm-jobs/wasm-jobs/abi"
+)
+
+func main() {
+	cache := flag.String("cache", "", "directory for compiled code")
+	flag.Parse()
+	if flag.NArg() != 2 || *cache == "" {
+		fmt.Fprintln(os.Stderr, "usage: runner -cache DIR MODULE CHUNK")
+		os.Exit(2)
+	}
+	output, err := run(context.Background(), *cache, flag.Arg(0), flag.Arg(1))
+	if err == nil {
+		_, err = os.Stdout.Write(output)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "runner:", err)
+		os.Exit(1)
+	}
+}
+
+// run leaves closing to the end of the process.
+func run(ctx context.Context, dir, module, chunk string) ([]byte, error) {
+	wasm, err := os.ReadFile(module)
+	if err != nil {
+		return nil, err
+	}
+	input, err := os.ReadFile(chunk)
+	if err != nil {
+		return nil, err
+	}
+	cache, err := wazero.NewCompilationCacheWithDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	r := wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfigCompiler().WithCompilationCache(cache))
+	compiled, err := r.CompileModule(ctx, wasm)
+	if err != nil {
+		return nil, err
+	}
+	if len(compiled.ImportedFunctions()) > 0 {
+		if _, err := wasi_snapshot_preview1.Instantiate(ctx, r); err != nil {
+			return nil, err
+		}
+	}
+	m, err := r.InstantiateModule(ctx, compiled, wazero.NewModuleConfig().WithStartFunctions(abi.ExportInitialize))
+	if err != nil {
+		return nil, err
+	}
+	return call(ctx, m, input)
+}
+
+func call(ctx context.Context, m api.Module, input []byte) ([]byte, error) {
+	alloc, exec := m.ExportedFunction(abi.ExportAlloc), m.ExportedFunction(abi.ExportExec)
+	if alloc == nil || exec == nil {
+		return nil, fmt.Errorf("the module does not export %s and %s", abi.ExportAlloc, abi.ExportExec)
+	}
+	at, err := alloc.Call(ctx, uint64(len(input)))
+	if err != nil {
+		return nil, err
+	}
+	if !m.Memory().Write(uint32(at[0]), input) {
+		return nil, fmt.Errorf("alloc(%d) returned %d, outside memory", len(input), at[0])
+	}
+	result, err := exec.Call(ctx, at[0], uint64(len(input)))
+	if err != nil {
+		return nil, err
+	}
+	ptr, size := abi.Unpack(result[0])
+	output, ok := m.Memory().Read(ptr, size)
+	if !ok {
+		return nil, fmt.Errorf("exec returned %d bytes at %d, outside memory", size, ptr)
+	}
+	return output, nil
+}
