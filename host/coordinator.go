@@ -413,6 +413,7 @@ func (r *run) settle(ctx context.Context, res result) {
 		res.events = r.stored(res)
 	case res.folded:
 		r.folding--
+		r.phases.FoldCalls += res.busy.Seconds()
 		r.idle = append(r.idle, res.worker)
 	case res.failed != nil:
 		e := r.judge(res)

@@ -167,6 +167,9 @@ type Phases struct {
 	Prepare float64 `json:"prepare"`
 	Execute float64 `json:"execute"`
 	Fold    float64 `json:"fold"`
+	// FoldCalls is how long workers were folding while chunks were executed: a
+	// part of Execute times workers, and of no other phase.
+	FoldCalls float64 `json:"fold_calls"`
 }
 
 func (p *Phases) add(phase string, d time.Duration) {

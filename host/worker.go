@@ -27,9 +27,9 @@ type result struct {
 	// over says that the lease is given back; what is left of it goes back to
 	// the queue.
 	over    bool
-	ran     int // attempts
-	busy    time.Duration
-	failed  *abi.Failure // of chunk; at most one, the last of its lease
+	ran     int           // attempts
+	busy    time.Duration // of attempts, or of the call of the fold
+	failed  *abi.Failure  // of chunk; at most one, the last of its lease
 	chunk   int
 	began   time.Time // the attempt that failed
 	unended bool      // the attempt on chunk was cut off by the end of the context
@@ -129,10 +129,11 @@ func (w *worker) work(ctx context.Context) {
 	w.batch = <-w.empty
 	for t := range w.tasks {
 		if t.fold != nil {
+			start := time.Now()
 			w.folding = true
 			t.fold.make(w.instance)
 			w.folding = false
-			w.job.results <- result{worker: w, folded: true}
+			w.job.results <- result{worker: w, folded: true, busy: time.Since(start)}
 			continue
 		}
 		w.flushed = time.Now()

@@ -67,6 +67,7 @@ type Stats struct {
 	Created uint64 `json:"created"`
 	Resets  uint64 `json:"resets"`
 	Closed  uint64 `json:"closed"`
+	Memory  uint64 `json:"memory"` // the largest linear memory that a call had, in bytes
 }
 
 // Log receives a line that a guest logged, at a level of log/slog. It is
@@ -84,6 +85,7 @@ type Pool struct {
 	closed   atomic.Uint64
 	mu       sync.Mutex
 	free     []*instance // prepared, and not leased
+	memory   uint64      // the largest, of leases that were released
 }
 
 // Fits returns a *[RefusedError] where the module does not fit the settings.
@@ -138,9 +140,11 @@ func (p *Pool) Isolation() Isolation {
 }
 
 // Stats returns how many instances were made, reset and closed so far. Resets
-// count once their lease is released.
+// and memory count once their lease is released.
 func (p *Pool) Stats() Stats {
-	return Stats{Created: p.created.Load(), Resets: p.resets.Load(), Closed: p.closed.Load()}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return Stats{Created: p.created.Load(), Resets: p.resets.Load(), Closed: p.closed.Load(), Memory: p.memory}
 }
 
 // Close closes all instances. Leases must have been released.
@@ -164,7 +168,8 @@ type Instance struct {
 	log    Log
 	held   *instance // nil before the first call, and where it broke
 	resets uint64    // that the pool does not count yet
-	_      [32]byte  // no other worker's on the cache line that each call writes
+	memory uint64    // the largest that a call had
+	_      [24]byte  // no other worker's on the cache line that each call writes
 }
 
 // Lease returns an instance whose log lines go to log; nil drops them.
@@ -174,11 +179,12 @@ func (p *Pool) Lease(log Log) *Instance { return &Instance{pool: p, log: log} }
 func (i *Instance) Release() {
 	i.pool.resets.Add(i.resets)
 	i.resets = 0
+	i.pool.mu.Lock()
+	defer i.pool.mu.Unlock()
+	i.pool.memory = max(i.pool.memory, i.memory)
 	if i.held == nil {
 		return
 	}
-	i.pool.mu.Lock()
-	defer i.pool.mu.Unlock()
 	i.pool.free = append(i.pool.free, i.held)
 	i.held = nil
 }
@@ -196,6 +202,7 @@ func (i *Instance) Call(ctx context.Context, function string, input, dst []byte)
 		return dst, 0, hostFailure(ctx, err)
 	}
 	view, fuel, err := inst.call(ctx, &i.pool.settings, function, input, i.log)
+	i.memory = max(i.memory, uint64(inst.module.Memory().Size()))
 	if err == nil {
 		dst = append(dst, view...)
 		inst.dirty = i.pool.settings.Isolation != IsolationNone

@@ -127,7 +127,7 @@ Each chunk runs on an instance in fresh state; outputs are folded in id order.
 		Reader: c.in, Writer: c.out, ErrWriter: c.err,
 		Commands: []*cli.Command{runCommand(c), inspectCommand(c),
 			listCommand(c), statusCommand(c), infoCommand(c), describeCommand(c), outputCommand(c),
-			redriveCommand(c), deleteCommand(c), pruneCommand(c), fsckCommand(c), versionCommand(c)},
+			redriveCommand(c), deleteCommand(c), pruneCommand(c), fsckCommand(c), benchCommand(c), versionCommand(c)},
 		HideVersion: true,
 		// --meta may hold commas.
 		DisableSliceFlagSeparator: true,

@@ -1,6 +1,7 @@
 package chunks
 
 import (
+	"bufio"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -221,6 +222,7 @@ func (s *scanner) failAt(offset int64, cause error, reason, hint string) error {
 func (f *File) collect(ctx context.Context, seq iter.Seq2[[]byte, error], w io.Writer, o Options) error {
 	s := &scanner{file: f, o: o, w: newWindow(ctx, nil, -1, o), tree: newDigester()}
 	defer s.tree.close()
+	buffered := bufio.NewWriterSize(w, windowSize)
 	for item, err := range seq {
 		if ctxErr := ctx.Err(); ctxErr != nil {
 			return ctxErr
@@ -228,9 +230,12 @@ func (f *File) collect(ctx context.Context, seq iter.Seq2[[]byte, error], w io.W
 		if err != nil {
 			return s.fail(err, "cannot be had: "+err.Error(), "")
 		}
-		if err := s.collectOne(item, w); err != nil {
+		if err := s.collectOne(item, buffered); err != nil {
 			return err
 		}
+	}
+	if err := buffered.Flush(); err != nil {
+		return err
 	}
 	if f.index.len() == 0 {
 		f.warnings = append(f.warnings, o.Name+": empty: no chunks")

@@ -156,12 +156,12 @@ func (i *Image) writeDifferent(b []byte) {
 	}
 }
 
-// equalBytes returns how many bytes of b in s are in units equal to the image's.
-func (i *Image) equalBytes(b []byte, s span) (n uint64) {
+// equal reports whether the bytes of b in s are those of the image.
+func (i *Image) equal(b []byte, s span) bool {
 	for at := s.from; at < s.to; at += unit {
-		if bytes.Equal(b[at:at+unit], i.unitAt(at)) {
-			n += unit
+		if !bytes.Equal(b[at:at+unit], i.unitAt(at)) {
+			return false
 		}
 	}
-	return n
+	return true
 }

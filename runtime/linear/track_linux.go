@@ -2,7 +2,6 @@ package linear
 
 import (
 	"encoding/binary"
-	"os"
 	"runtime"
 	"slices"
 	"sync"
@@ -15,8 +14,6 @@ import (
 // copy of the page of the file. In memory without a file, a page that was only
 // read is the kernel's page of zeros. So the pages that may have been written
 // are the anonymous ones, in memory or swapped out.
-
-var systemPage = uint64(os.Getpagesize())
 
 // pagemap is the descriptor of /proc/self/pagemap, opened once (-1 = failed).
 // Any process may read its own since Linux 4.2, without physical addresses
