@@ -336,7 +336,10 @@ func (f *File) duplicate(first, second int) error {
 	e := &InputError{
 		Name: f.name, Position: second, Offset: offset, Place: f.place(second), Err: ErrDuplicateID, Hint: hintID,
 	}
-	other := (&InputError{Position: first, Offset: at, Place: f.place(first)}).where()
-	e.Reason = fmt.Sprintf("its id %s is that of the %s", shortID(f.index.id(second)), other)
+	other := f.place(first)
+	if other == "" {
+		other = fmt.Sprintf("the chunk at position %d, byte %d", first, at)
+	}
+	e.Reason = fmt.Sprintf("its id %s is that of %s", shortID(f.index.id(second)), other)
 	return e
 }
