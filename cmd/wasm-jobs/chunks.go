@@ -91,11 +91,11 @@ func emit(ctx *cli.Context, c *console, isText bool, fill func(ctx context.Conte
 		path = "-"
 	}
 	files := &resultFiles{result: path}
-	if err := files.open(c.out); err != nil {
-		return err
-	}
 	defer files.discard()
 	return untilSignal(ctx.Context, func(soft context.Context) error {
+		if err := files.open(c.out); err != nil {
+			return err
+		}
 		return files.targets[path].write(func(w *bufio.Writer) error { return fill(soft, files, w) })
 	})
 }
