@@ -3,15 +3,12 @@ package main
 import (
 	"bufio"
 	"crypto/rand"
-	"crypto/sha256"
 	"encoding/csv"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"github.com/wasm-jobs/wasm-jobs/abi"
@@ -82,7 +79,7 @@ func (f *resultFiles) writeOutputFile(id abi.ID, output []byte) error {
 	if err := errors.Join(err, f.dir.file.Close()); err != nil {
 		return err
 	}
-	return os.Rename(f.dir.temp, filepath.Join(f.dir.path, outputName(id)))
+	return os.Rename(f.dir.temp, filepath.Join(f.dir.path, id.FileName()+".cbor"))
 }
 
 // writeOutputsAs writes outputs in the form that a path's ending names.
@@ -269,54 +266,4 @@ func scalarKeys(output []byte) (keys []string) {
 		keys = append(keys, p.key)
 	}
 	return keys
-}
-
-// maxNameBytes is how long a file name made of an id may be, without its
-// ending: file systems allow 255 bytes, and some programs add an ending.
-const maxNameBytes = 200
-
-// outputName returns the name of the file for an id's output: different names
-// for different ids, also where a file system takes capitals for small letters.
-// An integer is its digits. Of a text, small letters, digits, - and _ are
-// themselves, and so are dots but for the first byte; any other byte, and the
-// first where the name would otherwise be an integer's, empty or a device's, is
-// % and two hexadecimal digits. A name that grows too long ends in %~ and the
-// text's SHA-256 instead.
-func outputName(id abi.ID) string {
-	text, isText := id.Text()
-	if !isText {
-		return id.String() + ".cbor"
-	}
-	name := escapeName(text)
-	if len(name) > maxNameBytes {
-		sum := sha256.Sum256([]byte(text))
-		name = name[:maxNameBytes-2-2*len(sum)] + "%~" + hex.EncodeToString(sum[:])
-	}
-	return name + ".cbor"
-}
-
-func escapeName(text string) string {
-	if text == "" {
-		return "%"
-	}
-	var name strings.Builder
-	first := strings.Trim(text, "0123456789") == "" || isDevice(text)
-	for i := range len(text) {
-		c := text[i]
-		plain := 'a' <= c && c <= 'z' || '0' <= c && c <= '9' || c == '-' || c == '_' || c == '.' && i > 0
-		if !plain || i == 0 && first {
-			fmt.Fprintf(&name, "%%%02x", c)
-			continue
-		}
-		name.WriteByte(c)
-	}
-	return name.String()
-}
-
-// devices are names that some systems take for devices, whatever ends them.
-var devices = []string{"con", "prn", "aux", "nul", "conin$", "conout$"}
-
-func isDevice(text string) bool {
-	base, _, _ := strings.Cut(text, ".")
-	return slices.Contains(devices, base) || len(base) == 4 && (base[:3] == "com" || base[:3] == "lpt")
 }

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -16,38 +15,6 @@ import (
 	"github.com/wasm-jobs/wasm-jobs/abi"
 	"github.com/wasm-jobs/wasm-jobs/host/sources"
 )
-
-// The name of an output's file stays in its directory, is short enough, and
-// says which id it is of: no other id has it, in capitals or not.
-func FuzzOutputName(f *testing.F) {
-	for _, s := range []string{"", "7", "a", "A", "..", "../x", "a/b", `a\b`, "con", "con.txt", "com1", ".hidden", "%41", "ü", "u\u0308", "\x00", strings.Repeat("x", 300), strings.Repeat("X", 70), "x.cbor"} {
-		f.Add(s, strings.ToLower(s), uint64(7))
-	}
-	f.Fuzz(func(t *testing.T, a, b string, n uint64) {
-		ids := []abi.ID{abi.IntID(n)}
-		for _, text := range []string{a, b, fmt.Sprint(n), escapeName(a)} {
-			if len(text) <= 64<<10 {
-				ids = append(ids, abi.TextID(strings.ToValidUTF8(text, "?")))
-			}
-		}
-		for _, id := range ids {
-			name := outputName(id)
-			if !filepath.IsLocal(name) || filepath.Base(name) != name || strings.ContainsAny(name, `/\:*?"<>|`) || len(name) > 255 || name[0] == '.' || strings.ToLower(name) != name {
-				t.Errorf("%v has the file name %q", id, name)
-			}
-			if text, isText := id.Text(); isText && text != "" && !strings.Contains(name, "%~") {
-				if back, err := url.PathUnescape(strings.TrimSuffix(name, ".cbor")); err != nil || back != text {
-					t.Errorf("%v has the file name %q, which says %q (%v)", id, name, back, err)
-				}
-			}
-			for _, other := range ids {
-				if id != other && name == outputName(other) {
-					t.Errorf("%v and %v have the file name %q", id, other, name)
-				}
-			}
-		}
-	})
-}
 
 // What from-jsonl takes, cat -f json gives back so that from-jsonl makes the
 // same chunk of it.
