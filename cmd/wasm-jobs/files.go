@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 
 	"github.com/wasm-jobs/wasm-jobs/abi"
@@ -36,6 +37,9 @@ type target struct {
 
 // open makes sure, before anything runs, that each file can be written.
 func (f *resultFiles) open(stdout io.Writer) error {
+	if strings.EqualFold(filepath.Ext(f.outputs), ".json") {
+		return refuse("--outputs %s: outputs are lines of JSON, each of them a value: name the file .jsonl, or .cbor", f.outputs)
+	}
 	f.targets = map[string]*target{}
 	taken := map[string]bool{}
 	for _, path := range []string{f.result, f.outputs, f.deadLetter, f.report, f.events} {

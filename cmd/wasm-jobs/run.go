@@ -478,6 +478,7 @@ func openChunks(ctx context.Context, c *console, o *runOptions, screen *screen) 
 	o.input.Progress = screen.scanned
 	return within(ctx, func() (*chunks.File, error) {
 		if o.source != nil {
+			o.source.files.Except = o.files.places()
 			return o.source.scan(ctx, c, o.input)
 		}
 		if o.chunks == "-" {

@@ -26,8 +26,8 @@ type FilesOptions struct {
 	AtLines bool
 	// MaxChunk is the limit of one chunk in bytes; 0 means [DefaultMaxChunk].
 	MaxChunk int64
-	// Except are files that are passed over in directories, such as one that
-	// the chunks are written to.
+	// Except are files and directories that are passed over in others, such as
+	// the file that chunks are written to.
 	Except []fs.FileInfo
 }
 
@@ -159,16 +159,18 @@ func (f *finder) walk(root *os.Root, from string) error {
 			return Input{Name: where}.unreadable(0, err)
 		}
 		mode := entry.Type()
-		if mode&fs.ModeSymlink != 0 || len(f.except) > 0 && mode.IsRegular() {
+		if mode&fs.ModeSymlink != 0 || len(f.except) > 0 {
 			stat, err := root.Stat(p)
-			if errors.Is(err, fs.ErrNotExist) && mode.IsRegular() { // gone since
+			switch {
+			case errors.Is(err, fs.ErrNotExist) && mode.IsRegular(): // gone since
 				return nil
-			}
-			if err != nil {
+			case err != nil:
 				return Input{Name: where}.fail(0, err, "give what it leads to as a PATH of its own, or remove the link", "a link that leads to no file of the directory: %s", systemReason(err))
-			}
-			mode = stat.Mode().Type()
-			if slices.ContainsFunc(f.except, func(e fs.FileInfo) bool { return os.SameFile(e, stat) }) {
+			case !slices.ContainsFunc(f.except, func(e fs.FileInfo) bool { return os.SameFile(e, stat) }):
+				mode = stat.Mode().Type()
+			case entry.IsDir():
+				return fs.SkipDir
+			default:
 				return nil
 			}
 		}

@@ -64,12 +64,16 @@ func TestFiles(t *testing.T) {
 }
 
 func TestFilesExcept(t *testing.T) {
-	tree(t, map[string]string{"d/a": "1", "d/b": "2"})
-	stat, err := os.Stat("d/b")
-	if err != nil {
-		t.Fatal(err)
+	tree(t, map[string]string{"d/a": "1", "d/b": "2", "d/c/d": "3"})
+	var except []fs.FileInfo
+	for _, name := range []string{"d/b", "d/c"} {
+		stat, err := os.Stat(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		except = append(except, stat)
 	}
-	check(t, sources.Files([]string{"d"}, sources.FilesOptions{Except: []fs.FileInfo{stat}}), []string{`{"name": "a", "size": 1, "bytes": h'31'}`}, "", nil)
+	check(t, sources.Files([]string{"d"}, sources.FilesOptions{Except: except}), []string{`{"name": "a", "size": 1, "bytes": h'31'}`}, "", nil)
 }
 
 // Links lead to files of the directory, or are refused.
