@@ -133,11 +133,12 @@ func (c *csvReader) header() ([][]byte, error) {
 		return nil, err
 	}
 	keys := make([][]byte, len(names))
-	var seen keySet
+	seen := map[string]bool{}
 	for i, name := range names {
-		if !seen.add(name) {
+		if seen[name] {
 			return nil, c.in.fail(c.line, ErrMalformed, "", "two columns have the name %.64q", name)
 		}
+		seen[strings.Clone(name)] = true
 		keys[i] = abi.AppendText(nil, name)
 	}
 	c.named = len(names)

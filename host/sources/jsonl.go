@@ -30,14 +30,15 @@ import (
 func JSONLines(in Input) Source {
 	return func(yield func([]byte, error) bool) {
 		lines := newLineReader(in)
-		var item []byte
+		var e jsonEncoder
 		for {
 			line, err := lines.next()
 			if err == io.EOF {
 				return
 			}
+			var item []byte
 			if err == nil {
-				item, err = appendLine(item[:0], lines, line)
+				item, err = e.line(lines, line)
 			}
 			if !yield(item, err) || err != nil {
 				return
@@ -46,18 +47,20 @@ func JSONLines(in Input) Source {
 	}
 }
 
-func appendLine(dst []byte, lines *lineReader, line []byte) ([]byte, error) {
+// line returns the chunk of a line.
+func (e *jsonEncoder) line(lines *lineReader, line []byte) ([]byte, error) {
 	if lines.line == 1 {
 		line = bytes.TrimPrefix(line, byteOrderMark)
 	}
-	dst, err := AppendJSON(dst, line)
+	e.dst = e.dst[:0]
+	err := e.encode(line)
 	switch {
 	case err != nil:
 		return nil, lines.in.fail(lines.line, err, "", "%s", err)
-	case len(dst) > lines.in.limit():
+	case len(e.dst) > lines.in.limit():
 		return nil, lines.in.tooLarge(lines.line, "its chunk")
 	}
-	return dst, nil
+	return e.dst, nil
 }
 
 // byteOrderMark is what some programs begin a file of UTF-8 with.
@@ -66,12 +69,8 @@ var byteOrderMark = []byte("\xef\xbb\xbf")
 // AppendJSON appends the CBOR of one JSON value, by the rules of [JSONLines].
 // The error is one line and wraps [ErrMalformed]; dst is then of no use.
 func AppendJSON(dst, value []byte) ([]byte, error) {
-	if err := checkJSON(value); err != nil {
-		return nil, err
-	}
-	e := jsonEncoder{d: json.NewDecoder(bytes.NewReader(value)), dst: dst}
-	e.d.UseNumber()
-	if err := e.value(0); err != nil {
+	e := jsonEncoder{dst: dst}
+	if err := e.encode(value); err != nil {
 		return nil, err
 	}
 	return e.dst, nil
@@ -148,48 +147,107 @@ func surrogate(b []byte) uint64 {
 	return unit
 }
 
-// jsonEncoder turns the tokens of one valid value into CBOR.
+// jsonEncoder turns a JSON value into CBOR. Package encoding/json says whether
+// it is valid, and what texts with escapes hold; what is left is to find the
+// ends of tokens, which are never in doubt then. Its own decoder makes
+// an allocation or two for each token, and takes five times as long.
 type jsonEncoder struct {
-	d   *json.Decoder
-	dst []byte
+	dst  []byte
+	rest []byte   // of the value
+	keys [][]byte // of all objects that are open, the innermost last
+}
+
+// encode appends one value to dst.
+func (e *jsonEncoder) encode(value []byte) error {
+	if err := checkJSON(value); err != nil {
+		return err
+	}
+	e.rest, e.keys = value, e.keys[:0]
+	return e.value(0)
+}
+
+// next passes blanks and returns the byte that follows.
+func (e *jsonEncoder) next() byte {
+	for e.rest[0] == ' ' || e.rest[0] == '\t' || e.rest[0] == '\r' || e.rest[0] == '\n' {
+		e.rest = e.rest[1:]
+	}
+	return e.rest[0]
 }
 
 func (e *jsonEncoder) value(depth int) error {
-	token, err := e.d.Token()
-	if err != nil {
-		return malformedf("invalid JSON: %v", err)
-	}
-	switch v := token.(type) {
-	case nil:
-		e.dst = append(e.dst, 0xf6)
-	case bool:
-		e.dst = append(e.dst, 0xf4)
-		if v {
-			e.dst[len(e.dst)-1] = 0xf5
-		}
-	case string:
-		e.dst = abi.AppendText(e.dst, v)
-	case json.Number:
-		return e.number(string(v))
-	case json.Delim:
+	switch e.next() {
+	case '{', '[':
 		if depth == abi.MaxDepth {
 			return malformedf("more than %d levels of nesting", abi.MaxDepth)
 		}
-		return e.container(v, depth+1)
+		return e.container(depth + 1)
+	case '"':
+		e.text(e.string())
+		return nil
+	case 't':
+		return e.literal(0xf5, "true")
+	case 'f':
+		return e.literal(0xf4, "false")
+	case 'n':
+		return e.literal(0xf6, "null")
 	}
+	end := 1
+	for end < len(e.rest) && isNumber(e.rest[end]) {
+		end++
+	}
+	number := e.rest[:end]
+	e.rest = e.rest[end:]
+	return e.number(string(number))
+}
+
+func isNumber(c byte) bool {
+	return '0' <= c && c <= '9' || c == '.' || c == 'e' || c == 'E' || c == '+' || c == '-'
+}
+
+func (e *jsonEncoder) literal(item byte, word string) error {
+	e.dst, e.rest = append(e.dst, item), e.rest[len(word):]
 	return nil
 }
 
-// container encodes the array or object that was opened. The head stands in
-// one byte until the count is known; for most, one byte is enough.
-func (e *jsonEncoder) container(open json.Delim, depth int) error {
-	start, count, major := len(e.dst), uint64(0), abi.MajorArray
-	var keys keySet
-	if open == '{' {
-		major = abi.MajorMap
+func (e *jsonEncoder) text(s []byte) {
+	e.dst = append(abi.AppendHead(e.dst, abi.MajorText, uint64(len(s))), s...)
+}
+
+// string passes a string and returns what it holds.
+func (e *jsonEncoder) string() []byte {
+	escaped, end := false, 1
+	for ; e.rest[end] != '"'; end++ {
+		if e.rest[end] == '\\' {
+			escaped = true
+			end++
+		}
 	}
-	for e.dst = append(e.dst, 0); e.d.More(); count++ {
-		if open == '{' {
+	quoted := e.rest[:end+1]
+	e.rest = e.rest[end+1:]
+	if !escaped {
+		return quoted[1:end]
+	}
+	var s string
+	_ = json.Unmarshal(quoted, &s) // it was found valid
+	return []byte(s)
+}
+
+// container encodes the array or object that is next. The head stands in one
+// byte until the count is known; for most, one byte is enough.
+func (e *jsonEncoder) container(depth int) error {
+	start, count, major := len(e.dst), uint64(0), abi.MajorArray
+	end := byte(']')
+	if e.rest[0] == '{' {
+		end, major = '}', abi.MajorMap
+	}
+	keys := keySet{all: &e.keys, from: len(e.keys)}
+	defer keys.forget()
+	e.dst = append(e.dst, 0)
+	for e.rest = e.rest[1:]; e.next() != end; count++ {
+		if e.rest[0] == ',' {
+			e.rest = e.rest[1:]
+		}
+		if major == abi.MajorMap {
 			if err := e.key(&keys); err != nil {
 				return err
 			}
@@ -198,60 +256,66 @@ func (e *jsonEncoder) container(open json.Delim, depth int) error {
 			return err
 		}
 	}
-	if _, err := e.d.Token(); err != nil {
-		return malformedf("invalid JSON: %v", err)
-	}
-	head := abi.AppendHead(nil, major, count)
-	e.dst[start] = head[0]
+	e.rest = e.rest[1:]
+	head := abi.AppendHead(make([]byte, 0, 9), major, count)
 	if len(head) > 1 {
 		e.dst = append(e.dst, head[1:]...)
-		copy(e.dst[start+len(head):], e.dst[start+1:len(e.dst)-len(head)+1])
-		copy(e.dst[start:], head)
+		copy(e.dst[start+len(head):], e.dst[start+1:])
 	}
+	copy(e.dst[start:], head)
 	return nil
 }
 
+// key passes a key and the colon.
 func (e *jsonEncoder) key(keys *keySet) error {
-	token, err := e.d.Token()
-	key, isText := token.(string)
-	switch {
-	case err != nil || !isText:
-		return malformedf("invalid JSON: a key was expected (%v)", err)
-	case !keys.add(key):
+	e.next()
+	key := e.string()
+	if !keys.add(key) {
 		return malformedf("the key %.64q stands twice in one object", key)
 	}
-	e.dst = abi.AppendText(e.dst, key)
+	e.text(key)
+	e.next()
+	e.rest = e.rest[1:]
 	return nil
 }
 
-// keySet is the keys of an object: a list while there are few.
+// keySet is the keys of an object: the end of a list that those around it use
+// too, and a map once they are many.
 type keySet struct {
-	few  []string
+	all  *[][]byte
+	from int
 	many map[string]bool
 }
 
 const fewKeys = 16
 
 // add returns false where the key is there.
-func (s *keySet) add(key string) bool {
-	for _, k := range s.few {
-		if k == key {
-			return false
+func (s *keySet) add(key []byte) bool {
+	own := (*s.all)[s.from:]
+	if len(own) < fewKeys {
+		for _, k := range own {
+			if bytes.Equal(k, key) {
+				return false
+			}
 		}
-	}
-	if len(s.few) < fewKeys {
-		s.few = append(s.few, key)
+		*s.all = append(*s.all, key)
 		return true
 	}
 	if s.many == nil {
 		s.many = map[string]bool{}
+		for _, k := range own {
+			s.many[string(k)] = true
+		}
 	}
-	if s.many[key] {
+	if s.many[string(key)] {
 		return false
 	}
-	s.many[key] = true
+	s.many[string(key)] = true
 	return true
 }
+
+// forget takes the keys off the list.
+func (s *keySet) forget() { *s.all = (*s.all)[:s.from] }
 
 func (e *jsonEncoder) number(s string) error {
 	if s == "-0" || strings.ContainsAny(s, ".eE") {
