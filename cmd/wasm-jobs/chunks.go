@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"encoding/csv"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -279,33 +280,48 @@ func chunksLsCommand(c *console) *cli.Command {
 }
 
 func chunksCatCommand(c *console) *cli.Command {
-	formats := []string{"json", "diag", "cbor", "raw"}
-	return readingCommand("cat", "print the chunks of a file: as JSON lines, diagnostic notation, CBOR, or the contents of strings",
+	formats := []string{"json", "diag", "csv", "cbor", "raw"}
+	return readingCommand("cat", "print the chunks of a file: as JSON lines, diagnostic notation, CSV, CBOR, or the contents of strings",
 		`wasm-jobs chunks cat [flags] [FILE]
 
 Example: wasm-jobs chunks cat chunks.cbor
          wasm-jobs chunks cat -f raw lines.cbor > big.txt
 
--f json is the inverse of from-jsonl, and -f raw that of from-lines; -f cbor makes
-a sequence of an array.`,
-		[]cli.Flag{&cli.StringFlag{Name: "format", Aliases: []string{"f"}, Value: "json", Usage: "json, diag, cbor, or raw: what byte strings and texts hold"}, chunksOutputFlag()},
+-f json is the inverse of from-jsonl, -f raw that of from-lines, and -f csv that of
+from-csv: it takes maps with the same keys, and values that are no arrays or maps.
+-f cbor makes a sequence of an array.`,
+		[]cli.Flag{&cli.StringFlag{Name: "format", Aliases: []string{"f"}, Value: "json", Usage: "json, diag, csv, cbor, or raw: what byte strings and texts hold"}, chunksOutputFlag()},
 		func(ctx *cli.Context, path string, o chunks.Options) error {
 			format := ctx.String("format")
 			if !slices.Contains(formats, format) {
-				return refuse("--format %q is none of json, diag, cbor, raw", format)
+				return refuse("--format %q is none of json, diag, csv, cbor, raw", format)
 			}
 			return emit(ctx, c, format != "cbor", func(soft context.Context, _ *resultFiles, w *bufio.Writer) error {
-				return stream(soft, c, path, o, func(chunk chunks.Chunk) error {
-					if format == "raw" {
-						return writeRaw(w, path, chunk)
-					}
-					if err := writeItem(w, chunk.Bytes, format); err != nil {
-						return fmt.Errorf("chunk %v: %w", chunk.ID, err)
-					}
-					return nil
+				table := csvTable{w: csv.NewWriter(w), chunks: true}
+				err := stream(soft, c, path, o, func(chunk chunks.Chunk) error {
+					return catChunk(w, &table, path, chunk, format)
 				})
+				table.w.Flush()
+				return errors.Join(err, table.w.Error())
 			})
 		})
+}
+
+// catChunk writes a chunk in a format of cat.
+func catChunk(w *bufio.Writer, table *csvTable, path string, chunk chunks.Chunk, format string) error {
+	switch format {
+	case "raw":
+		return writeRaw(w, path, chunk)
+	case "csv":
+		if err := table.addChunk(chunk.Bytes); err != nil {
+			return refuse("%s: chunk %v: %w", path, chunk.ID, err)
+		}
+		return table.w.Error()
+	}
+	if err := writeItem(w, chunk.Bytes, format); err != nil {
+		return fmt.Errorf("chunk %v: %w", chunk.ID, err)
+	}
+	return nil
 }
 
 // writeRaw writes what a string holds.

@@ -114,9 +114,11 @@ func writeOutputsCSV(w *bufio.Writer, all eachOutput) error {
 	return t.w.Error()
 }
 
-// csvTable writes outputs as records.
+// csvTable writes outputs as records, or chunks, which have no column for the
+// id and are all maps.
 type csvTable struct {
 	w      *csv.Writer
+	chunks bool
 	keys   []string       // in the order of columns; nil where an output is one column
 	column map[string]int // of a key
 	record []string       // nil before the header is written
@@ -127,10 +129,16 @@ type csvTable struct {
 // start writes the header.
 func (t *csvTable) start(keys []string) {
 	t.keys, t.column = keys, map[string]int{}
-	header := []string{"id"}
-	for i, key := range keys {
-		t.column[key] = i + 1
-		header = append(header, columnName(key))
+	var header []string
+	if !t.chunks {
+		header = append(header, "id")
+	}
+	for _, key := range keys {
+		t.column[key] = len(header)
+		if !t.chunks {
+			key = columnName(key)
+		}
+		header = append(header, key)
 	}
 	if keys == nil {
 		header = append(header, "output")
@@ -148,6 +156,7 @@ func columnName(key string) string {
 	return key
 }
 
+// add writes an output.
 func (t *csvTable) add(id abi.ID, output []byte) error {
 	if t.record == nil {
 		t.start(scalarKeys(output))
@@ -160,6 +169,25 @@ func (t *csvTable) add(id abi.ID, output []byte) error {
 		t.record[1] = t.text(output)
 	} else if err := t.fill(output); err != nil {
 		return fmt.Errorf("output of chunk %v: %w: the columns of a CSV file are those of the first output (%s); a file named .jsonl takes any output", id, err, shortText(strings.Join(t.keys, ",")))
+	}
+	return t.w.Write(t.record)
+}
+
+// addChunk writes a chunk.
+func (t *csvTable) addChunk(chunk []byte) error {
+	if t.record == nil {
+		var keys []string
+		pairs, _ := scalarPairs(chunk)
+		for _, p := range pairs {
+			keys = append(keys, p.key)
+		}
+		if keys == nil {
+			return errors.New("it is no map of texts to single values, with a key at least")
+		}
+		t.start(keys)
+	}
+	if err := t.fill(chunk); err != nil {
+		return fmt.Errorf("%w: the columns are the keys of the first chunk (%s)", err, shortText(strings.Join(t.keys, ",")))
 	}
 	return t.w.Write(t.record)
 }
@@ -181,8 +209,8 @@ func (t *csvTable) fill(output []byte) error {
 		}
 		t.record[i], t.filled[i] = t.text(p.value), true
 	}
-	for i, key := range t.keys {
-		if !t.filled[i+1] {
+	for _, key := range t.keys {
+		if !t.filled[t.column[key]] {
 			return fmt.Errorf("it has no key %.64q", key)
 		}
 	}
