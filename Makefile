@@ -6,7 +6,7 @@ GOTESTSUM = $(GO) run gotest.tools/gotestsum@v1.13.0 --format pkgname --format-h
 BUILD = build
 FUZZTIME ?= 60s
 
-.PHONY: bench bench-check spec crash damage help build demo guests test check fmt vet cross fuzz soak scale cost
+.PHONY: bench bench-check spec crash damage help build demo guests test check fmt vet cross fuzz soak scale lines cost
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 13
@@ -64,6 +64,11 @@ CHUNKS ?= 1000000
 
 scale: build ## CHUNKS (1000000) chunks, in memory, durable and again, with the time and memory they took
 	$(GO) test -count 1 -timeout 60m -v -run Scale ./cmd/wasm-jobs -scale -scale-chunks $(CHUNKS)
+
+LINES_SIZE ?= 1073741824
+
+lines: ## a file of LINES_SIZE bytes (1 GiB) through --lines, and through chunks and a pipe, with the memory that took
+	$(GO) test -count 1 -timeout 120m -v -run '^TestLinesMemory$$' ./cmd/wasm-jobs -lines-size $(LINES_SIZE)
 
 ROUNDS ?= 101
 

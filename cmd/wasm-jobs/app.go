@@ -125,7 +125,7 @@ Each chunk runs on an instance in fresh state; outputs are folded in id order.
 
 ` + exitHelp,
 		Reader: c.in, Writer: c.out, ErrWriter: c.err,
-		Commands: []*cli.Command{runCommand(c), inspectCommand(c),
+		Commands: []*cli.Command{runCommand(c), chunksCommand(c, usage), inspectCommand(c),
 			listCommand(c), statusCommand(c), infoCommand(c), describeCommand(c), outputCommand(c),
 			redriveCommand(c), deleteCommand(c), pruneCommand(c), fsckCommand(c), benchCommand(c), versionCommand(c)},
 		HideVersion: true,
@@ -176,6 +176,10 @@ func interleave(app *cli.App, args []string) []string {
 	if command == nil {
 		return args
 	}
+	words := 2 // before the flags
+	if sub := command.Command(args[2]); sub != nil {
+		command, words = sub, 3
+	}
 	takesValue := map[string]bool{}
 	for _, flag := range command.Flags {
 		_, isBool := flag.(*cli.BoolFlag)
@@ -183,8 +187,8 @@ func interleave(app *cli.App, args []string) []string {
 			takesValue[name] = !isBool
 		}
 	}
-	flags, rest := []string{args[0], args[1]}, []string{}
-	for i := 2; i < len(args); i++ {
+	flags, rest := slices.Clone(args[:words]), []string{}
+	for i := words; i < len(args); i++ {
 		arg := args[i]
 		if arg == "--" {
 			rest = append(rest, args[i+1:]...)

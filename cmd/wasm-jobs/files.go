@@ -9,8 +9,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 
+	"github.com/wasm-jobs/wasm-jobs/abi"
 	"github.com/wasm-jobs/wasm-jobs/host"
 )
 
@@ -19,6 +21,7 @@ import (
 type resultFiles struct {
 	result, outputs, deadLetter, report, events string
 	targets                                     map[string]*target // by path
+	dir                                         *target            // the file that is written in the directory outputs; nil where that is none
 
 	mu    sync.Mutex // of order
 	order []*target
@@ -34,10 +37,20 @@ type target struct {
 
 // open makes sure, before anything runs, that each file can be written.
 func (f *resultFiles) open(stdout io.Writer) error {
+	if strings.EqualFold(filepath.Ext(f.outputs), ".json") {
+		return refuse("--outputs %s: outputs are lines of JSON, each of them a value: name the file .jsonl, or .cbor", f.outputs)
+	}
 	f.targets = map[string]*target{}
 	taken := map[string]bool{}
 	for _, path := range []string{f.result, f.outputs, f.deadLetter, f.report, f.events} {
 		if path == "" {
+			continue
+		}
+		if path == f.outputs && namesDir(path) {
+			if err := f.openDir(path); err != nil {
+				f.discard()
+				return refuse("%s cannot be written: %w", path, err)
+			}
 			continue
 		}
 		place := path
@@ -142,11 +155,14 @@ func (t *target) place() error {
 	if t.temp == "" {
 		return t.file.Close()
 	}
-	if err := errors.Join(t.file.Sync(), t.file.Close()); err != nil {
+	if err := t.seal(); err != nil {
 		return err
 	}
 	return os.Rename(t.temp, t.path)
 }
+
+// seal ends the writing of a file, which has not its name yet.
+func (t *target) seal() error { return errors.Join(t.file.Sync(), t.file.Close()) }
 
 // discard removes what was not put in place.
 func (f *resultFiles) discard() {
@@ -179,7 +195,17 @@ func (f *resultFiles) write(ctx context.Context, c *console, result *host.Result
 			errs = append(errs, f.targets[path].write(fill))
 		}
 	}
-	put(f.outputs, func(w *bufio.Writer) error { return result.WriteOutputs(ctx, w) })
+	errs = append(errs, f.writeOutputs(func(each func(abi.ID, []byte) error) error {
+		for o, err := range result.Outputs(ctx) {
+			if err == nil {
+				err = each(o.ID, o.Output)
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	}))
 	put(f.deadLetter, func(w *bufio.Writer) error { return result.WriteDeadLetter(ctx, w) })
 	put(f.report, func(w *bufio.Writer) error { return writeJSON(w, &result.Report) })
 	if !complete {

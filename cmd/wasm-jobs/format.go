@@ -2,11 +2,13 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"math"
+	"math/big"
 	"strconv"
 	"strings"
 	"sync"
@@ -67,7 +69,8 @@ var diagnostic = sync.OnceValue(func() cbor.DiagMode {
 // transcoder writes a well-formed CBOR item as JSON, in the way of RFC 8949,
 // section 6.1: byte strings become base64url without padding, what JSON has no
 // word for becomes null, tags are left out, and keys that are no texts become
-// texts of their JSON. Numbers and the order of keys stay as they are.
+// texts of their JSON. Numbers, also bignums of up to maxBignum bytes, and the
+// order of keys stay as they are, and a float has a point or an exponent.
 //
 // A text of JSON within a text of JSON doubles its backslashes, so that keys in
 // keys would make gigabytes of a few bytes: an array or map that is a key
@@ -104,7 +107,9 @@ func (t *transcoder) item() {
 	case abi.MajorMap:
 		t.container(h, '{', '}', t.pair)
 	case abi.MajorTag:
-		t.item()
+		if !t.bignum(h.Arg) {
+			t.item()
+		}
 	default:
 		t.simple(h, first[0])
 	}
@@ -117,6 +122,31 @@ func (t *transcoder) negative(n uint64) {
 		return
 	}
 	t.out.WriteString("-" + strconv.FormatUint(n+1, 10))
+}
+
+// maxBignum is how many bytes an integer may have that is written in digits:
+// making them takes more than linear time.
+const maxBignum = 1024
+
+// bignum writes the integer that a bignum is (RFC 8949, section 3.4.3). It
+// returns false where what stands in the tag is none, or too long.
+func (t *transcoder) bignum(tag uint64) bool {
+	if tag != 2 && tag != 3 || t.rest[0]>>5 != abi.MajorBytes {
+		return false
+	}
+	size, _ := abi.ItemSize(t.rest)
+	inner := transcoder{rest: t.rest[:size]}
+	b := inner.bytes(inner.head())
+	if len(b) > maxBignum {
+		return false
+	}
+	t.rest = t.rest[size:]
+	n := new(big.Int).SetBytes(b)
+	if tag == 3 {
+		n.Not(n) // -1 - n
+	}
+	t.out.WriteString(n.String())
+	return true
 }
 
 func (t *transcoder) simple(h abi.Head, first byte) {
@@ -140,6 +170,8 @@ func (t *transcoder) float(f float64) {
 	b, err := json.Marshal(f)
 	if err != nil { // infinities and NaN
 		b = []byte("null")
+	} else if !bytes.ContainsAny(b, ".e") { // a float stays one where it is read again
+		b = append(b, ".0"...)
 	}
 	t.out.Write(b)
 }

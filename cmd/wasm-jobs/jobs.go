@@ -464,6 +464,7 @@ func outputCommand(c *console) *cli.Command {
 		Flags: []cli.Flag{
 			storeFlag(), &cli.BoolFlag{Name: "json", Usage: "-f json"},
 			&cli.StringFlag{Name: "output", Aliases: []string{"o"}, Usage: "write CBOR to `FILE` (- = stdout): of a job a chunk file, as run --outputs does"},
+			&cli.StringFlag{Name: "outputs", Usage: "write all outputs to `FILE` as run --outputs does: CBOR, .jsonl, .csv, or a file for each in a directory"},
 			&cli.StringFlag{Name: "format", Aliases: []string{"f"}, Value: "json", Usage: "how it goes to stdout: json, diag or cbor"},
 			&cli.BoolFlag{Name: "aggregate", Usage: "the job's aggregate instead of its outputs"},
 		},
@@ -480,6 +481,8 @@ func outputCommand(c *console) *cli.Command {
 				return refuse("--json and --format %s exclude each other: give one of them", format)
 			case id != nil && ctx.Bool("aggregate"):
 				return refuse("--aggregate is of the whole job: give it or a CHUNK")
+			case isSet(ctx, "outputs") && (id != nil || ctx.Bool("aggregate") || isSet(ctx, "output")):
+				return refuse("--outputs is all that is written: give it without CHUNK, --aggregate and --output")
 			}
 			return withJob(ctx, c, false, func(_ *sqlite.Store, j *jobs.Job) error {
 				return output(ctx, c, j, id, format)
@@ -489,11 +492,16 @@ func outputCommand(c *console) *cli.Command {
 }
 
 func output(ctx *cli.Context, c *console, j *jobs.Job, id *abi.ID, format string) error {
-	files := resultFiles{result: ctx.String("output")}
+	files := resultFiles{result: ctx.String("output"), outputs: ctx.String("outputs")}
 	if err := files.open(c.out); err != nil {
 		return err
 	}
 	defer files.discard()
+	if files.outputs != "" {
+		return concluded(files.writeOutputs(func(each func(abi.ID, []byte) error) error {
+			return eachJobOutput(ctx.Context, c, j, each)
+		}))
+	}
 	to := &target{path: "-", out: c.out}
 	if files.result != "" {
 		to, format = files.targets[files.result], "cbor"
@@ -507,6 +515,11 @@ func output(ctx *cli.Context, c *console, j *jobs.Job, id *abi.ID, format string
 		}
 		return writeJobOutputs(ctx.Context, c, w, j, format)
 	})
+	return concluded(err)
+}
+
+// concluded gives an error of writing its exit code, unless it has one.
+func concluded(err error) error {
 	if _, said := errors.AsType[*exitError](err); said || errors.Is(err, context.Canceled) {
 		return err
 	}
@@ -543,12 +556,26 @@ func writeAggregate(ctx context.Context, w *bufio.Writer, j *jobs.Job, format st
 // error in the end, and what was written is all the same.
 func writeJobOutputs(ctx context.Context, c *console, w *bufio.Writer, j *jobs.Job, format string) error {
 	var entry []byte
+	err := eachJobOutput(ctx, c, j, func(id abi.ID, output []byte) error {
+		entry = abi.AppendOutput(entry[:0], id, output)
+		return writeItem(w, entry, format)
+	})
+	if _, gone := errors.AsType[*exitError](err); gone {
+		if err := w.Flush(); err != nil {
+			return err
+		}
+	}
+	return err
+}
+
+// eachJobOutput calls each for all outputs there are. Those that are gone are
+// an error in the end.
+func eachJobOutput(ctx context.Context, c *console, j *jobs.Job, each func(abi.ID, []byte) error) error {
 	count := 0
 	var writing error
 	gone, err := j.Outputs(ctx, func(o *jobs.Output) error {
 		count++
-		entry = abi.AppendOutput(entry[:0], o.ID, o.Output)
-		writing = writeItem(w, entry, format)
+		writing = each(o.ID, o.Output)
 		return writing
 	})
 	switch {
@@ -557,9 +584,6 @@ func writeJobOutputs(ctx context.Context, c *console, w *bufio.Writer, j *jobs.J
 	case err != nil:
 		return failedStore(err)
 	case !gone.Empty():
-		if err := w.Flush(); err != nil {
-			return err
-		}
 		return &exitError{exitFailed, fmt.Errorf("outputs are gone, damaged or deleted: %s; run the job again", shortText(gone.String()))}
 	}
 	if left := j.Record.Total - count; left > 0 {

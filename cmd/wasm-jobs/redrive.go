@@ -46,7 +46,8 @@ func submitted(ctx *cli.Context) ([]byte, error) {
 		if !isSet(ctx, name) || slices.Contains(ofTheRun, name) {
 			continue
 		}
-		if s.Flags[name] = fmt.Sprint(ctx.Value(name)); name == "context" {
+		s.Flags[name] = fmt.Sprint(ctx.Value(name))
+		if name == "context" || slices.Contains(sourceKinds, name) && name != "range-of" {
 			s.Flags[name] = absolute(s.Flags[name])
 		}
 	}
@@ -73,7 +74,7 @@ func redriveCommand(c *console) *cli.Command {
 		&cli.StringFlag{Name: "with-context", Usage: "the context is in `FILE` now"},
 	}
 	for _, flag := range runFlags() {
-		if !slices.Contains(ofTheJob, nameOf(flag)) {
+		if name := nameOf(flag); !slices.Contains(ofTheJob, name) && !slices.Contains(sourceFlagNames(), name) {
 			flags = append(flags, flag)
 		}
 	}
@@ -189,7 +190,11 @@ func (r *redriven) checkInput(o *runOptions, job *host.Job) error {
 		return nil
 	}
 	input := job.Chunks.Digest()
-	if err := r.check("chunks", o.chunks, "--chunks FILE", "sha256:"+hex.EncodeToString(input[:]), r.spec.Chunks.Digest); err != nil {
+	path := o.chunks
+	if o.source != nil {
+		path = o.source.name()
+	}
+	if err := r.check("chunks", path, "--chunks FILE", "sha256:"+hex.EncodeToString(input[:]), r.spec.Chunks.Digest); err != nil {
 		return err
 	}
 	context := ""
@@ -225,10 +230,23 @@ func resubmit(ctx *cli.Context, c *console, s *submission, again *redriven) erro
 	if isSet(ctx, "module") {
 		module = ctx.String("module")
 	}
-	if isSet(ctx, "chunks") {
-		chunks = ctx.String("chunks")
-	} else if chunks == "-" {
+	kind, from := "", chunks // or what they are made of
+	for _, name := range sourceKinds {
+		if path, ok := flags[name]; ok {
+			kind, from = name, path
+		}
+	}
+	switch {
+	case isSet(ctx, "chunks") && kind == "range-of":
+		return refuse("the chunks of job %s are those of a range, and in no file: leave --chunks out", jobs.Name(again.Job)[:shortName])
+	case isSet(ctx, "chunks"):
+		from = ctx.String("chunks")
+	case from == "-":
 		return refuse("the chunks of job %s came from standard input: --chunks FILE names them, or --chunks -", jobs.Name(again.Job)[:shortName])
+	}
+	operands := []string{"--", module, from}
+	if kind != "" {
+		flags[kind], operands = from, operands[:2]
 	}
 	if isSet(ctx, "with-context") {
 		flags["context"] = ctx.String("with-context")
@@ -237,7 +255,7 @@ func resubmit(ctx *cli.Context, c *console, s *submission, again *redriven) erro
 	for name, value := range flags {
 		args = append(args, "--"+name+"="+value)
 	}
-	return runApp(ctx.Context, c, again, append(args, "--", module, chunks))
+	return runApp(ctx.Context, c, again, append(args, operands...))
 }
 
 // runApp is the command with run alone, as a redrive of a job.

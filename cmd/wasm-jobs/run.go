@@ -26,6 +26,7 @@ import (
 // runOptions are the flags of run, parsed.
 type runOptions struct {
 	module, chunks string
+	source         *source // nil where chunks is a chunk file
 	context        string
 	input          chunks.Options
 	selection      selection
@@ -48,9 +49,9 @@ type runOptions struct {
 }
 
 func runFlags() []cli.Flag {
-	return []cli.Flag{
+	return append(sourceFlags(), []cli.Flag{
 		&cli.StringFlag{Name: "output", Aliases: []string{"o"}, Usage: "write the result as CBOR to `FILE` (- = stdout)"},
-		&cli.StringFlag{Name: "outputs", Usage: "write every output to `FILE`, a CBOR sequence that is itself a chunk file"},
+		&cli.StringFlag{Name: "outputs", Usage: "write every output to `FILE`: a CBOR sequence that is itself a chunk file, JSON lines where it ends in .jsonl, CSV in .csv; to a directory, or a path that ends in a slash, a file for each"},
 		&cli.StringFlag{Name: "format", Aliases: []string{"f"}, Value: "json", Usage: "how the result goes to stdout: json, diag or cbor"},
 		&cli.IntFlag{Name: "workers", Aliases: []string{"j"}, DefaultText: "GOMAXPROCS", Usage: "instances that run at once"},
 		&cli.IntFlag{Name: "retries", Value: 3, Usage: "retries after the first attempt"},
@@ -88,7 +89,7 @@ func runFlags() []cli.Flag {
 		&cli.DurationFlag{Name: "grace", Value: 10 * time.Second, Usage: "time that running attempts get after a first SIGINT"},
 		&cli.StringFlag{Name: "progress", Value: "auto", Usage: "auto, plain or none"},
 		&cli.StringFlag{Name: "log-level", Value: "off", Usage: "show what guests log: off, debug, info, warn or error"},
-	}
+	}...)
 }
 
 func runCommand(c *console) *cli.Command { return runAgain(c, nil) }
@@ -98,15 +99,19 @@ func runAgain(c *console, again *redriven) *cli.Command {
 	return &cli.Command{
 		Name: "run", Usage: "run a module over the chunks of a file",
 		UsageText: `wasm-jobs run [flags] MODULE CHUNKS
+       wasm-jobs run [flags] MODULE --lines|--jsonl|--csv|--files|--range-of ...
 
 Example: wasm-jobs run square.wasm chunks.cbor
          cat chunks.cbor | wasm-jobs run -j 4 --report report.json square.wasm -
+         wasm-jobs run wordcount.wasm --lines big.txt --chunk-lines 1000
 
 CHUNKS is a CBOR sequence of chunks, or one CBOR array; - is standard input.
+Instead, chunks can be made of lines, JSON lines, CSV, files or a range, as by
+wasm-jobs chunks.
 --range and --ids make a job of some of them: of those that either selects.
 
 ` + exitHelp,
-		ArgsUsage: "MODULE CHUNKS",
+		ArgsUsage: "MODULE [CHUNKS]",
 		Flags:     runFlags(),
 		Action: func(ctx *cli.Context) error {
 			o, err := parseRun(ctx)
@@ -120,11 +125,17 @@ CHUNKS is a CBOR sequence of chunks, or one CBOR array; - is standard input.
 }
 
 func parseRun(ctx *cli.Context) (*runOptions, error) {
-	if ctx.NArg() != 2 {
-		return nil, refuse("run takes MODULE and CHUNKS, and %d arguments are given", ctx.NArg())
+	made, err := parseSource(ctx)
+	switch {
+	case err != nil:
+		return nil, err
+	case made != nil && ctx.NArg() != 1:
+		return nil, refuse("run takes MODULE and --%s, or MODULE and CHUNKS, and %d arguments are given besides --%s", made.kind, ctx.NArg(), made.kind)
+	case made == nil && ctx.NArg() != 2:
+		return nil, refuse("run takes MODULE and CHUNKS, and %d arguments are given; --lines, --jsonl, --csv, --files and --range-of make chunks of other files", ctx.NArg())
 	}
 	o := &runOptions{
-		module: ctx.Args().Get(0), chunks: ctx.Args().Get(1), context: ctx.String("context"),
+		module: ctx.Args().Get(0), chunks: ctx.Args().Get(1), source: made, context: ctx.String("context"),
 		workers: ctx.Int("workers"), partial: ctx.Bool("partial"), grace: ctx.Duration("grace"),
 		format: ctx.String("format"), progress: ctx.String("progress"),
 		files: resultFiles{
@@ -429,6 +440,9 @@ func (o *runOptions) ofModule(err error) error {
 // describe says what is recorded of the job.
 func (o *runOptions) describe(job *host.Job) {
 	job.Name, job.Meta, job.Command, job.ModulePath, job.ChunksPath = o.name, o.meta, o.command, absolute(o.module), absolute(o.chunks)
+	if o.source != nil {
+		job.ChunksPath = o.source.recorded()
+	}
 	if o.again != nil {
 		job.Redrive = o.again.Redrive
 		job.Name, job.Meta, job.Command = o.again.spec.Name, o.again.spec.Meta, o.again.spec.Command
@@ -478,6 +492,10 @@ func interruptedScan(ctx context.Context, err error) error {
 func openChunks(ctx context.Context, c *console, o *runOptions, screen *screen) (*chunks.File, error) {
 	o.input.Progress = screen.scanned
 	return within(ctx, func() (*chunks.File, error) {
+		if o.source != nil {
+			o.source.files.Except = o.files.places()
+			return o.source.scan(ctx, c, o.input)
+		}
 		if o.chunks == "-" {
 			return chunks.Spool(ctx, c.in, o.input)
 		}

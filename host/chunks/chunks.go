@@ -90,6 +90,17 @@ type Options struct {
 	// and at the end, from the goroutine that scans. total is negative where
 	// the size is not known.
 	Progress func(bytes, total int64)
+	// Place, if not nil, says where the chunk at a position comes from, such as
+	// a line of another file, for messages about chunks of [FromSeq].
+	Place func(position int) string
+}
+
+// place is Place for messages.
+func (o *Options) place(position int) string {
+	if o.Place == nil {
+		return ""
+	}
+	return o.Place(position)
 }
 
 func (o Options) withDefaults(name string) Options {
@@ -116,6 +127,7 @@ type File struct {
 	shared   bool        // file is that of another File, which closes it
 	index    index
 	digest   [sha256.Size]byte
+	place    func(position int) string // as Options.Place
 	warnings []string
 }
 
@@ -135,7 +147,7 @@ func Open(ctx context.Context, path string, o Options) (*File, error) {
 	}
 	switch mode := stat.Mode(); {
 	case mode.IsRegular():
-		return scanOwned(ctx, &File{name: o.Name, data: file, file: file, stat: stat}, file, stat.Size(), o)
+		return scanOwned(ctx, &File{name: o.Name, data: file, file: file, stat: stat, place: o.place}, file, stat.Size(), o)
 	case mode.IsDir():
 		file.Close()
 		return nil, fileError(o.Name, "is a directory", "a chunk file is needed", errors.ErrUnsupported)
@@ -205,7 +217,7 @@ func newSpool(o Options) (*File, error) {
 	if err != nil {
 		return nil, &spoolError{err}
 	}
-	f := &File{name: o.Name, data: file, file: file}
+	f := &File{name: o.Name, data: file, file: file, place: o.place}
 	if os.Remove(file.Name()) != nil { // a file in use keeps its name on some systems
 		f.temp = file.Name()
 	}
@@ -252,7 +264,7 @@ func FromSeq(ctx context.Context, seq iter.Seq2[[]byte, error], o Options) (*Fil
 func Of(items ...[]byte) (*File, error) {
 	o := Options{}.withDefaults("chunks")
 	data := bytes.Join(items, nil)
-	f := &File{name: o.Name, data: bytes.NewReader(data)}
+	f := &File{name: o.Name, data: bytes.NewReader(data), place: o.place}
 	seq := func(yield func([]byte, error) bool) {
 		for _, item := range items {
 			if !yield(item, nil) {

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strings"
 )
 
 // Causes of an [InputError], beside [io.ErrUnexpectedEOF] for truncated input,
@@ -23,6 +22,7 @@ type InputError struct {
 	Name     string // the file as people know it
 	Position int    // zero-based position of the chunk in the file; -1 where none is meant
 	Offset   int64  // in bytes from the start of the file; -1 where none is meant
+	Place    string // instead of both for people, as [Options.Place] gives it; may be empty
 	Reason   string // one line
 	Hint     string // what to do, one line; may be empty
 	Err      error  // the cause, for [errors.Is] and [errors.As]
@@ -30,21 +30,29 @@ type InputError struct {
 
 // Error returns one line: name, place, reason, hint.
 func (e *InputError) Error() string {
-	var s strings.Builder
-	s.WriteString(e.Name)
-	sep := ": "
-	if e.Position >= 0 {
-		fmt.Fprintf(&s, "%schunk at position %d", sep, e.Position)
-		sep = ", "
+	s := e.Name + ": " + e.Reason
+	if where := e.where(); where != "" {
+		s = e.Name + ": " + where + ": " + e.Reason
 	}
-	if e.Offset >= 0 {
-		fmt.Fprintf(&s, "%sbyte %d", sep, e.Offset)
-	}
-	s.WriteString(": " + e.Reason)
 	if e.Hint != "" {
-		s.WriteString("; " + e.Hint)
+		s += "; " + e.Hint
 	}
-	return s.String()
+	return s
+}
+
+// where returns the place that is meant, or "".
+func (e *InputError) where() string {
+	switch {
+	case e.Place != "":
+		return e.Place
+	case e.Position >= 0 && e.Offset >= 0:
+		return fmt.Sprintf("chunk at position %d, byte %d", e.Position, e.Offset)
+	case e.Position >= 0:
+		return fmt.Sprintf("chunk at position %d", e.Position)
+	case e.Offset >= 0:
+		return fmt.Sprintf("byte %d", e.Offset)
+	}
+	return ""
 }
 
 // Unwrap returns the cause.

@@ -33,6 +33,17 @@ type scanner struct {
 	o    Options
 	w    *window
 	tree *digester // of the chunks so far; of use while their ids ascend
+
+	stream func(Chunk) bool // takes chunks that are not indexed; nil = they are
+	passed int              // how many it took
+}
+
+// position returns that of the next chunk.
+func (s *scanner) position() int {
+	if s.stream != nil {
+		return s.passed
+	}
+	return s.file.index.len()
 }
 
 // scan reads all chunks from r, of size bytes where that is not negative.
@@ -122,7 +133,7 @@ func (s *scanner) nothingAfterArray() error {
 	}
 	return &InputError{
 		Name: s.o.Name, Position: -1, Offset: s.w.offset, Err: ErrFormat,
-		Reason: fmt.Sprintf("more bytes after the array of %d chunks", s.file.index.len()),
+		Reason: fmt.Sprintf("more bytes after the array of %d chunks", s.position()),
 		Hint:   hintFormat,
 	}
 }
@@ -143,17 +154,32 @@ func (s *scanner) chunk() error {
 // add takes item, which is one CBOR item that starts at offset, as a chunk.
 func (s *scanner) add(item []byte, offset int64) error {
 	x := &s.file.index
-	if uint64(x.len()) >= maxChunks {
+	if uint64(s.position()) >= maxChunks && s.stream == nil {
 		return s.failAt(offset, ErrTooMany, fmt.Sprintf("more than %d chunks", uint64(maxChunks)), "split the file")
 	}
 	id, stated, err := s.findID(item, offset)
 	if err != nil {
 		return err
 	}
+	if s.stream != nil {
+		return s.pass(item, id, stated)
+	}
 	id = x.add(uint64(offset), uint64(offset)+uint64(len(item)), id, stated)
 	if x.sorted {
 		s.tree.add(id, item)
 	}
+	return nil
+}
+
+// pass hands a chunk on.
+func (s *scanner) pass(item []byte, id abi.ID, stated bool) error {
+	if !stated {
+		id = abi.IntID(uint64(s.passed))
+	}
+	if !s.stream(Chunk{s.passed, id, item}) {
+		return errStopped
+	}
+	s.passed++
 	return nil
 }
 
@@ -213,7 +239,7 @@ func (s *scanner) fail(cause error, reason, hint string) error {
 // failAt is about the next chunk, with the offset of what is wrong in it.
 func (s *scanner) failAt(offset int64, cause error, reason, hint string) error {
 	return &InputError{
-		Name: s.o.Name, Position: s.file.index.len(), Offset: offset,
+		Name: s.o.Name, Position: s.position(), Offset: offset, Place: s.o.place(s.position()),
 		Reason: reason, Hint: hint, Err: cause,
 	}
 }
@@ -313,9 +339,13 @@ func (f *File) hash(ctx context.Context) ([sha256.Size]byte, error) {
 func (f *File) duplicate(first, second int) error {
 	at, _ := f.index.span(first)
 	offset, _ := f.index.span(second)
-	return &InputError{
-		Name: f.name, Position: second, Offset: offset, Err: ErrDuplicateID, Hint: hintID,
-		Reason: fmt.Sprintf("its id %s is that of the chunk at position %d, byte %d",
-			shortID(f.index.id(second)), first, at),
+	e := &InputError{
+		Name: f.name, Position: second, Offset: offset, Place: f.place(second), Err: ErrDuplicateID, Hint: hintID,
 	}
+	other := f.place(first)
+	if other == "" {
+		other = fmt.Sprintf("the chunk at position %d, byte %d", first, at)
+	}
+	e.Reason = fmt.Sprintf("its id %s is that of %s", shortID(f.index.id(second)), other)
+	return e
 }
