@@ -20,14 +20,20 @@ static bool asks(wj_reader request, const char *what) {
 static void fail(wj_reader request) {
     uint64_t kind;
     wj_string message;
-    if (wj_get_uint(request, "kind", &kind) && wj_get_text(request, "message", &message))
+    if (!wj_get_uint(request, "kind", &kind) || !wj_get_text(request, "message", &message)) return;
+    if (kind > WJ_REQUEUE)
+        wj_fail_at("kind", "there is none of this number");
+    else
         wj_host_fail((uint32_t)kind, message.bytes, message.size);
 }
 
 static void log_line(wj_reader request) {
     int64_t level;
     wj_string message;
-    if (wj_get_int(request, "level", &level) && wj_get_text(request, "message", &message))
+    if (!wj_get_int(request, "level", &level) || !wj_get_text(request, "message", &message)) return;
+    if (level != (int32_t)level)
+        wj_fail_at("level", "not an integer of 32 bits");
+    else
         wj_host_log((int32_t)level, message.bytes, message.size);
 }
 

@@ -472,6 +472,22 @@ static inline bool wj_read_string(wj_reader *r, enum wj_major major, wj_string *
     return wj_advance(r, 1);
 }
 
+// wj_is_utf8 reports whether a string is UTF-8 (RFC 3629).
+static inline bool wj_is_utf8(wj_string s) {
+    for (const uint8_t *at = s.bytes, *end = at + s.size; at < end;) {
+        uint8_t first = *at++;
+        if (first < 0x80) continue;
+        unsigned more = first >= 0xf0 ? 3 : first >= 0xe0 ? 2 : 1;
+        if (first < 0xc2 || first > 0xf4 || more > (size_t)(end - at)) return false;
+        // What the first byte leaves open: no longer forms, no surrogates, no more than 0x10ffff.
+        uint8_t low = first == 0xe0 ? 0xa0 : first == 0xf0 ? 0x90 : 0x80;
+        uint8_t high = first == 0xed ? 0x9f : first == 0xf4 ? 0x8f : 0xbf;
+        for (; more--; at++, low = 0x80, high = 0xbf)
+            if (*at < low || *at > high) return false;
+    }
+    return true;
+}
+
 // An array or map that is being read: its elements follow, a map's by twos.
 typedef struct {
     bool indefinite;
@@ -532,7 +548,7 @@ static inline bool wj_get(wj_reader map, const char *key, wj_reader *value) {
     static inline bool name(wj_reader map, const char *key, type *value) {         \
         wj_reader r;                                                               \
         if (!wj_get(map, key, &r)) return false;                                   \
-        if (!read) return wj_fail_at(key, what), false;                            \
+        if (!(read)) return wj_fail_at(key, what), false;                            \
         return true;                                                               \
     }
 
@@ -540,7 +556,7 @@ WJ_GETTER(wj_get_uint, uint64_t, wj_read_uint(&r, value), "not an unsigned integ
 WJ_GETTER(wj_get_int, int64_t, wj_read_int(&r, value), "not an integer of 64 bits")
 WJ_GETTER(wj_get_bool, bool, wj_read_bool(&r, value), "neither true nor false")
 WJ_GETTER(wj_get_double, double, wj_read_double(&r, value), "not a number")
-WJ_GETTER(wj_get_text, wj_string, wj_read_string(&r, WJ_TEXT, value), "not a text")
+WJ_GETTER(wj_get_text, wj_string, wj_read_string(&r, WJ_TEXT, value) && wj_is_utf8(*value), "not a text in UTF-8")
 WJ_GETTER(wj_get_bytes, wj_string, wj_read_string(&r, WJ_BYTES, value), "not a byte string")
 
 #undef WJ_GETTER
