@@ -116,7 +116,7 @@ func Aggregate[Output, Result any](fn func(iter.Seq2[ID, Output]) (Result, error
 				}
 				output, err := decode(r.item())
 				if err != nil {
-					return false, fmt.Errorf("of chunk %v: %w", id, err)
+					return false, fmt.Errorf("chunk %v: %w", id, err)
 				}
 				return yield(id, output), nil
 			})
