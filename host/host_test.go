@@ -456,11 +456,12 @@ func TestInitError(t *testing.T) {
 func TestInvalid(t *testing.T) {
 	minus, file := -1, chunksOf(t)
 	for name, job := range map[string]*host.Job{
-		"Job.Module":           {Chunks: file},
-		"Job.Chunks":           {Module: fakeWasm},
-		"Job.MaxFailures":      {Module: fakeWasm, Chunks: file, MaxFailures: &minus},
-		"Job.Retry":            {Module: fakeWasm, Chunks: file, Retry: host.RetryPolicy{Backoff: -1}},
-		"Job.Settings.Context": {Module: fakeWasm, Chunks: file, Settings: runtime.Settings{Context: []byte{0xff}}},
+		"Job.Module":             {Chunks: file},
+		"Job.Chunks":             {Module: fakeWasm},
+		"Job.MaxFailures":        {Module: fakeWasm, Chunks: file, MaxFailures: &minus},
+		"Job.Retry":              {Module: fakeWasm, Chunks: file, Retry: host.RetryPolicy{Backoff: -1}},
+		"Job.Settings.Context":   {Module: fakeWasm, Chunks: file, Settings: runtime.Settings{Context: []byte{0xff}}},
+		"Job.Settings.Isolation": {Module: fakeWasm, Chunks: file, Settings: runtime.Settings{Isolation: runtime.IsolationNone}},
 	} {
 		res, err := coordinator(t, squares(), host.Config{}).Run(t.Context(), job)
 		if res != nil || err == nil || !strings.Contains(err.Error(), name) {

@@ -75,6 +75,8 @@ func (j *Job) validate() error {
 		return fmt.Errorf("host: Job.MaxFailures is %d, expected 0 or more", *j.MaxFailures)
 	case j.Retry.Backoff < 0 || j.Retry.BackoffMax < 0:
 		return errors.New("host: Job.Retry has a negative time")
+	case j.Settings.Isolation == runtime.IsolationNone: // its outputs are not a function of their chunks
+		return errors.New("host: Job.Settings.Isolation is none, which is for measuring: leave it empty")
 	}
 	if len(j.Settings.Context) > 0 {
 		if err := abi.CheckItem(j.Settings.Context); err != nil {

@@ -28,12 +28,16 @@ type Settings struct {
 // Isolation is how a call gets fresh state.
 type Isolation string
 
-// The ways to isolate calls. They differ in cost alone.
+// The ways to isolate calls. The first two differ in cost alone.
 const (
 	// IsolationReset takes an instance back to its snapshot before each call.
 	IsolationReset Isolation = "reset"
 	// IsolationInstance makes a new instance for each call.
 	IsolationInstance Isolation = "instance"
+	// IsolationNone leaves a call the state of the one before it, unless that
+	// failed. Outputs may then depend on what ran before: it is there to measure
+	// what the others cost, and package host refuses it.
+	IsolationNone Isolation = "none"
 )
 
 // Defaults of [Settings].
@@ -95,7 +99,7 @@ func (m *Module) Prepare(ctx context.Context, s Settings) (*Pool, error) {
 	}
 	p := &Pool{module: m, settings: s}
 	first, err := p.fresh(ctx)
-	if err == nil && p.Isolation() == IsolationReset {
+	if err == nil && p.Isolation() != IsolationInstance {
 		if p.snapshot, err = first.snapshot(); err != nil {
 			p.drop(first)
 			err = &InitError{Step: "snapshot", Failure: abi.Failf(abi.ClassHost, "%v", err)}
@@ -111,13 +115,14 @@ func (m *Module) Prepare(ctx context.Context, s Settings) (*Pool, error) {
 	return p, nil
 }
 
-// Isolation returns how calls get fresh state: as the settings say, but never
-// by a reset where the module does what no reset undoes.
+// Isolation returns how calls get fresh state: as the settings say, but always
+// by a new instance where the module does what no reset undoes.
 func (p *Pool) Isolation() Isolation {
-	if p.settings.Isolation == IsolationInstance {
-		return IsolationInstance
+	able := p.module.description.Isolation
+	if p.settings.Isolation == "" || able == IsolationInstance {
+		return able
 	}
-	return p.module.description.Isolation
+	return p.settings.Isolation
 }
 
 // Stats returns how many instances were made, reset and closed so far. Resets
@@ -181,6 +186,7 @@ func (i *Instance) Call(ctx context.Context, function string, input, dst []byte)
 	view, fuel, err := inst.call(ctx, &i.pool.settings, function, input, i.log)
 	if err == nil {
 		dst = append(dst, view...)
+		inst.dirty = i.pool.settings.Isolation != IsolationNone
 	}
 	if inst.broken || i.pool.snapshot == nil {
 		i.pool.drop(inst)

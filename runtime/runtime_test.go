@@ -253,6 +253,25 @@ func TestCalls(t *testing.T) {
 	}
 }
 
+// TestNoIsolation: a call goes on from the state of the last one that succeeded,
+// and what a failed one left is undone.
+func TestNoIsolation(t *testing.T) {
+	p := prepare(t, faulty(t), runtime.Settings{Isolation: runtime.IsolationNone})
+	if p.Isolation() != runtime.IsolationNone {
+		t.Errorf("isolation %s", p.Isolation())
+	}
+	instance := p.Lease(nil)
+	defer instance.Release()
+	for n, test := range []struct{ do, want string }{
+		{"counter", "\x01"}, {"counter", "\x02"}, {"trap", ""}, {"counter", "\x01"}, {"counter", "\x02"},
+	} {
+		out, _, err := instance.Call(t.Context(), abi.ExportExec, request(test.do), nil)
+		if string(out) != test.want || (err != nil) != (test.want == "") {
+			t.Errorf("call %d, %s: %x, %v, expected %x", n, test.do, out, err, test.want)
+		}
+	}
+}
+
 func TestTimeoutEndsALoop(t *testing.T) {
 	p := prepare(t, faulty(t), runtime.Settings{Timeout: 20 * time.Millisecond})
 	instance := p.Lease(nil)
