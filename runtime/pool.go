@@ -152,6 +152,7 @@ type Instance struct {
 	log    Log
 	held   *instance // nil before the first call, and where it broke
 	resets uint64    // that the pool does not count yet
+	gone   uint64    // bytes of memory of the last instance that was dropped after a call
 	_      [32]byte  // no other worker's on the cache line that each call writes
 }
 
@@ -189,10 +190,20 @@ func (i *Instance) Call(ctx context.Context, function string, input, dst []byte)
 		inst.dirty = i.pool.settings.Isolation != IsolationNone
 	}
 	if inst.broken || i.pool.snapshot == nil {
+		i.gone = uint64(inst.module.Memory().Size())
 		i.pool.drop(inst)
 		i.held = nil
 	}
 	return dst, fuel, err
+}
+
+// MemorySize returns the bytes of linear memory that the last call ended with; 0
+// before the first.
+func (i *Instance) MemorySize() uint64 {
+	if i.held == nil {
+		return i.gone
+	}
+	return uint64(i.held.module.Memory().Size())
 }
 
 // fresh returns the instance that is held, in the state of the snapshot.
