@@ -12,6 +12,9 @@ import (
 )
 
 func TestWordcountC(t *testing.T)  { testWordcount(t, loadFile(t, "wordcount/c/wordcount.wasm")) }
+func TestWordcountRust(t *testing.T) {
+	testWordcount(t, loadFile(t, "wordcount/rust/wordcount.wasm"))
+}
 func TestWordcountGo(t *testing.T) { testWordcount(t, goGuest(t, "wordcount")) }
 
 var word = regexp.MustCompile(`[0-9A-Za-z]+`)
