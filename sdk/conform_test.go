@@ -34,6 +34,7 @@ type language struct {
 
 var languages = []language{
 	{"rust", file("rust/conform.wasm"), file("../guest-examples/wordcount/rust/wordcount.wasm")},
+	{"assemblyscript", file("assemblyscript/conform.wasm"), file("../guest-examples/wordcount/assemblyscript/wordcount.wasm")},
 }
 
 func file(path string) func(t *testing.T) []byte {

@@ -645,7 +645,8 @@ impl Encode for Bytes {
     }
 }
 
-/// The bytes of a byte string or of a text, which is not checked for UTF-8.
+/// The bytes of a byte string or of a text, which is not checked for UTF-8. It is
+/// written as a byte string.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AnyString(pub Vec<u8>);
 
@@ -653,6 +654,12 @@ impl Decode for AnyString {
     fn decode(r: &mut Reader) -> Result<Self, Error> {
         let major = if r.peek()? >> 5 == TEXT { TEXT } else { BYTES };
         r.string(major, "a text or byte string").map(AnyString)
+    }
+}
+
+impl Encode for AnyString {
+    fn encode(&self, w: &mut Writer) {
+        w.string(BYTES, &self.0)
     }
 }
 
