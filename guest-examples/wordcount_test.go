@@ -11,7 +11,13 @@ import (
 	"github.com/wasm-jobs/wasm-jobs/abi"
 )
 
-func TestWordcountC(t *testing.T)  { testWordcount(t, loadFile(t, "wordcount/c/wordcount.wasm")) }
+func TestWordcountC(t *testing.T) { testWordcount(t, loadFile(t, "wordcount/c/wordcount.wasm")) }
+func TestWordcountRust(t *testing.T) {
+	testWordcount(t, loadFile(t, "wordcount/rust/wordcount.wasm"))
+}
+func TestWordcountAssemblyScript(t *testing.T) {
+	testWordcount(t, loadFile(t, "wordcount/assemblyscript/wordcount.wasm"))
+}
 func TestWordcountGo(t *testing.T) { testWordcount(t, goGuest(t, "wordcount")) }
 
 var word = regexp.MustCompile(`[0-9A-Za-z]+`)
