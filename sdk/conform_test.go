@@ -12,9 +12,11 @@ import (
 	"math"
 	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/fxamacker/cbor/v2"
@@ -33,6 +35,8 @@ type language struct {
 }
 
 var languages = []language{
+	{"c", file("c/conform.wasm"), file("../guest-examples/wordcount/c/wordcount.wasm")},
+	{"go", goGuest("./go/conform"), goGuest("../guest-examples/wordcount/go")},
 	{"rust", file("rust/conform.wasm"), file("../guest-examples/wordcount/rust/wordcount.wasm")},
 	{"assemblyscript", file("assemblyscript/conform.wasm"), file("../guest-examples/wordcount/assemblyscript/wordcount.wasm")},
 }
@@ -41,6 +45,35 @@ func file(path string) func(t *testing.T) []byte {
 	return func(t *testing.T) []byte {
 		t.Helper()
 		wasm, err := os.ReadFile(filepath.FromSlash(path))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return wasm
+	}
+}
+
+// goGuest builds a guest in Go, once for all tests.
+func goGuest(dir string) func(t *testing.T) []byte {
+	build := sync.OnceValues(func() ([]byte, error) {
+		out, err := os.CreateTemp("", "guest-*.wasm")
+		if err != nil {
+			return nil, err
+		}
+		defer os.Remove(out.Name())
+		defer out.Close()
+		build := exec.Command("go", "build", "-buildmode=c-shared", "-trimpath", "-ldflags=-w", "-o", out.Name(), dir)
+		build.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm", "GOFLAGS=")
+		if text, err := build.CombinedOutput(); err != nil {
+			return nil, fmt.Errorf("%w\n%s", err, text)
+		}
+		return os.ReadFile(out.Name())
+	})
+	return func(t *testing.T) []byte {
+		t.Helper()
+		if testing.Short() || raceEnabled {
+			t.Skip("a Go guest takes seconds to compile, and 20 under the race detector: run without -short and -race")
+		}
+		wasm, err := build()
 		if err != nil {
 			t.Fatal(err)
 		}

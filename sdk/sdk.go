@@ -15,13 +15,15 @@ import (
 	"github.com/fxamacker/cbor/v2"
 )
 
-//go:embed go/wasmjobs.go c/wasm_jobs.h templates
+//go:embed go/wasmjobs.go c/wasm_jobs.h rust/wasm_jobs.rs assemblyscript/wasm_jobs.ts templates
 var files embed.FS
 
 // copies say which file of a language a project copies, and where to.
 var copies = map[string]struct{ from, to string }{
-	"c":  {"c/wasm_jobs.h", "wasm_jobs.h"},
-	"go": {"go/wasmjobs.go", "wasmjobs/wasmjobs.go"},
+	"assemblyscript": {"assemblyscript/wasm_jobs.ts", "wasm_jobs.ts"},
+	"c":              {"c/wasm_jobs.h", "wasm_jobs.h"},
+	"go":             {"go/wasmjobs.go", "wasmjobs/wasmjobs.go"},
+	"rust":           {"rust/wasm_jobs.rs", "wasm_jobs.rs"},
 }
 
 // Languages returns the languages that there are projects in, in order.

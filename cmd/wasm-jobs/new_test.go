@@ -12,10 +12,16 @@ import (
 	"github.com/wasm-jobs/wasm-jobs/sdk"
 )
 
+// Where the compilers of our own guests are, beside those in the path.
+const (
+	debianRustc = "/usr/bin/rustc" // has the target wasm32-unknown-unknown
+	asc         = "../../sdk/assemblyscript/node_modules/.bin/asc"
+)
+
 // A new project builds, its own tests pass, its vectors hold and it runs, all
 // unchanged and with nothing fetched. `make test` is what its README says.
 func TestNewProjects(t *testing.T) {
-	tools := map[string][]string{"c": {"clang-19", "cc"}, "go": {"go"}}
+	tools := map[string][]string{"c": {"clang-19", "cc"}, "go": {"go"}, "rust": {debianRustc}, "assemblyscript": {asc, "node"}}
 	bin := t.TempDir()
 	self, err := os.Executable()
 	if err != nil {
@@ -36,15 +42,34 @@ func TestNewProjects(t *testing.T) {
 					t.Skip(err)
 				}
 			}
-			if language == "go" && (testing.Short() || raceDetector) {
-				t.Skip("a Go guest takes seconds to compile, and more under the race detector")
+			if language != "c" && (testing.Short() || raceDetector) {
+				t.Skip("takes seconds to build, and a Go guest 20 under the race detector: run without -short and -race")
+			}
+			if language == "rust" {
+				needWasmTarget(t)
 			}
 			testNewProject(t, language, bin)
 		})
 	}
 }
 
+// needWasmTarget skips the test where the compiler of Rust is one for the host
+// alone.
+func needWasmTarget(t *testing.T) {
+	dir, err := exec.Command(debianRustc, "--print", "target-libdir", "--target", "wasm32-unknown-unknown").Output()
+	if err == nil {
+		_, err = os.Stat(strings.TrimSpace(string(dir)))
+	}
+	if err != nil {
+		t.Skip("no target wasm32-unknown-unknown:", err)
+	}
+}
+
 func testNewProject(t *testing.T, language, bin string) {
+	compiler, err := filepath.Abs(asc)
+	if err != nil {
+		t.Fatal(err)
+	}
 	t.Chdir(t.TempDir())
 	var out, errs bytes.Buffer
 	if code := Main(context.Background(), []string{"wasm-jobs", "new", "primes", "--lang", language}, nil, &out, &errs); code != exitOK {
@@ -53,7 +78,7 @@ func testNewProject(t *testing.T, language, bin string) {
 	for _, target := range []string{"test", "run"} {
 		build := exec.Command("make", "--no-print-directory", target)
 		build.Dir = "primes"
-		build.Env = append(os.Environ(), "GOPROXY=off", "GOFLAGS=", "XDG_CACHE_HOME="+t.TempDir(), "GOCACHE="+goCache(t), "PATH="+bin+string(filepath.ListSeparator)+os.Getenv("PATH"))
+		build.Env = append(os.Environ(), "GOPROXY=off", "GOFLAGS=", "RUSTC="+debianRustc, "ASC="+compiler, "XDG_CACHE_HOME="+t.TempDir(), "GOCACHE="+goCache(t), "PATH="+bin+string(filepath.ListSeparator)+os.Getenv("PATH"))
 		text, err := build.CombinedOutput()
 		if err != nil {
 			t.Fatalf("make %s: %v\n%s", target, err, text)
