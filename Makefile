@@ -24,7 +24,7 @@ guests: ## build the example guests whose compilers are installed
 # runtime/rewrite starts no goroutine, and compiles thousands of modules.
 test: ## run all tests, under the race detector where that is bearable
 	$(GOTESTSUM) -- -race -timeout 20m $$($(GO) list ./... | grep -v /runtime/rewrite)
-	$(GOTESTSUM) -- -timeout 20m ./runtime ./runtime/rewrite ./runtime/wasi ./cmd/... ./guest-examples/...
+	$(GOTESTSUM) -- -timeout 20m ./runtime ./runtime/rewrite ./runtime/wasi ./cmd/... ./guest-examples/... ./sdk/...
 
 check: fmt vet cross ## what CI checks beside the tests
 

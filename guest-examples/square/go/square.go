@@ -1,3 +1,5 @@
+//go:build wasip1
+
 // Square gives n * n for a chunk that is an integer n, or a map with n under
 // the key "n"; the job's result is the sum. Build: make -C guest-examples go
 package main

@@ -1,3 +1,5 @@
+//go:build wasip1
+
 // Wordcount counts the words of a chunk: a text or byte string, or a map with
 // one under the key "text". A word is a longest run of ASCII letters and digits,
 // in lower case. The output is a map from word to count, its keys in the

@@ -1,3 +1,5 @@
+//go:build wasip1
+
 // Conform is the guest in Go that the conformance suite of the SDKs runs. A chunk
 // that is a map with a text under the key "do" asks for one of
 //
