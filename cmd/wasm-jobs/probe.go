@@ -626,7 +626,7 @@ const (
 	measuredTime  = time.Second
 )
 
-// median returns the seconds that a call takes.
+// median returns the seconds that a call takes; 0 where it fails.
 func (p *prober) median(ctx context.Context, isolation runtime.Isolation, call *probeCall) (float64, error) {
 	settings := p.o.settings
 	settings.Isolation = isolation
@@ -642,10 +642,16 @@ func (p *prober) median(ctx context.Context, isolation runtime.Isolation, call *
 	for began := time.Now(); len(times) < measuredCalls && (len(times) < 3 || time.Since(began) < measuredTime); {
 		start := time.Now()
 		output, _, err = instance.Call(ctx, call.function, call.input, output[:0])
-		times = append(times, time.Since(start).Seconds())
 		if ctx.Err() != nil {
 			return 0, ctx.Err()
 		}
+		if err != nil { // of what calls without a reset leave behind
+			break
+		}
+		times = append(times, time.Since(start).Seconds())
+	}
+	if len(times) == 0 {
+		return 0, nil
 	}
 	slices.Sort(times)
 	return times[len(times)/2], nil
