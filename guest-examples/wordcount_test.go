@@ -18,6 +18,9 @@ func TestWordcountRust(t *testing.T) {
 func TestWordcountAssemblyScript(t *testing.T) {
 	testWordcount(t, loadFile(t, "wordcount/assemblyscript/wordcount.wasm"))
 }
+func TestWordcountZig(t *testing.T) {
+	testWordcount(t, loadFile(t, "wordcount/zig/wordcount.wasm"))
+}
 func TestWordcountGo(t *testing.T) { testWordcount(t, goGuest(t, "wordcount")) }
 
 var word = regexp.MustCompile(`[0-9A-Za-z]+`)

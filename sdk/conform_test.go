@@ -39,6 +39,7 @@ var languages = []language{
 	{"go", goGuest("./go/conform"), goGuest("../guest-examples/wordcount/go")},
 	{"rust", file("rust/conform.wasm"), file("../guest-examples/wordcount/rust/wordcount.wasm")},
 	{"assemblyscript", file("assemblyscript/conform.wasm"), file("../guest-examples/wordcount/assemblyscript/wordcount.wasm")},
+	{"zig", file("zig/conform.wasm"), file("../guest-examples/wordcount/zig/wordcount.wasm")},
 }
 
 func file(path string) func(t *testing.T) []byte {
