@@ -124,8 +124,9 @@ Each chunk runs on an instance in fresh state; outputs are folded in id order.
 
 ` + exitHelp,
 		Reader: c.in, Writer: c.out, ErrWriter: c.err,
-		Commands: []*cli.Command{runCommand(c), inspectCommand(c), newCommand(c), testCommand(c), checkCommand(c),
+		Commands: []*cli.Command{runCommand(c), inspectCommand(c),
 			listCommand(c), statusCommand(c), infoCommand(c), describeCommand(c), outputCommand(c),
+			newCommand(c), testCommand(c), checkCommand(c),
 			redriveCommand(c), deleteCommand(c), pruneCommand(c), fsckCommand(c), versionCommand(c)},
 		HideVersion: true,
 		// --meta may hold commas.
