@@ -525,7 +525,7 @@ pub fn encode(value: anytype, w: *Writer) Error!void {
     switch (@typeInfo(T)) {
         .Void, .Null => return w.raw(&.{NULL}),
         .Bool => return w.raw(&.{if (value) TRUE else FALSE}),
-        .Int, .ComptimeInt => return if (value < 0) w.head(.negint, @intCast(-1 - @as(i65, value))) else w.head(.uint, @intCast(value)),
+        .Int, .ComptimeInt => return encodeInt(value, w),
         .Float, .ComptimeFloat => return w.float(value),
         .Optional => return if (value) |v| encode(v, w) else w.raw(&.{NULL}),
         .Pointer => |p| return switch (p.size) {
@@ -541,6 +541,12 @@ pub fn encode(value: anytype, w: *Writer) Error!void {
         .Union => return value.encode(w),
         else => @compileError("wasm_jobs cannot write a " ++ @typeName(T)),
     }
+}
+
+fn encodeInt(value: i128, w: *Writer) Error!void {
+    const arg = std.math.cast(u64, if (value < 0) -1 - value else value) orelse
+        return fail(.permanent, "the output has an integer that CBOR has no type for: {d}", .{value});
+    return w.head(if (value < 0) .negint else .uint, arg);
 }
 
 fn encodeText(text: []const u8, w: *Writer) Error!void {
