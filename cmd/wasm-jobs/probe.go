@@ -266,6 +266,9 @@ func (r *checkReport) probeAll(ctx context.Context, wasm []byte, o *checkOptions
 		return err
 	}
 	r.checkOutputs(p, first)
+	if err := r.probeLarge(ctx, p); err != nil {
+		return err
+	}
 	r.Cost, err = measureCost(ctx, p, first, compiled)
 	return err
 }
@@ -442,6 +445,25 @@ func otherProcess(ctx context.Context, o *checkOptions) ([]outcome, error) {
 		return nil, fmt.Errorf("another process printed no outcomes: %w", err)
 	}
 	return outcomes, nil
+}
+
+// largeChunk is what a guest should at least have room for.
+const largeChunk = 1 << 20
+
+// probeLarge passes a long byte string, which a guest need not be made for: but
+// it should find room for it.
+func (r *checkReport) probeLarge(ctx context.Context, p *prober) error {
+	chunk := append(abi.AppendHead(nil, abi.MajorBytes, largeChunk), make([]byte, largeChunk)...)
+	large := &prober{module: p.module, o: p.o, calls: []probeCall{{"a chunk of 1 MiB", abi.ExportExec, chunk}}}
+	outcomes, err := large.run(ctx, way{})
+	if err != nil {
+		return err
+	}
+	f := outcomes[0].Failure
+	if f != nil && slices.Contains([]abi.Class{abi.ClassMemory, abi.ClassABI, abi.ClassTrap}, f.Class) {
+		r.hint("a chunk of 1 MiB, a byte string, fails with %v: alloc should grow the memory, and exec fail with a message where it cannot do a chunk", f)
+	}
+	return nil
 }
 
 // probeImpurity makes the calls in ways in which no job does, to see what the
