@@ -19,6 +19,7 @@ demo: build ## count the words in the Go toolchain's own sources
 
 guests: ## build the example guests whose compilers are installed
 	$(MAKE) -C guest-examples c wat go
+	for l in rust assemblyscript zig; do $(MAKE) --no-print-directory -C sdk/$$l build; done
 
 # Failures in full, and what was skipped, with the reason.
 # runtime/rewrite starts no goroutine, and compiles thousands of modules.

@@ -38,6 +38,7 @@ func testWordcount(t *testing.T, g *guest) {
 	texts := [][]byte{
 		nil, []byte(" "), []byte("one"), []byte("One fish, TWO fish; red_fish 2 fish!"), []byte("ä\xffb\x00c"),
 		[]byte(strings.Repeat("x", 23) + " " + strings.Repeat("x", 24) + " " + strings.Repeat("Y", 300) + " a"),
+		[]byte(strings.Repeat("0", 308) + " " + strings.Repeat("2", 255) + " " + strings.Repeat("1", 256) + " " + strings.Repeat("3", 254)),
 		bytes.Repeat([]byte("the Same word "), 2_000), manyWords(20_000),
 	}
 	for _, name := range []string{"guests_test.go", "wordcount/c/wordcount.c", "../sdk/c/wasm_jobs.h"} {

@@ -147,6 +147,8 @@ fn outputs_one_by_one() {
         let sum = |outputs: Items<(Id, u32)>| outputs.map(|o| Ok(o?.1)).sum::<Result<u32, Failure>>();
         assert_eq!(call("aggregate", sum, &unhex(input)), Ok(vec![13]));
     }
+    let all = |outputs: Items<(Id, u32)>| Ok(outputs.map(|o| Ok(o?.1)).collect::<Result<Vec<u32>, Failure>>()?);
+    assert_eq!(call("aggregate", all, &unhex("82 820004 8201f6")), Err(permanent("outputs[1][1]: want an integer, got null")));
     let mut items = read::<Items<(Id, u32)>>("83 820004 8201f6 820201").unwrap();
     assert_eq!(items.next(), Some(Ok((Id::Uint(0), 4))));
     assert_eq!(items.next().unwrap().unwrap_err().to_string(), "[1][1]: want an integer, got null");
@@ -160,6 +162,10 @@ fn fields_of_raw_items() {
     assert_eq!(chunk.field::<u8>("b"), Ok(2));
     assert_eq!(chunk.field::<Option<u8>>("c"), Ok(None));
     assert_eq!(chunk.field::<u8>("c").unwrap_err().to_string(), "c: missing");
+    let text = |chunk: Raw| Ok(chunk.field::<String>("b")?);
+    assert_eq!(call("exec", text, &unhex("a1 6162 02")), Err(permanent("chunk.b: want a text, got an unsigned integer")));
+    let size = |chunk: Raw| Ok(chunk.decode::<Vec<u8>>()?.len());
+    assert_eq!(call("exec", size, &unhex("81 20")), Err(permanent("chunk[0]: -1 does not fit u8")));
     assert!(read::<Raw>("a2 6161 01 6161 02").unwrap().field::<u8>("a").is_err());
     assert!(read::<Raw>("01").unwrap().field::<u8>("a").is_err());
 }

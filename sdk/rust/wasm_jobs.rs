@@ -81,16 +81,19 @@ impl Error {
         self
     }
 
-    fn within(&self, root: &str) -> Failure {
-        let place = format!("{}{}", root, self.path);
-        let place = place.strip_prefix('.').unwrap_or(&place);
-        permanent(if place.is_empty() { self.what.clone() } else { format!("{}: {}", place, self.what) })
+    /// Says what messages call the whole item.
+    fn of(mut self, name: &str) -> Error {
+        self.path = format!("{}{}", name, self.path);
+        self
     }
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str(&self.within("").message)
+        match self.path.trim_start_matches('.') {
+            "" => f.write_str(&self.what),
+            place => write!(f, "{}: {}", place, self.what),
+        }
     }
 }
 
@@ -98,7 +101,7 @@ impl std::error::Error for Error {}
 
 impl From<Error> for Failure {
     fn from(e: Error) -> Failure {
-        e.within("")
+        permanent(e.to_string())
     }
 }
 
@@ -128,11 +131,16 @@ pub trait Decode: Sized {
 
 /// Reads bytes that are exactly one item.
 pub fn from_slice<T: Decode>(bytes: &[u8]) -> Result<T, Error> {
-    let mut r = Reader::new(bytes);
-    let value = T::decode(&mut r)?;
+    whole(bytes, "")
+}
+
+/// Reads bytes that are exactly one item, of which messages have a name.
+fn whole<T: Decode>(bytes: &[u8], name: &'static str) -> Result<T, Error> {
+    let mut r = Reader { name, ..Reader::new(bytes) };
+    let value = T::decode(&mut r).map_err(|e| e.of(name))?;
     match r.at == bytes.len() {
         true => Ok(value),
-        false => Err(Error::new(format!("more bytes follow the item (byte {})", r.at))),
+        false => Err(Error::new(format!("more bytes follow the item (byte {})", r.at)).of(name)),
     }
 }
 
@@ -161,6 +169,7 @@ pub struct Reader<'a> {
     bytes: &'a [u8],
     at: usize,
     depth: usize,
+    name: &'static str, // of the whole item, in messages
 }
 
 struct Head {
@@ -175,7 +184,12 @@ pub struct Left(Option<u64>); // None = up to a break
 
 impl<'a> Reader<'a> {
     pub fn new(bytes: &'a [u8]) -> Reader<'a> {
-        Reader { bytes, at: 0, depth: 0 }
+        Reader { bytes, at: 0, depth: 0, name: "" }
+    }
+
+    /// The name of the next item, where it is the whole one.
+    fn own_name(&self) -> &'static str {
+        if self.at == 0 { self.name } else { "" }
     }
 
     fn peek(&self) -> Result<u8, Error> {
@@ -827,16 +841,23 @@ impl Encode for Id {
 
 /// One item of any type, in the bytes that it came in.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Raw(Vec<u8>);
+pub struct Raw {
+    bytes: Vec<u8>,
+    name: &'static str, // in messages
+}
 
 impl Raw {
     pub fn decode<T: Decode>(&self) -> Result<T, Error> {
-        from_slice(&self.0)
+        whole(&self.bytes, self.name)
     }
 
     /// Reads the value of a text key, of an item that is a map.
     pub fn field<T: Decode>(&self, name: &str) -> Result<T, Error> {
-        let mut r = Reader::new(&self.0);
+        self.find(name).map_err(|e| e.of(self.name))
+    }
+
+    fn find<T: Decode>(&self, name: &str) -> Result<T, Error> {
+        let mut r = Reader::new(&self.bytes);
         let mut left = r.map()?;
         let mut found = None;
         while r.next(&mut left)? {
@@ -850,19 +871,20 @@ impl Raw {
     }
 
     pub fn bytes(&self) -> &[u8] {
-        &self.0
+        &self.bytes
     }
 }
 
 impl Decode for Raw {
     fn decode(r: &mut Reader) -> Result<Self, Error> {
-        r.skip().map(|bytes| Raw(bytes.to_vec()))
+        let name = r.own_name();
+        r.skip().map(|bytes| Raw { bytes: bytes.to_vec(), name })
     }
 }
 
 impl Encode for Raw {
     fn encode(&self, w: &mut Writer) {
-        w.0.extend_from_slice(&self.0)
+        w.0.extend_from_slice(&self.bytes)
     }
 }
 
@@ -871,6 +893,7 @@ impl Encode for Raw {
 #[derive(Debug, Clone)]
 pub struct Items<T> {
     raw: Vec<u8>,
+    name: &'static str, // in messages
     at: usize,
     left: Option<u64>, // None = up to a break
     index: usize,
@@ -882,10 +905,11 @@ impl<T: Decode> Decode for Items<T> {
         if r.peek()? >> 5 != ARRAY {
             return Err(r.want("an array"));
         }
+        let name = r.own_name();
         let raw = r.skip()?.to_vec();
         let mut inside = Reader::new(&raw);
         let (left, at) = (inside.array()?.0, inside.at);
-        Ok(Items { raw, at, left, index: 0, of: PhantomData })
+        Ok(Items { raw, name, at, left, index: 0, of: PhantomData })
     }
 }
 
@@ -893,14 +917,14 @@ impl<T: Decode> Iterator for Items<T> {
     type Item = Result<T, Error>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let mut r = Reader { bytes: &self.raw, at: self.at, depth: 1 };
+        let mut r = Reader { at: self.at, depth: 1, ..Reader::new(&self.raw) };
         let mut left = Left(self.left);
         let item = match r.next(&mut left) {
             Ok(false) => {
                 self.left = Some(0);
                 return None;
             }
-            Ok(true) => T::decode(&mut r).map_err(|e| e.in_index(self.index)),
+            Ok(true) => T::decode(&mut r).map_err(|e| e.in_index(self.index).of(self.name)),
             Err(e) => Err(e),
         };
         let at = r.at;
@@ -1144,8 +1168,7 @@ pub fn call<I: Decode, O: Encode>(export: &str, handler: impl Fn(I) -> Result<O,
         "merge" => "partials",
         _ => "context",
     };
-    let input = from_slice(input).map_err(|e| e.within(root))?;
-    handler(input).map(|output| to_vec(&output))
+    handler(whole(input, root)?).map(|output| to_vec(&output))
 }
 
 /// Exports handlers: functions from a type that is [`Decode`] to a Result of one

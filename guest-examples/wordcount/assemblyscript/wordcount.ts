@@ -12,12 +12,14 @@ function count(chunk: Raw): Counts {
   const text = chunk.tryField<AnyString>("text") || chunk.tryAs<AnyString>();
   if (!text) return fail<Counts>("no text");
   const counts: Counts = new Map();
-  let word = "";
-  for (let i = 0, n = text.bytes.length; i <= n; i++) {
-    const c: i32 = i < n ? text.bytes[i] : 0, lower = c | 32;
-    if (c >= 48 && c <= 57) word += String.fromCharCode(c);
-    else if (lower >= 97 && lower <= 122) word += String.fromCharCode(lower);
-    else if (word != "") { add(counts, word, 1); word = ""; }
+  const bytes = text.bytes;
+  for (let i = 0, start = 0; i <= bytes.length; i++) {
+    const c: i32 = i < bytes.length ? bytes[i] : 0, lower = c | 32;
+    if (lower >= 97 && lower <= 122) bytes[i] = u8(lower);
+    else if (c < 48 || c > 57) {
+      if (i > start) add(counts, String.UTF8.decodeUnsafe(bytes.dataStart + start, i - start), 1);
+      start = i + 1;
+    }
   }
   return counts;
 }

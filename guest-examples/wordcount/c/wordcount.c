@@ -86,7 +86,7 @@ static void count_words(counts *c, uint8_t *text, size_t size) {
 }
 
 // A ranked word is sorted by its first bytes, for which the word itself need not
-// be fetched: its size up to 255, and then seven bytes of it.
+// be fetched: its size up to 255, and then, of a shorter one, seven bytes of it.
 typedef struct {
     uint64_t rank;
     const slot *s;
@@ -94,7 +94,7 @@ typedef struct {
 
 static ranked ranked_word(const slot *s) {
     uint64_t rank = s->size < UINT8_MAX ? s->size : UINT8_MAX;
-    for (uint32_t i = 0; i < 7; i++) rank = rank << 8 | (i < s->size ? s->word[i] : 0);
+    for (uint32_t i = 0; i < 7; i++) rank = rank << 8 | (s->size < UINT8_MAX && i < s->size ? s->word[i] : 0);
     return (ranked){rank, s};
 }
 

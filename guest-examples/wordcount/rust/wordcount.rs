@@ -12,8 +12,8 @@ type Counts = BTreeMap<String, u64>;
 fn exec(chunk: Raw) -> Result<Counts, Failure> {
     let text: AnyString = chunk.field("text").or_else(|_| chunk.decode()).map_err(|_| "no text")?;
     let mut counts = Counts::new();
-    for word in text.0.split(|c| !c.is_ascii_alphanumeric()).filter(|w| !w.is_empty()) {
-        add(&mut counts, word.iter().map(|c| c.to_ascii_lowercase() as char).collect(), 1)?;
+    for word in text.0.to_ascii_lowercase().split(|c| !c.is_ascii_alphanumeric()).filter(|w| !w.is_empty()) {
+        add(&mut counts, std::str::from_utf8(word).map_err(|e| e.to_string())?, 1)?;
     }
     Ok(counts)
 }
@@ -29,13 +29,15 @@ fn merge(partials: Items<Counts>) -> Result<Counts, Failure> {
 fn sum(all: impl Iterator<Item = Result<Counts, Failure>>) -> Result<Counts, Failure> {
     let mut total = Counts::new();
     for counts in all {
-        counts?.into_iter().try_for_each(|(word, n)| add(&mut total, word, n))?;
+        counts?.into_iter().try_for_each(|(word, n)| add(&mut total, &word, n))?;
     }
     Ok(total)
 }
 
-fn add(counts: &mut Counts, word: String, n: u64) -> Result<(), Failure> {
-    let count = counts.entry(word).or_insert(0);
-    *count = count.checked_add(n).ok_or("overflow")?;
+fn add(counts: &mut Counts, word: &str, n: u64) -> Result<(), Failure> {
+    match counts.get_mut(word) {
+        Some(count) => *count = count.checked_add(n).ok_or("overflow")?,
+        None => drop(counts.insert(word.to_string(), n)),
+    }
     Ok(())
 }

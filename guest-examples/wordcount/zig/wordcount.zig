@@ -11,8 +11,7 @@ comptime {
 const Counts = wasm_jobs.Map([]const u8, u64);
 
 fn exec(chunk: wasm_jobs.Raw) !Counts {
-    const text = chunk.tryField(wasm_jobs.AnyString, "text") orelse chunk.tryAs(wasm_jobs.AnyString) orelse
-        return wasm_jobs.fail(.permanent, "no text", .{});
+    const text = chunk.tryField(wasm_jobs.AnyString, "text") orelse chunk.tryAs(wasm_jobs.AnyString) orelse return wasm_jobs.fail(.permanent, "no text", .{});
     const lower = try std.ascii.allocLowerString(wasm_jobs.allocator, text.bytes);
     var counts = Counts{};
     var start: usize = 0;
