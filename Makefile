@@ -21,12 +21,13 @@ demo: build ## count the words in the Go toolchain's own sources
 
 guests: ## build the example guests whose compilers are installed
 	$(MAKE) -C guest-examples c wat go
+	for l in rust assemblyscript zig; do $(MAKE) --no-print-directory -C sdk/$$l build; done
 
 # Failures in full, and what was skipped, with the reason.
 # runtime/rewrite starts no goroutine, and compiles thousands of modules.
 test: ## run all tests, under the race detector where that is bearable
 	$(GOTESTSUM) -- -race -timeout 20m $$($(GO) list ./... | grep -v /runtime/rewrite)
-	$(GOTESTSUM) -- -timeout 20m ./runtime ./runtime/rewrite ./runtime/wasi ./cmd/... ./guest-examples/...
+	$(GOTESTSUM) -- -timeout 20m ./runtime ./runtime/rewrite ./runtime/wasi ./cmd/... ./guest-examples/... ./sdk/...
 
 check: fmt vet cross ## what CI checks beside the tests
 

@@ -22,8 +22,9 @@ var layers = map[string][]string{
 	"store":          {},
 	"runtime":        {"abi"},
 	"host":           {"runtime", "store", "abi"},
-	"cmd":            {"host", "runtime", "store", "abi"},
-	"guest-examples": {"abi"},
+	"cmd":            {"host", "runtime", "store", "abi", "sdk"},
+	"sdk":            {}, // what guests copy
+	"guest-examples": {"abi", "sdk"},
 }
 
 // engines say where a library may be known that the layers above are not to

@@ -11,7 +11,16 @@ import (
 	"github.com/wasm-jobs/wasm-jobs/abi"
 )
 
-func TestWordcountC(t *testing.T)  { testWordcount(t, loadFile(t, "wordcount/c/wordcount.wasm")) }
+func TestWordcountC(t *testing.T) { testWordcount(t, loadFile(t, "wordcount/c/wordcount.wasm")) }
+func TestWordcountRust(t *testing.T) {
+	testWordcount(t, loadFile(t, "wordcount/rust/wordcount.wasm"))
+}
+func TestWordcountAssemblyScript(t *testing.T) {
+	testWordcount(t, loadFile(t, "wordcount/assemblyscript/wordcount.wasm"))
+}
+func TestWordcountZig(t *testing.T) {
+	testWordcount(t, loadFile(t, "wordcount/zig/wordcount.wasm"))
+}
 func TestWordcountGo(t *testing.T) { testWordcount(t, goGuest(t, "wordcount")) }
 
 var word = regexp.MustCompile(`[0-9A-Za-z]+`)
@@ -29,9 +38,10 @@ func testWordcount(t *testing.T, g *guest) {
 	texts := [][]byte{
 		nil, []byte(" "), []byte("one"), []byte("One fish, TWO fish; red_fish 2 fish!"), []byte("ä\xffb\x00c"),
 		[]byte(strings.Repeat("x", 23) + " " + strings.Repeat("x", 24) + " " + strings.Repeat("Y", 300) + " a"),
+		[]byte(strings.Repeat("0", 308) + " " + strings.Repeat("2", 255) + " " + strings.Repeat("1", 256) + " " + strings.Repeat("3", 254)),
 		bytes.Repeat([]byte("the Same word "), 2_000), manyWords(20_000),
 	}
-	for _, name := range []string{"guests_test.go", "wordcount/c/wordcount.c", "include/wasm_jobs.h"} {
+	for _, name := range []string{"guests_test.go", "wordcount/c/wordcount.c", "../sdk/c/wasm_jobs.h"} {
 		text, err := os.ReadFile(name)
 		if err != nil {
 			t.Fatal(err)

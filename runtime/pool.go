@@ -168,8 +168,9 @@ type Instance struct {
 	log    Log
 	held   *instance // nil before the first call, and where it broke
 	resets uint64    // that the pool does not count yet
-	memory uint64    // the largest that a call had
-	_      [24]byte  // no other worker's on the cache line that each call writes
+	memory uint64    // the largest that a call had, in bytes
+	last   uint64    // that of the last call
+	_      [16]byte  // no other worker's on the cache line that each call writes
 }
 
 // Lease returns an instance whose log lines go to log; nil drops them.
@@ -202,7 +203,8 @@ func (i *Instance) Call(ctx context.Context, function string, input, dst []byte)
 		return dst, 0, hostFailure(ctx, err)
 	}
 	view, fuel, err := inst.call(ctx, &i.pool.settings, function, input, i.log)
-	i.memory = max(i.memory, uint64(inst.module.Memory().Size()))
+	i.last = uint64(inst.module.Memory().Size())
+	i.memory = max(i.memory, i.last)
 	if err == nil {
 		dst = append(dst, view...)
 		inst.dirty = i.pool.settings.Isolation != IsolationNone
@@ -213,6 +215,10 @@ func (i *Instance) Call(ctx context.Context, function string, input, dst []byte)
 	}
 	return dst, fuel, err
 }
+
+// MemorySize returns the bytes of linear memory that the last call ended with; 0
+// before the first.
+func (i *Instance) MemorySize() uint64 { return i.last }
 
 // fresh returns the instance that is held, in the state of the snapshot.
 func (i *Instance) fresh(ctx context.Context) (*instance, error) {

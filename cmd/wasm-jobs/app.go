@@ -11,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/dustin/go-humanize"
 	"github.com/urfave/cli/v2"
 
 	"github.com/wasm-jobs/wasm-jobs/host"
@@ -127,7 +128,8 @@ Each chunk runs on an instance in fresh state; outputs are folded in id order.
 		Reader: c.in, Writer: c.out, ErrWriter: c.err,
 		Commands: []*cli.Command{runCommand(c), chunksCommand(c, usage), inspectCommand(c),
 			listCommand(c), statusCommand(c), infoCommand(c), describeCommand(c), outputCommand(c),
-			redriveCommand(c), deleteCommand(c), pruneCommand(c), fsckCommand(c), benchCommand(c), versionCommand(c)},
+			newCommand(c), testCommand(c), checkCommand(c), benchCommand(c),
+			redriveCommand(c), deleteCommand(c), pruneCommand(c), fsckCommand(c), versionCommand(c)},
 		HideVersion: true,
 		// --meta may hold commas.
 		DisableSliceFlagSeparator: true,
@@ -150,6 +152,15 @@ Each chunk runs on an instance in fresh state; outputs are folded in id order.
 // isSet reports whether a flag is given. cli's own way goes through the names of
 // all flags, by regular expressions, and a run asks sixty times.
 func isSet(ctx *cli.Context, name string) bool { return slices.Contains(ctx.LocalFlagNames(), name) }
+
+// parseSize reads a flag that is a size in bytes.
+func parseSize[T int64 | uint64](ctx *cli.Context, name string) (T, error) {
+	size, err := humanize.ParseBytes(ctx.String(name))
+	if err != nil || size == 0 || size > 1<<40 {
+		return 0, refuse("--%s %q is no size such as 64KiB, 256MiB or 1000000", name, ctx.String(name))
+	}
+	return T(size), nil
+}
 
 // nameOf returns the name of a flag without its aliases.
 func nameOf(flag cli.Flag) string {

@@ -139,8 +139,8 @@ func parseBench(ctx *cli.Context) (*bench, error) {
 	if b.input.Format, err = chunks.ParseFormat(ctx.String("chunk-format")); err != nil {
 		return nil, refuse("--chunk-format: %w", err)
 	}
-	if b.settings.Memory, err = humanize.ParseBytes(ctx.String("memory")); err != nil || b.settings.Memory == 0 {
-		return nil, refuse("--memory %q is no size such as 64KiB, 256MiB or 1000000", ctx.String("memory"))
+	if b.settings.Memory, err = parseSize[uint64](ctx, "memory"); err != nil {
+		return nil, err
 	}
 	if path := ctx.String("context"); path != "" {
 		if b.settings.Context, err = readContext(path); err != nil {

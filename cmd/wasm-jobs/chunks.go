@@ -77,7 +77,7 @@ func parseChunkFile(ctx *cli.Context) (o chunks.Options, err error) {
 	if o.Format, err = chunks.ParseFormat(ctx.String("chunk-format")); err != nil {
 		return o, refuse("--chunk-format: %w", err)
 	}
-	o.MaxChunk, err = parseSize(ctx, "max-chunk")
+	o.MaxChunk, err = parseSize[int64](ctx, "max-chunk")
 	return o, err
 }
 
@@ -129,7 +129,7 @@ func fromCommand(c *console, name, kind, args, what string, flags []cli.Flag) *c
 		Flags:     append([]cli.Flag{chunksOutputFlag(), maxChunkFlag()}, flags...),
 		Action: func(ctx *cli.Context) error {
 			s := &source{kind: kind, paths: ctx.Args().Slice()}
-			maxChunk, err := parseSize(ctx, "max-chunk")
+			maxChunk, err := parseSize[int64](ctx, "max-chunk")
 			switch {
 			case err != nil:
 				return err

@@ -12,7 +12,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/dustin/go-humanize"
 	"github.com/urfave/cli/v2"
 
 	"github.com/wasm-jobs/wasm-jobs/abi"
@@ -236,20 +235,16 @@ func joinClasses(classes []abi.Class) string {
 	return strings.Join(names, ",")
 }
 
-func (o *runOptions) parseSizes(ctx *cli.Context) error {
-	var maxChunk uint64
+func (o *runOptions) parseSizes(ctx *cli.Context) (err error) {
 	for name, to := range map[string]*uint64{
-		"memory": &o.settings.Memory, "max-output": &o.settings.MaxOutput,
-		"max-aggregate": &o.settings.MaxAggregate, "max-chunk": &maxChunk,
+		"memory": &o.settings.Memory, "max-output": &o.settings.MaxOutput, "max-aggregate": &o.settings.MaxAggregate,
 	} {
-		size, err := humanize.ParseBytes(ctx.String(name))
-		if err != nil || size == 0 || size > 1<<40 {
-			return refuse("--%s %q is no size such as 64KiB, 256MiB or 1000000", name, ctx.String(name))
+		if *to, err = parseSize[uint64](ctx, name); err != nil {
+			return err
 		}
-		*to = size
 	}
-	o.input.MaxChunk = int64(maxChunk)
-	return nil
+	o.input.MaxChunk, err = parseSize[int64](ctx, "max-chunk")
+	return err
 }
 
 func (o *runOptions) parseNumbers(ctx *cli.Context) (err error) {

@@ -11,7 +11,6 @@ import (
 	"strings"
 	"unicode/utf8"
 
-	"github.com/dustin/go-humanize"
 	"github.com/urfave/cli/v2"
 
 	"github.com/wasm-jobs/wasm-jobs/abi"
@@ -116,7 +115,7 @@ func (s *source) parse(ctx *cli.Context, prefix string) (err error) {
 			}
 			return nil
 		}
-		s.files.Split, err = parseSize(ctx, "split")
+		s.files.Split, err = parseSize[int64](ctx, "split")
 		return err
 	case "range-of":
 		if s.set, err = abi.ParseRanges(s.paths[0]); err != nil {
@@ -132,7 +131,7 @@ func (s *source) parseLines(ctx *cli.Context, lines, size string) (err error) {
 	case isSet(ctx, size) && isSet(ctx, lines):
 		return refuse("--%s and --%s exclude each other: give one of them", lines, size)
 	case isSet(ctx, size):
-		if s.lines.Cut.Bytes, err = parseSize(ctx, size); err != nil {
+		if s.lines.Cut.Bytes, err = parseSize[int64](ctx, size); err != nil {
 			return err
 		}
 		s.lines.Lines = 0
@@ -155,15 +154,6 @@ func parseDelimiter(s string) (rune, error) {
 		return 0, refuse("--delimiter %q is no single character that can stand between fields", s)
 	}
 	return r, nil
-}
-
-// parseSize reads a flag that is a size.
-func parseSize(ctx *cli.Context, name string) (int64, error) {
-	size, err := humanize.ParseBytes(ctx.String(name))
-	if err != nil || size == 0 || size > 1<<40 {
-		return 0, refuse("--%s %q is no size such as 64KiB, 256MiB or 1000000", name, ctx.String(name))
-	}
-	return int64(size), nil
 }
 
 // name is how messages call the source.

@@ -39,7 +39,7 @@ another id, in the new file.`,
 			case isSet(ctx, "n") && (s.n < 1 || s.n > maxParts):
 				return refuse("-n %d is not from 1 to %d", s.n, maxParts)
 			case isSet(ctx, "size"):
-				if s.size, err = parseSize(ctx, "size"); err != nil {
+				if s.size, err = parseSize[int64](ctx, "size"); err != nil {
 					return err
 				}
 			}

@@ -2,41 +2,39 @@
 // the key "n"; the job's result is the sum. Build: make -C guest-examples c
 #include "wasm_jobs.h"
 
-static uint64_t number(uint64_t value) {
-    wj_writer w = {0};
-    wj_write_uint(&w, value);
-    return wj_written(&w);
-}
-
-WJ_EXPORT(exec) uint64_t exec(const uint8_t *chunk, size_t size) {
-    wj_reader r = wj_read(chunk, size), value;
+static void square(wj_reader chunk, wj_writer *output) {
+    wj_reader value;
     wj_head n;
-    if (wj_find(r, "n", &value) == 1) r = value;
-    if (!wj_read_head(&r, &n) || n.major > WJ_NEGINT) return wj_fail(WJ_PERMANENT, "not an integer");
-    // A negative integer is -1 - arg.
-    if (n.arg > UINT32_MAX - n.major) return wj_fail(WJ_PERMANENT, "overflow");
-    uint64_t magnitude = n.arg + n.major;
-    return number(magnitude * magnitude);
-}
-
-static uint64_t sum(wj_reader r, bool entries) {
-    uint64_t total = 0, value;
-    wj_items items, entry;
-    wj_enter(&r, WJ_ARRAY, &items);
-    while (wj_next(&r, &items)) {
-        if (entries) wj_enter(&r, WJ_ARRAY, &entry), wj_skip(&r);
-        if (!wj_read_uint(&r, &value)) return wj_fail(WJ_PERMANENT, "not an integer");
-        if (__builtin_add_overflow(total, value, &total)) return wj_fail(WJ_PERMANENT, "overflow");
+    if (wj_find(chunk, "n", &value) == 1) chunk = value;
+    if (!wj_read_head(&chunk, &n) || n.major > WJ_NEGINT) {
+        wj_fail(WJ_PERMANENT, "not an integer");
+        return;
     }
-    return number(total);
+    // A negative integer is -1 - arg.
+    if (n.arg > UINT32_MAX - n.major) {
+        wj_fail(WJ_PERMANENT, "overflow");
+        return;
+    }
+    uint64_t magnitude = n.arg + n.major;
+    wj_write_uint(output, magnitude * magnitude);
 }
 
-// aggregate gets [[id, output], ...].
-WJ_EXPORT(aggregate) uint64_t aggregate(const uint8_t *outputs, size_t size) {
-    return sum(wj_read(outputs, size), true);
+// sum adds up squares, or sums of them.
+static void sum(wj_outputs *outputs, wj_writer *result) {
+    uint64_t total = 0, value;
+    for (wj_reader output; wj_next_output(outputs, &output);) {
+        if (!wj_read_uint(&output, &value)) {
+            wj_fail(WJ_PERMANENT, "not an integer");
+            return;
+        }
+        if (__builtin_add_overflow(total, value, &total)) {
+            wj_fail(WJ_PERMANENT, "overflow");
+            return;
+        }
+    }
+    wj_write_uint(result, total);
 }
 
-// merge gets [sum, ...].
-WJ_EXPORT(merge) uint64_t merge(const uint8_t *sums, size_t size) {
-    return sum(wj_read(sums, size), false);
-}
+WJ_EXEC(square)
+WJ_AGGREGATE(sum)
+WJ_MERGE(sum)

@@ -86,7 +86,7 @@ static void count_words(counts *c, uint8_t *text, size_t size) {
 }
 
 // A ranked word is sorted by its first bytes, for which the word itself need not
-// be fetched: its size up to 255, and then seven bytes of it.
+// be fetched: its size up to 255, and then, of a shorter one, seven bytes of it.
 typedef struct {
     uint64_t rank;
     const slot *s;
@@ -94,7 +94,7 @@ typedef struct {
 
 static ranked ranked_word(const slot *s) {
     uint64_t rank = s->size < UINT8_MAX ? s->size : UINT8_MAX;
-    for (uint32_t i = 0; i < 7; i++) rank = rank << 8 | (i < s->size ? s->word[i] : 0);
+    for (uint32_t i = 0; i < 7; i++) rank = rank << 8 | (s->size < UINT8_MAX && i < s->size ? s->word[i] : 0);
     return (ranked){rank, s};
 }
 
@@ -128,62 +128,59 @@ static const ranked *sorted(const counts *c) {
     return from;
 }
 
-static uint64_t written(const counts *c) {
-    if (c->overflow) return wj_fail(WJ_PERMANENT, "overflow");
+static void write_counts(wj_writer *w, const counts *c) {
+    if (c->overflow) {
+        wj_fail(WJ_PERMANENT, "overflow");
+        return;
+    }
     const ranked *order = sorted(c);
-    wj_writer w = {0};
     size_t size = wj_head_size(c->used);
     for (uint32_t i = 0; i < c->used; i++)
         size += wj_head_size(order[i].s->size) + order[i].s->size + wj_head_size(order[i].s->count);
-    wj_reserve(&w, size);
-    wj_write_head(&w, WJ_MAP, c->used);
+    wj_reserve(w, size);
+    wj_write_head(w, WJ_MAP, c->used);
     for (uint32_t i = 0; i < c->used; i++) {
-        wj_write_string(&w, WJ_TEXT, order[i].s->word, order[i].s->size);
-        wj_write_uint(&w, order[i].s->count);
+        wj_write_string(w, WJ_TEXT, order[i].s->word, order[i].s->size);
+        wj_write_uint(w, order[i].s->count);
     }
-    return wj_written(&w);
 }
 
-WJ_EXPORT(exec) uint64_t exec(const uint8_t *chunk, size_t size) {
-    wj_reader r = wj_read(chunk, size), value;
+static void count(wj_reader chunk, wj_writer *output) {
+    wj_reader value;
     wj_string text;
-    if (wj_find(r, "text", &value) == 1) r = value;
-    if (!wj_read_string(&r, WJ_TEXT, &text) && !wj_read_string(&r, WJ_BYTES, &text))
-        return wj_fail(WJ_PERMANENT, "no text");
+    if (wj_find(chunk, "text", &value) == 1) chunk = value;
+    if (!wj_read_string(&chunk, WJ_TEXT, &text) && !wj_read_string(&chunk, WJ_BYTES, &text)) {
+        wj_fail(WJ_PERMANENT, "no text");
+        return;
+    }
     counts c = new_counts();
     count_words(&c, (uint8_t *)text.bytes, text.size); // the chunk lies in memory of ours
-    return written(&c);
+    write_counts(output, &c);
 }
 
-static bool add_map(counts *c, wj_reader *r) {
+static bool add_map(counts *c, wj_reader r) {
     wj_items pairs;
     wj_string word;
     uint64_t count;
-    if (!wj_enter(r, WJ_MAP, &pairs)) return false;
-    while (wj_next(r, &pairs)) {
-        if (!wj_read_string(r, WJ_TEXT, &word) || !wj_read_uint(r, &count)) return false;
+    if (!wj_enter(&r, WJ_MAP, &pairs)) return false;
+    while (wj_next(&r, &pairs)) {
+        if (!wj_read_string(&r, WJ_TEXT, &word) || !wj_read_uint(&r, &count)) return false;
         add(c, word.bytes, word.size, hash_of(word.bytes, word.size), count);
     }
     return true;
 }
 
-static uint64_t sum(wj_reader r, bool entries) {
+// sum adds up the counts of chunks, or sums of them.
+static void sum(wj_outputs *outputs, wj_writer *result) {
     counts c = new_counts();
-    wj_items items, entry;
-    wj_enter(&r, WJ_ARRAY, &items);
-    while (wj_next(&r, &items)) {
-        if (entries) wj_enter(&r, WJ_ARRAY, &entry), wj_skip(&r);
-        if (!add_map(&c, &r)) return wj_fail(WJ_PERMANENT, "not a word count");
-    }
-    return written(&c);
+    for (wj_reader output; wj_next_output(outputs, &output);)
+        if (!add_map(&c, output)) {
+            wj_fail(WJ_PERMANENT, "not a word count");
+            return;
+        }
+    write_counts(result, &c);
 }
 
-// aggregate gets [[id, output], ...].
-WJ_EXPORT(aggregate) uint64_t aggregate(const uint8_t *outputs, size_t size) {
-    return sum(wj_read(outputs, size), true);
-}
-
-// merge gets [word count, ...].
-WJ_EXPORT(merge) uint64_t merge(const uint8_t *partials, size_t size) {
-    return sum(wj_read(partials, size), false);
-}
+WJ_EXEC(count)
+WJ_AGGREGATE(sum)
+WJ_MERGE(sum)

@@ -9,104 +9,51 @@ package main
 
 import (
 	"errors"
-	"math"
+	"iter"
 	"math/bits"
 
-	"github.com/fxamacker/cbor/v2"
-
-	"github.com/wasm-jobs/wasm-jobs/guest-examples/internal/guest"
-)
-
-// decoding undoes defaults that would take wrong chunks for right ones, and
-// limits below those of the host. It refuses a map with any key twice, where the
-// guest in C looks at its own key only. Bytes decode as text, and need not be UTF-8.
-var decoding, _ = cbor.DecOptions{
-	ByteStringToString: cbor.ByteStringToStringAllowed,
-	UTF8:               cbor.UTF8DecodeInvalid,
-	DupMapKey:          cbor.DupMapKeyEnforcedAPF,
-	FieldNameMatching:  cbor.FieldNameMatchingCaseSensitive,
-	MaxArrayElements:   math.MaxInt32,
-	MaxMapPairs:        math.MaxInt32,
-	MaxNestedLevels:    256,
-}.DecMode()
-
-var encoding, _ = cbor.CoreDetEncOptions().EncMode()
-
-var (
-	errNoText   = errors.New("no text")
-	errNoCounts = errors.New("not a word count")
-	errOverflow = errors.New("overflow")
-)
-
-// Major types of CBOR: the first three bits of an item.
-const (
-	majorBytes = 2
-	majorText  = 3
-	majorMap   = 5
+	wasmjobs "github.com/wasm-jobs/wasm-jobs/sdk/go"
 )
 
 type counts map[string]uint64
 
+var (
+	words  = wasmjobs.Exec(countChunk)
+	total  = wasmjobs.Aggregate(sumOutputs)
+	totals = wasmjobs.Merge(sum)
+)
+
 //go:wasmexport exec
-func exec(_, size uint32) uint64 {
-	text, err := textOf(guest.Input(size))
-	if err != nil {
-		return result(nil, err)
-	}
-	return result(count(text), nil)
-}
+func exec(ptr, size uint32) uint64 { return words.Serve(ptr, size) }
 
 //go:wasmexport aggregate
-func aggregate(_, size uint32) uint64 {
-	var outputs []struct {
-		_      struct{} `cbor:",toarray"`
-		ID     cbor.RawMessage
-		Output counts
-	}
-	if decoding.Unmarshal(guest.Input(size), &outputs) != nil {
-		return result(nil, errNoCounts)
-	}
-	total, err := counts{}, error(nil)
-	for i := 0; i < len(outputs) && err == nil; i++ {
-		err = total.add(outputs[i].Output)
-	}
-	return result(total, err)
-}
+func aggregate(ptr, size uint32) uint64 { return total.Serve(ptr, size) }
 
 //go:wasmexport merge
-func merge(_, size uint32) uint64 {
-	var partials []counts
-	if decoding.Unmarshal(guest.Input(size), &partials) != nil {
-		return result(nil, errNoCounts)
+func merge(ptr, size uint32) uint64 { return totals.Serve(ptr, size) }
+
+var (
+	errNoText   = errors.New("no text")
+	errOverflow = errors.New("overflow")
+)
+
+// countChunk takes any value, since a chunk has one of several forms.
+func countChunk(chunk wasmjobs.Value) (counts, error) {
+	text := chunk
+	if chunk.Kind == wasmjobs.KindMap {
+		text, _ = chunk.Get("text") // else an integer, and no text
 	}
-	total, err := counts{}, error(nil)
-	for i := 0; i < len(partials) && err == nil; i++ {
-		err = total.add(partials[i])
+	if text.Kind != wasmjobs.KindText && text.Kind != wasmjobs.KindBytes {
+		return nil, errNoText
 	}
-	return result(total, err)
+	return count(text.Bytes), nil
 }
 
-func textOf(chunk cbor.RawMessage) (text string, err error) {
-	if chunk[0]>>5 == majorMap {
-		var fields struct {
-			Text cbor.RawMessage `cbor:"text"`
-		}
-		if decoding.Unmarshal(chunk, &fields) != nil || fields.Text == nil {
-			return "", errNoText
-		}
-		chunk = fields.Text
-	}
-	if major := chunk[0] >> 5; major != majorBytes && major != majorText || decoding.Unmarshal(chunk, &text) != nil {
-		return "", errNoText
-	}
-	return text, nil
-}
-
-func count(text string) counts {
+func count(text []byte) counts {
 	c := counts{}
 	var word []byte
-	for i := range len(text) {
-		if letter := lower(text[i]); letter != 0 {
+	for _, b := range text {
+		if letter := lower(b); letter != 0 {
 			word = append(word, letter)
 		} else if len(word) > 0 {
 			c[string(word)]++
@@ -142,15 +89,18 @@ func (c counts) add(other counts) error {
 	return nil
 }
 
-// result returns the counts to the host, or the failure.
-func result(c counts, err error) uint64 {
-	if err == nil {
-		var b []byte
-		if b, err = encoding.Marshal(c); err == nil {
-			return guest.Result(b)
+func sum(all iter.Seq[counts]) (counts, error) {
+	total := counts{}
+	for c := range all {
+		if err := total.add(c); err != nil {
+			return nil, err
 		}
 	}
-	return guest.Fail(guest.Permanent, err.Error())
+	return total, nil
+}
+
+func sumOutputs(outputs iter.Seq2[wasmjobs.ID, counts]) (counts, error) {
+	return sum(wasmjobs.Outputs(outputs))
 }
 
 func main() {}

