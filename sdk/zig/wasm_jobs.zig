@@ -98,7 +98,8 @@ const Bump = struct {
 };
 
 /// In native tests memory is kept until `reset`.
-var native = if (is_wasm) {} else std.heap.ArenaAllocator.init(std.heap.page_allocator);
+var native = if (is_wasm)
+{} else std.heap.ArenaAllocator.init(std.heap.page_allocator);
 
 const native_vtable = std.mem.Allocator.VTable{ .alloc = nativeAlloc, .resize = nativeResize, .free = nativeFree };
 
