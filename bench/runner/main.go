@@ -1,7 +1,9 @@
 // Runner calls a guest of the project's ABI once on plain wazero, without
 // limits, and prints the output: what a process for each chunk costs at least.
 //
-//	runner -cache DIR MODULE CHUNK > OUTPUT
+//	runner [-cache DIR] MODULE CHUNK > OUTPUT
+//
+// Without a cache it compiles the module each time.
 package main
 
 import (
@@ -20,8 +22,8 @@ import (
 func main() {
 	cache := flag.String("cache", "", "directory for compiled code")
 	flag.Parse()
-	if flag.NArg() != 2 || *cache == "" {
-		fmt.Fprintln(os.Stderr, "usage: runner -cache DIR MODULE CHUNK")
+	if flag.NArg() != 2 {
+		fmt.Fprintln(os.Stderr, "usage: runner [-cache DIR] MODULE CHUNK")
 		os.Exit(2)
 	}
 	output, err := run(context.Background(), *cache, flag.Arg(0), flag.Arg(1))
@@ -44,11 +46,15 @@ func run(ctx context.Context, dir, module, chunk string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	cache, err := wazero.NewCompilationCacheWithDir(dir)
-	if err != nil {
-		return nil, err
+	config := wazero.NewRuntimeConfigCompiler()
+	if dir != "" {
+		cache, err := wazero.NewCompilationCacheWithDir(dir)
+		if err != nil {
+			return nil, err
+		}
+		config = config.WithCompilationCache(cache)
 	}
-	r := wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfigCompiler().WithCompilationCache(cache))
+	r := wazero.NewRuntimeWithConfig(ctx, config)
 	compiled, err := r.CompileModule(ctx, wasm)
 	if err != nil {
 		return nil, err
