@@ -339,7 +339,7 @@ func (c *commands) pair(ctx context.Context, module, half string) (time.Duration
 // start runs jobs of ten chunks.
 func (c *commands) start(ctx context.Context) error {
 	fmt.Fprintln(c.to, "starting")
-	module := filepath.Join("guests", "noop.wasm") // which imports nothing
+	module := c.module
 	file, err := c.numbers(10)
 	if err != nil {
 		return err

@@ -173,8 +173,10 @@ func (r *run) untilStop(ctx context.Context, f func(context.Context) error) erro
 // result is in the store.
 func (r *run) prepare(ctx context.Context, res *Result) (err error) {
 	r.enter("compile", KindPhase)
-	if r.module, err = r.config.Engine.Admit(ctx, r.Job.Module, r.Options); err != nil {
-		return interrupted(ctx, err)
+	if r.module = r.Admitted; r.module == nil {
+		if r.module, err = r.config.Engine.Admit(ctx, r.Job.Module, r.Options); err != nil {
+			return interrupted(ctx, err)
+		}
 	}
 	if err := r.module.Fits(r.Settings); err != nil {
 		return err

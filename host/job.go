@@ -33,6 +33,7 @@ type Job struct {
 	Command                []byte
 
 	Module   []byte          // the file
+	Admitted Module          // what the engine's Admit gave for Module and Options; nil = it will be asked
 	Chunks   *chunks.File    // stays open while the [Result] is in use
 	Options  runtime.Options // of compiling
 	Settings runtime.Settings

@@ -351,8 +351,7 @@ func run(ctx context.Context, c *console, o *runOptions) error {
 	}
 	engine := host.NewEngine(modules)
 	defer engine.Close(context.WithoutCancel(ctx))
-	admitted, err := engine.Admit(stops.soft, job.Module, job.Options)
-	if err != nil {
+	if job.Admitted, err = engine.Admit(stops.soft, job.Module, job.Options); err != nil {
 		return o.ofModule(interruptedScan(stops.soft, err))
 	}
 	if err := o.again.checkModule(o.module, job.Module); err != nil {
@@ -363,7 +362,7 @@ func run(ctx context.Context, c *console, o *runOptions) error {
 			return err
 		}
 	}
-	if err := admitted.Fits(job.Settings); err != nil {
+	if err := job.Admitted.Fits(job.Settings); err != nil {
 		return o.ofModule(err)
 	}
 	if err := o.files.open(c.out); err != nil {
