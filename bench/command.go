@@ -86,7 +86,7 @@ func measureCommand(ctx context.Context, t *tools, rounds, chunks, most int, to 
 	if c.ours, err = t.binary(ctx, ourCommand); err != nil {
 		return nil, err
 	}
-	for _, part := range []func(context.Context) error{c.tiny, c.millisecond, c.start} {
+	for _, part := range []func(context.Context) error{c.tiny, c.tinyGo, c.millisecond, c.start} {
 		if err := part(ctx); err != nil {
 			return nil, err
 		}
@@ -240,6 +240,36 @@ func (c *commands) tinyRound(ctx context.Context, file string, loop runner, peer
 		}
 		c.took(s.side.name+", a chunk", time.Since(start)/1000)
 	}
+	return nil
+}
+
+// tinyGo calls a guest in Go with a chunk that is little work.
+func (c *commands) tinyGo(ctx context.Context) error {
+	fmt.Fprintln(c.to, "a guest in Go")
+	wasm, err := buildGuest(ctx, "noopgo", c.dir)
+	if err != nil {
+		return err
+	}
+	k := kernels()[0]
+	w := &work{kernel: k, modules: modules{abi: wasm, wasi: true}, want: k.chunk, tools: c.tools}
+	opened, err := openAll(ctx, []side{
+		inProcess("reset and call, a guest in Go", "", openOurs(ours{})),
+		inProcess("a new instance of plain wazero and a call, a guest in Go", "", openWazero(false)),
+	}, w)
+	defer closeAll(opened)
+	if err != nil {
+		return err
+	}
+	for range c.rounds {
+		for i, calls := range []int{10_000, 20} {
+			start := time.Now()
+			if _, err := opened[i].runner.run(ctx, calls); err != nil {
+				return err
+			}
+			c.took(opened[i].side.name, time.Since(start)/time.Duration(calls))
+		}
+	}
+	c.claim("a tiny call of a guest in Go on a new instance of plain wazero, to ours", opened[1].side.name, opened[0].side.name, 300, true)
 	return nil
 }
 
