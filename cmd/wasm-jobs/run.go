@@ -84,6 +84,7 @@ func runFlags() []cli.Flag {
 		&cli.BoolFlag{Name: "partial", Usage: "aggregate what there is where chunks failed"},
 		&cli.StringFlag{Name: "dead-letter", Usage: "write the failed chunks to `FILE`, a chunk file"},
 		&cli.StringFlag{Name: "report", Usage: "write a JSON report to `FILE`"},
+		&cli.StringFlag{Name: "receipt", Usage: "write the job's receipt to `FILE`, where all of it succeeded: what it was and what it gave, the same bytes each time"},
 		&cli.StringFlag{Name: "events", Usage: "write events as JSON lines to `FILE`"},
 		&cli.DurationFlag{Name: "grace", Value: 10 * time.Second, Usage: "time that running attempts get after a first SIGINT"},
 		&cli.StringFlag{Name: "progress", Value: "auto", Usage: "auto, plain or none"},
@@ -139,7 +140,7 @@ func parseRun(ctx *cli.Context) (*runOptions, error) {
 		format: ctx.String("format"), progress: ctx.String("progress"),
 		files: resultFiles{
 			result: ctx.String("output"), outputs: ctx.String("outputs"),
-			deadLetter: ctx.String("dead-letter"), report: ctx.String("report"), events: ctx.String("events"),
+			deadLetter: ctx.String("dead-letter"), report: ctx.String("report"), receipt: ctx.String("receipt"), events: ctx.String("events"),
 		},
 		retry: host.RetryPolicy{
 			Retries: ctx.Int("retries"), Backoff: ctx.Duration("backoff"), BackoffMax: ctx.Duration("backoff-max"),
