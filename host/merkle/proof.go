@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sort"
 
 	"github.com/wasm-jobs/wasm-jobs/abi"
 )
@@ -60,72 +59,82 @@ func HashEntry(id abi.ID, item []byte) [sha256.Size]byte {
 }
 
 // Prover hashes the leaves of a tree as they come, as a [Tree], and keeps what
-// the proofs of some of them need: no more than 64 hashes for each. It must not
-// be used by two goroutines at once.
+// the proofs of some of them need: no more than 64 hashes for each. The zero
+// Prover is empty and ready for use. It must not be copied after the first leaf,
+// nor be used by two goroutines at once.
 type Prover struct {
-	tree   Tree
-	size   uint64
-	wanted [MaxPath]row
+	tree Tree
+	kept []keptLeaf
+	rows [MaxPath]row // by level
 }
 
-// row has the nodes of one level that are wanted, ascending.
+// keptLeaf is a leaf whose proof will be asked for, with the part of its path
+// that stands to the left of it, from the leaf up.
+type keptLeaf struct {
+	index uint64
+	left  [][sha256.Size]byte
+}
+
+// row has the nodes of one level that are to come, and stand to the right of
+// something on the way from a kept leaf to the root; ascending.
 type row struct {
-	nodes []wantedNode
-	next  int // those before it are known
+	nodes []comingNode
+	next  int // those before it came
 }
 
-type wantedNode struct {
+type comingNode struct {
 	index uint64
 	sum   [sha256.Size]byte
 }
 
-// NewProver returns a prover of a tree that will have size leaves, for the
-// leaves with some indices, which must be below size. It panics where one is
-// not.
-func NewProver(size uint64, indices []uint64) *Prover {
-	p := &Prover{size: size}
-	p.tree.seen = p.note
-	at := slices.Clone(indices)
-	slices.Sort(at)
-	if len(at) > 0 && at[len(at)-1] >= size {
-		panic(fmt.Sprintf("merkle: a proof of leaf %d is wanted of a tree of %d", at[len(at)-1], size))
-	}
-	for level, last := 0, size-1; len(at) > 0 && last > 0; level, last = level+1, last>>1 {
-		at = slices.Compact(at)
-		r := &p.wanted[level]
-		for k, i := range at {
-			if beside := i ^ 1; beside <= last {
-				r.nodes = append(r.nodes, wantedNode{index: beside})
-			}
-			at[k] = i >> 1
+// Keep says that the proof of the next leaf will be asked for.
+func (p *Prover) Keep() {
+	leaf := keptLeaf{index: p.tree.count}
+	for level := range p.tree.edge {
+		if beside := leaf.index>>level ^ 1; beside < leaf.index>>level {
+			leaf.left = append(leaf.left, p.tree.edge[level]) // the last of its level
+		} else {
+			p.rows[level].expect(beside)
 		}
-		slices.SortFunc(r.nodes, func(a, b wantedNode) int { return cmp.Compare(a.index, b.index) })
 	}
-	return p
+	p.kept = append(p.kept, leaf)
 }
 
-// Add appends a leaf, as [Tree.Add] does.
-func (p *Prover) Add(leaf []byte) { p.tree.Add(leaf) }
+func (r *row) expect(index uint64) {
+	if n := len(r.nodes); n == 0 || r.nodes[n-1].index < index {
+		r.nodes = append(r.nodes, comingNode{index: index})
+	}
+}
 
-// AddEntry appends the leaf [id, item], as [Tree.AddEntry] does.
-func (p *Prover) AddEntry(id abi.ID, item []byte) { p.tree.AddEntry(id, item) }
-
-// Len returns the number of leaves so far.
-func (p *Prover) Len() uint64 { return p.tree.count }
-
-// note keeps a node where it is wanted. Those of a level come from left to right.
+// note keeps a node where it is expected. Those of a level come from left to
+// right.
 func (p *Prover) note(level int, index uint64, sum [sha256.Size]byte) {
 	if level >= MaxPath {
 		return
 	}
-	r := &p.wanted[level]
+	r := &p.rows[level]
 	if r.next < len(r.nodes) && r.nodes[r.next].index == index {
 		r.nodes[r.next].sum = sum
 		r.next++
 	}
 }
 
-// Root returns the root, after the last leaf, and makes the proofs ready.
+// Add appends a leaf, as [Tree.Add] does.
+func (p *Prover) Add(leaf []byte) {
+	p.tree.seen = p.note
+	p.tree.Add(leaf)
+}
+
+// AddEntry appends the leaf [id, item], as [Tree.AddEntry] does.
+func (p *Prover) AddEntry(id abi.ID, item []byte) {
+	p.tree.seen = p.note
+	p.tree.AddEntry(id, item)
+}
+
+// Len returns the number of leaves so far.
+func (p *Prover) Len() uint64 { return p.tree.count }
+
+// Root returns the root. It comes after the last leaf, and before proofs.
 func (p *Prover) Root() [sha256.Size]byte {
 	if p.tree.count == 0 {
 		return p.tree.Root()
@@ -133,23 +142,24 @@ func (p *Prover) Root() [sha256.Size]byte {
 	return p.tree.close(p.note)
 }
 
-// Proof returns the proof of a leaf that was asked for. It comes after Root, and
-// the error says that the tree has another size than was said.
+// Proof returns the proof of a leaf that was kept. The error says that it was
+// not.
 func (p *Prover) Proof(index uint64) (Proof, error) {
-	proof := Proof{Index: index, Size: p.size}
-	if p.tree.count != p.size {
-		return proof, fmt.Errorf("merkle: %d leaves were added to a tree of %d", p.tree.count, p.size)
+	proof := Proof{Index: index, Size: p.tree.count}
+	at, found := slices.BinarySearchFunc(p.kept, index, func(k keptLeaf, index uint64) int { return cmp.Compare(k.index, index) })
+	if !found || index >= proof.Size {
+		return proof, fmt.Errorf("merkle: leaf %d was not kept for a proof", index)
 	}
-	for level, i, last := 0, index, p.size-1; last > 0; level, i, last = level+1, i>>1, last>>1 {
-		if i^1 > last {
-			continue
+	left := p.kept[at].left
+	for level, i, last := 0, index, proof.Size-1; last > 0; level, i, last = level+1, i>>1, last>>1 {
+		switch {
+		case i&1 == 1:
+			proof.Path, left = append(proof.Path, left[0]), left[1:]
+		case i < last:
+			nodes := p.rows[level].nodes
+			k, _ := slices.BinarySearchFunc(nodes, i^1, func(n comingNode, index uint64) int { return cmp.Compare(n.index, index) })
+			proof.Path = append(proof.Path, nodes[k].sum)
 		}
-		nodes := p.wanted[level].nodes
-		k := sort.Search(len(nodes), func(k int) bool { return nodes[k].index >= i^1 })
-		if k == len(nodes) || nodes[k].index != i^1 {
-			return proof, fmt.Errorf("merkle: no proof of leaf %d was asked for", index)
-		}
-		proof.Path = append(proof.Path, nodes[k].sum)
 	}
 	return proof, nil
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"github.com/wasm-jobs/wasm-jobs/abi"
@@ -45,8 +46,11 @@ func numbered(n int) (leaves [][]byte) {
 // prove returns the root, and a proof for each of the indices.
 func prove(t *testing.T, leaves [][]byte, indices ...uint64) ([sha256.Size]byte, []merkle.Proof) {
 	t.Helper()
-	p := merkle.NewProver(uint64(len(leaves)), indices)
-	for _, leaf := range leaves {
+	var p merkle.Prover
+	for i, leaf := range leaves {
+		if slices.Contains(indices, uint64(i)) {
+			p.Keep()
+		}
 		p.Add(leaf)
 	}
 	root := p.Root()
@@ -155,19 +159,23 @@ func TestProofsOfAnythingElseFail(t *testing.T) {
 	}
 }
 
-func TestProofNeedsTheWholeTree(t *testing.T) {
-	p := merkle.NewProver(3, []uint64{1})
-	p.Add([]byte("a"))
-	p.Root()
-	if _, err := p.Proof(1); err == nil {
-		t.Error("a proof was made of a third of the tree")
+func TestProofIsOfKeptLeavesAlone(t *testing.T) {
+	var p merkle.Prover
+	if root := p.Root(); root != sha256.Sum256(nil) {
+		t.Errorf("no leaves have the root %x", root)
 	}
-	p = merkle.NewProver(2, []uint64{1})
 	p.Add([]byte("a"))
+	p.Keep()
 	p.Add([]byte("b"))
+	p.Keep() // of a leaf that never comes
 	p.Root()
-	if _, err := p.Proof(0); err == nil {
-		t.Error("a proof was made that nobody asked for")
+	for _, index := range []uint64{0, 2, 3} {
+		if _, err := p.Proof(index); err == nil {
+			t.Errorf("a proof was made of leaf %d", index)
+		}
+	}
+	if _, err := p.Proof(1); err != nil {
+		t.Error(err)
 	}
 }
 
