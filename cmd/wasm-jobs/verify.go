@@ -448,12 +448,15 @@ func (v *verifier) scan() (*chunks.File, error) {
 		return nil, err
 	}
 	name := v.run.chunks
-	if v.run.source != nil {
+	switch {
+	case v.run.source != nil:
 		name = v.run.source.name()
+	case name == "-":
+		name = "standard input"
 	}
 	if got := receipt.Digest(v.job.Chunks.Digest()); got != v.receipt.Input {
 		file.Close()
-		return nil, refuse("the input is not the receipt's: %s has %d chunks of %v, and the receipt %d of %v; ids, --id-key, --range and --ids are part of it",
+		return nil, refuse("the input is not the receipt's: %s has %d chunks of %v, and the receipt %d of %v; --id-key, --range and --ids change it too",
 			name, v.job.Chunks.Len(), got, v.receipt.Chunks, v.receipt.Input)
 	}
 	if n := uint64(v.job.Chunks.Len()); n != v.receipt.Chunks {
