@@ -28,7 +28,7 @@ type submission struct {
 // are shown, and where the job is recorded.
 var ofTheRun = []string{
 	"output", "outputs", "format", "dead-letter", "report", "receipt", "events", "progress", "log-level", "store", "no-store",
-	"partial", "name", "meta", "workers", "grace",
+	"partial", "name", "meta", "workers", "grace", "verify", "verify-engine",
 }
 
 // ofTheJob are flags that make another job of it, and cannot be given to

@@ -35,6 +35,7 @@ type runOptions struct {
 	workers        int
 	maxFailures    failureLimit
 	partial        bool
+	verify         twice
 	grace          time.Duration
 	format         string
 	files          resultFiles
@@ -79,6 +80,8 @@ func runFlags() []cli.Flag {
 		&cli.BoolFlag{Name: "no-store", Usage: "keep outputs in memory, and only until the command ends"},
 		&cli.StringFlag{Name: "name", DefaultText: "the module's file name", Usage: "name of the job in the store"},
 		&cli.StringSliceFlag{Name: "meta", Usage: "`KEY=VALUE` that is recorded with the job; may be given again"},
+		&cli.StringFlag{Name: "verify", Usage: "execute `P%` of the chunks twice, and stop where the two differ"},
+		&cli.StringFlag{Name: "verify-engine", Value: "compiler", Usage: "what executes them the second time: compiler or interpreter"},
 		&cli.StringFlag{Name: "max-failures", DefaultText: "unlimited", Usage: "stop once more than `N|P%` chunks have failed"},
 		&cli.BoolFlag{Name: "fail-fast", Usage: "stop at the first failed chunk: --max-failures 0"},
 		&cli.BoolFlag{Name: "partial", Usage: "aggregate what there is where chunks failed"},
@@ -150,7 +153,7 @@ func parseRun(ctx *cli.Context) (*runOptions, error) {
 		settings: runtime.Settings{Seed: ctx.Uint64("seed"), Fuel: ctx.Uint64("fuel"), Isolation: runtime.Isolation(ctx.String("isolation")), Timeout: ctx.Duration("timeout"), FoldTimeout: ctx.Duration("fold-timeout")},
 	}
 	return o, errors.Join(o.parseChoices(ctx), o.parseSizes(ctx), o.parseNumbers(ctx), o.parseStore(ctx),
-		o.selection.parse(ctx), o.parseRecord(ctx))
+		o.selection.parse(ctx), o.verify.parse(ctx), o.parseRecord(ctx))
 }
 
 // parseRecord reads what is recorded of the job.
@@ -393,6 +396,11 @@ func run(ctx context.Context, c *console, o *runOptions) error {
 		lowerGCPercent(gcPercentMany)
 	}
 	job.MaxFailures = o.maxFailures.of(job.Chunks.Len())
+	var closeSecond func()
+	if job.Verify, closeSecond, err = o.verify.open(ctx); err != nil {
+		return err
+	}
+	defer closeSecond()
 	job.Outputs = o.files.outputs != ""
 	config := host.Config{Workers: o.workers, Engine: engine, Observer: screen}
 	durable, err := within(stops.soft, func() (*sqlite.Store, error) { return o.openStore(ctx, screen) })
@@ -422,6 +430,7 @@ func run(ctx context.Context, c *console, o *runOptions) error {
 		s := durable.Stats()
 		result.Report.Store = &host.StoreReport{Path: o.store, Puts: s.Puts, Commits: s.Commits, Syncs: s.Syncs, Bytes: s.Bytes}
 	}
+	explainDifference(c, err)
 	return o.conclude(c, result, err)
 }
 

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -278,32 +277,32 @@ func (d *chunkDifferences) add(id abi.ID, a, b []byte, failure *abi.Failure) {
 	if d.Count++; d.Count > maxDifferent {
 		return
 	}
-	difference := chunkDifference{ID: id, A: notation(a), B: notation(b), Failure: failure}
+	at := 0
+	difference := chunkDifference{ID: id, Failure: failure}
 	if a != nil && b != nil {
-		at := 0
 		for at < min(len(a), len(b)) && a[at] == b[at] {
 			at++
 		}
 		difference.Offset = &at
 	}
+	difference.A, difference.B = notation(a, at), notation(b, at)
 	d.Listed = append(d.Listed, difference)
 }
 
-// notation shows an output to people.
-func notation(item []byte) string {
+// notation shows an output to people, or, where it is long, what stands around a
+// byte of it.
+func notation(item []byte, at int) string {
 	if item == nil {
 		return ""
 	}
-	text := "h'" + hex.EncodeToString(item[:min(len(item), maxNotation)]) + "'"
 	if len(item) <= maxDiagnosed {
-		if diag, err := diagnostic().Diagnose(item); err == nil {
-			text = diag
+		if diag, err := diagnostic().Diagnose(item); err == nil && len(diag) <= maxNotation {
+			return diag
 		}
 	}
-	if len(text) <= maxNotation {
-		return text
-	}
-	return fmt.Sprintf("%s... (%d bytes)", strings.ToValidUTF8(text[:maxNotation], ""), len(item))
+	from := min(max(0, at-8), max(0, len(item)-1))
+	to := min(len(item), from+maxNotation/4)
+	return fmt.Sprintf("bytes %d-%d of %d: %x", from, to-1, len(item), item[from:to])
 }
 
 func (d *chunkDifferences) print(w io.Writer, a, b string) {
