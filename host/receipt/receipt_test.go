@@ -82,6 +82,19 @@ func TestParseIsTheInverse(t *testing.T) {
 	}
 }
 
+// TestDocs holds the receipt in docs/receipt.md to the form that it describes.
+func TestDocs(t *testing.T) {
+	b, err := os.ReadFile("../../docs/receipt.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(b), "```json\n")
+	text, _, _ := strings.Cut(rest, "```")
+	if _, err := receipt.Parse([]byte(text)); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestParseRefuses(t *testing.T) {
 	good := string(marshal(t, sample()))
 	change := func(old, new string) string {
