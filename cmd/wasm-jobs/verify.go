@@ -41,7 +41,7 @@ type verifyOptions struct {
 // receipt has as well.
 var ofVerify = []string{
 	"context", "workers", "timeout", "fold-timeout", "max-output", "max-aggregate", "max-chunk", "id-key", "chunk-format",
-	"range", "ids", "isolation", "seed", "memory", "native-nans", "no-metering", "store", "no-store",
+	"range", "ids", "isolation", "seed", "memory", "native-nans", "no-metering", "store", "no-store", "progress",
 }
 
 func verifyFlags() []cli.Flag {
@@ -108,7 +108,7 @@ func parseVerify(ctx *cli.Context) (*verifyOptions, error) {
 				Seed: ctx.Uint64("seed"), Timeout: ctx.Duration("timeout"), FoldTimeout: ctx.Duration("fold-timeout"),
 				Isolation: runtime.Isolation(ctx.String("isolation")),
 			},
-			progress: "none", logLevel: math.MaxInt8,
+			progress: ctx.String("progress"), logLevel: math.MaxInt8,
 		},
 	}
 	for _, name := range []string{"seed", "memory", "native-nans", "no-metering"} {
@@ -125,6 +125,9 @@ func (o *verifyOptions) parseChoices(ctx *cli.Context) (err error) {
 	}
 	if !slices.Contains([]string{"reset", "instance"}, string(o.run.settings.Isolation)) {
 		return refuse("--isolation %q is none of reset, instance", o.run.settings.Isolation)
+	}
+	if !slices.Contains([]string{"auto", "plain", "none"}, o.run.progress) {
+		return refuse("--progress %q is none of auto, plain, none", o.run.progress)
 	}
 	if isSet(ctx, "workers") && o.run.workers < 1 {
 		return refuse("--workers %d: 1 or more are needed", o.run.workers)
@@ -333,6 +336,7 @@ type verifier struct {
 	*verifyOptions
 	c       *console
 	stops   *stops
+	screen  *screen
 	receipt *receipt.Receipt
 	job     *host.Job
 	found   verification
@@ -340,8 +344,9 @@ type verifier struct {
 
 func verify(ctx context.Context, c *console, o *verifyOptions) error {
 	abandon := func() { fmt.Fprintln(c.err, "wasm-jobs: "+host.ErrInterrupted.Error()) }
-	v := &verifier{verifyOptions: o, c: c, stops: notify(ctx, func() {}, abandon)}
+	v := &verifier{verifyOptions: o, c: c, stops: notify(ctx, func() {}, abandon), screen: newScreen(c, &o.run)}
 	defer v.stops.end()
+	defer v.screen.close()
 	if err := v.identify(); err != nil {
 		return err
 	}
@@ -359,8 +364,9 @@ func verify(ctx context.Context, c *console, o *verifyOptions) error {
 	} else {
 		err = v.verifyAll(ctx)
 	}
+	v.screen.close()
 	if err != nil {
-		return err
+		return interruptedScan(v.stops.soft, err)
 	}
 	return v.conclude()
 }
@@ -437,12 +443,11 @@ func (v *verifier) identifyContext() (err error) {
 
 // scan opens the chunks, and holds them to the receipt.
 func (v *verifier) scan() (*chunks.File, error) {
-	screen := newScreen(v.c, &v.run)
-	file, err := openChunks(v.stops.soft, v.c, &v.run, screen)
+	file, err := openChunks(v.stops.soft, v.c, &v.run, v.screen)
 	if err != nil {
 		return nil, err
 	}
-	if v.job.Chunks, err = v.run.selection.of(v.stops.soft, file, screen); err != nil {
+	if v.job.Chunks, err = v.run.selection.of(v.stops.soft, file, v.screen); err != nil {
 		file.Close()
 		return nil, err
 	}
@@ -475,7 +480,7 @@ func (v *verifier) execute(ctx context.Context, job *host.Job) (*host.Result, er
 	}
 	engine := host.NewEngine(modules)
 	defer engine.Close(context.WithoutCancel(ctx))
-	coordinator, err := host.New(ctx, host.Config{Workers: v.run.workers, Engine: engine})
+	coordinator, err := host.New(ctx, host.Config{Workers: v.run.workers, Engine: engine, Observer: v.screen})
 	if err != nil {
 		return nil, err
 	}
@@ -525,7 +530,7 @@ func (v *verifier) verifyAll(ctx context.Context) error {
 	}
 	defer claimed.close()
 	v.found.Outputs = claimed.name
-	return v.compareAll(ctx, result, claimed)
+	return v.compareAll(v.stops.soft, result, claimed)
 }
 
 // compare notes the fields in which the receipt and that of the execution
