@@ -109,6 +109,7 @@ func (j *Job) action(module [sha256.Size]byte) store.Action {
 		fmt.Fprintf(h, "metering %d\n", runtime.MeteringVersion)
 	}
 	fmt.Fprintf(h, "context %x\nseed %d\nmemory %d\n", sha256.Sum256(context), j.Settings.Seed, memory)
+	writeCommand(h, &j.Settings.Command)
 	return store.Action(h.Sum(nil))
 }
 
