@@ -125,7 +125,9 @@ func (s stream) rights() (own, inherited uint64) {
 	case regular:
 		return rightsOfFile, 0
 	case directory:
-		return rightsOfDir, rightsOfDir | rightsOfFile
+		// The C library asks for no right that cannot be inherited: without this
+		// one, opening a file to write would not be refused.
+		return rightsOfDir, rightsOfDir | rightsOfFile | rightWrite
 	}
 	return rightsOfStream | rightWrite, 0
 }
