@@ -113,6 +113,7 @@ func (j *Job) action(module [sha256.Size]byte) store.Action {
 		context = *s.Context
 	}
 	fmt.Fprintf(h, "context %x\nseed %d\nmemory %d\n", context, s.Seed, s.Memory)
+	writeCommand(h, &s)
 	return store.Action(h.Sum(nil))
 }
 

@@ -38,6 +38,7 @@ type runOptions struct {
 	verify         twice
 	grace          time.Duration
 	format         string
+	wasi           commandOptions
 	files          resultFiles
 	progress       string
 	logLevel       int32
@@ -49,10 +50,11 @@ type runOptions struct {
 }
 
 func runFlags() []cli.Flag {
-	return append(sourceFlags(), []cli.Flag{
+	return append(append(sourceFlags(), commandFlags()...), []cli.Flag{
 		&cli.StringFlag{Name: "output", Aliases: []string{"o"}, Usage: "write the result as CBOR to `FILE` (- = stdout)"},
 		&cli.StringFlag{Name: "outputs", Usage: "write every output to `FILE`: a CBOR sequence that is itself a chunk file, JSON lines where it ends in .jsonl, CSV in .csv; to a directory, or a path that ends in a slash, a file for each"},
 		&cli.StringFlag{Name: "format", Aliases: []string{"f"}, Value: "json", Usage: "how the result goes to stdout: json, diag or cbor"},
+		&cli.BoolFlag{Name: "concat", Usage: "the result is the bytes of all outputs, which are byte strings, one after another in id order"},
 		&cli.IntFlag{Name: "workers", Aliases: []string{"j"}, DefaultText: "GOMAXPROCS", Usage: "instances that run at once"},
 		&cli.IntFlag{Name: "retries", Value: 3, Usage: "retries after the first attempt"},
 		&cli.StringFlag{Name: "retry-on", Value: joinClasses(host.DefaultRetryClasses()), Usage: "`CLASSES` of failure that are retried, or none"},
@@ -142,7 +144,7 @@ func parseRun(ctx *cli.Context) (*runOptions, error) {
 		workers: ctx.Int("workers"), partial: ctx.Bool("partial"), grace: ctx.Duration("grace"),
 		format: ctx.String("format"), progress: ctx.String("progress"),
 		files: resultFiles{
-			result: ctx.String("output"), outputs: ctx.String("outputs"),
+			concat: ctx.Bool("concat"), result: ctx.String("output"), outputs: ctx.String("outputs"),
 			deadLetter: ctx.String("dead-letter"), report: ctx.String("report"), receipt: ctx.String("receipt"), events: ctx.String("events"),
 		},
 		retry: host.RetryPolicy{
@@ -179,6 +181,12 @@ func (o *runOptions) parseRecord(ctx *cli.Context) (err error) {
 func (o *runOptions) parseChoices(ctx *cli.Context) (err error) {
 	if !slices.Contains([]string{"json", "diag", "cbor"}, o.format) {
 		return refuse("--format %q is none of json, diag, cbor", o.format)
+	}
+	if o.files.concat && isSet(ctx, "format") {
+		return refuse("--concat and --format exclude each other: give one of them")
+	}
+	if o.wasi, err = parseCommand(ctx); err != nil {
+		return err
 	}
 	if !slices.Contains([]string{"reset", "instance"}, string(o.settings.Isolation)) {
 		return refuse("--isolation %q is none of reset, instance", o.settings.Isolation)
@@ -367,8 +375,17 @@ func run(ctx context.Context, c *console, o *runOptions) error {
 			return err
 		}
 	}
+	if job.Settings.Command, err = o.wasi.read(stops.soft); err != nil {
+		return err
+	}
+	if err := o.checkReceipt(job); err != nil {
+		return err
+	}
 	if err := admitted.Fits(job.Settings); err != nil {
 		return o.ofModule(err)
+	}
+	if err := errors.Join(o.checkConcat(admitted), o.again.checkDirs(&o.wasi, &job.Settings.Command)); err != nil {
+		return err
 	}
 	if err := o.files.open(c.out); err != nil {
 		return err

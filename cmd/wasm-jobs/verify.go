@@ -22,6 +22,7 @@ import (
 	"github.com/wasm-jobs/wasm-jobs/host/merkle"
 	"github.com/wasm-jobs/wasm-jobs/host/receipt"
 	"github.com/wasm-jobs/wasm-jobs/runtime"
+	"github.com/wasm-jobs/wasm-jobs/runtime/wasi"
 )
 
 // verifyOptions are the flags of verify, parsed.
@@ -42,6 +43,7 @@ type verifyOptions struct {
 var ofVerify = []string{
 	"context", "workers", "timeout", "fold-timeout", "max-output", "max-aggregate", "max-chunk", "id-key", "chunk-format",
 	"range", "ids", "isolation", "seed", "memory", "native-nans", "no-metering", "store", "no-store", "progress",
+	"arg", "env", "stdin", "dir", "max-dir",
 }
 
 func verifyFlags() []cli.Flag {
@@ -111,7 +113,7 @@ func parseVerify(ctx *cli.Context) (*verifyOptions, error) {
 			progress: ctx.String("progress"), logLevel: math.MaxInt8,
 		},
 	}
-	for _, name := range []string{"seed", "memory", "native-nans", "no-metering"} {
+	for _, name := range []string{"seed", "memory", "native-nans", "no-metering", "arg", "env", "stdin"} {
 		if isSet(ctx, name) {
 			o.given = append(o.given, name)
 		}
@@ -138,6 +140,9 @@ func (o *verifyOptions) parseChoices(ctx *cli.Context) (err error) {
 	o.run.input.IDKey, o.run.input.NoIDKey = ctx.String("id-key"), ctx.String("id-key") == ""
 	if o.run.input.Format, err = chunks.ParseFormat(ctx.String("chunk-format")); err != nil {
 		return refuse("--chunk-format: %w", err)
+	}
+	if o.run.wasi, err = parseCommand(ctx); err != nil {
+		return err
 	}
 	o.store, err = claimsDir(ctx)
 	return err
@@ -386,6 +391,7 @@ func (v *verifier) identify() (err error) {
 		Settings: o.settings, Retry: host.DefaultRetry(), Stop: v.stops.soft.Done(),
 	}
 	v.job.Settings.Seed, v.job.Settings.Memory = r.Settings.Seed, r.Settings.Memory
+	v.job.Settings.Command = runtime.Command{Args: r.Settings.Args, Env: r.Settings.Env, Stdin: runtime.Stdin(r.Settings.Stdin)}
 	if v.job.Module, err = readModule(o.module); err != nil {
 		return err
 	}
@@ -393,6 +399,9 @@ func (v *verifier) identify() (err error) {
 		return refuse("the module is not the receipt's: %s has %v, and the receipt %v", o.module, d, r.Module)
 	}
 	if err := v.identifySettings(); err != nil {
+		return err
+	}
+	if err := v.identifyDirs(); err != nil {
 		return err
 	}
 	return v.identifyContext()
@@ -411,10 +420,43 @@ func (v *verifier) identifySettings() error {
 			given, has = v.run.options.NativeNaNs, s.NaNs == receipt.NativeNaNs
 		case "no-metering":
 			given, has = v.run.options.NoMetering, !s.Metering
+		case "arg":
+			given, has = fmt.Sprintf("%q", v.run.wasi.Args), fmt.Sprintf("%q", s.Args)
+		case "env":
+			given, has = fmt.Sprintf("%q", v.run.wasi.Env), fmt.Sprintf("%q", s.Env)
+		case "stdin":
+			given, has = v.run.wasi.Stdin == runtime.StdinCBOR, s.Stdin == receipt.StdinCBOR
 		}
 		if given != has {
 			return refuse("the setting %s is not the receipt's: %v is given, and the receipt has %v", name, given, has)
 		}
+	}
+	return nil
+}
+
+// identifyDirs reads the directories of a WASI command, and holds them to the
+// receipt.
+func (v *verifier) identifyDirs() error {
+	command, err := v.run.wasi.read(v.stops.soft)
+	if err != nil {
+		return err
+	}
+	given := map[string]wasi.Dir{}
+	for _, d := range command.Dirs {
+		given[d.Guest] = d
+	}
+	for _, want := range v.receipt.Settings.Dirs {
+		d, ok := given[want.Guest]
+		switch {
+		case !ok:
+			return refuse("the receipt's job read the directory %s, of %v: --dir HOST:%s gives it", want.Guest, want.Digest, want.Guest)
+		case d.Tree.Digest() != want.Digest:
+			return refuse("the directory %s is not the receipt's: the one that is given has %v, and the receipt %v", want.Guest, receipt.Digest(d.Tree.Digest()), want.Digest)
+		}
+		v.job.Settings.Command.Dirs = append(v.job.Settings.Command.Dirs, d)
+	}
+	if len(command.Dirs) > len(v.receipt.Settings.Dirs) {
+		return refuse("--dir: more directories are given than the %d of the receipt's job", len(v.receipt.Settings.Dirs))
 	}
 	return nil
 }
