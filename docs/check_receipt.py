@@ -3,6 +3,7 @@
 
     check_receipt.py RECEIPT [--module FILE] [--chunks FILE] [--outputs FILE]
                      [--aggregate FILE] [--context FILE] [--proof FILE]
+                     [--dir HOST:GUEST]...
 
 It shares no code with wasm-jobs, needs the standard library alone, and executes
 nothing: docs/receipt.md says what is computed. Each file that is given is
@@ -15,6 +16,8 @@ be read.
 import argparse
 import hashlib
 import json
+import os
+import re
 import sys
 
 MAX_DEPTH = 256  # arrays, maps and tags inside one another
@@ -203,10 +206,46 @@ def once(pairs):
     return dict(pairs)
 
 
+def one_form(value):
+    """Returns the only JSON that stands for a receipt."""
+    text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+    return re.sub("[<>&\u2028\u2029]", lambda m: "\\u%04x" % ord(m[0]), text)
+
+
+def tree_digest(top):
+    """Returns the digest of a directory that a WASI command read."""
+    h = hashlib.sha256(b"wasm-jobs directory 1\n")
+
+    def sized(b):
+        h.update(len(b).to_bytes(8, "big") + b)
+
+    def walk(path, name):
+        if os.path.islink(path):
+            h.update(b"\x07")
+            sized(name)
+            sized(os.readlink(path))
+        elif os.path.isdir(path):
+            h.update(b"\x03")
+            sized(name)
+            names = sorted(os.listdir(path))
+            h.update(len(names).to_bytes(8, "big"))
+            for inner in names:
+                walk(os.path.join(path, inner), inner)
+        else:
+            h.update(b"\x04")
+            sized(name)
+            sized(read(path))
+            sized(b"")
+
+    top = os.fsencode(top)
+    walk(os.path.join(top, b"."), b"")
+    return digest(h.digest())
+
+
 def read_receipt(path):
-    text = read(path).decode("ascii")
+    text = read(path).decode()
     receipt = json.loads(text, object_pairs_hook=once)
-    if json.dumps(receipt, indent=2, sort_keys=True) + "\n" != text:
+    if one_form(receipt) != text:
         raise Malformed("it is not in the one form of receipts")
     if receipt.get("version") != 1:
         raise Malformed("its version is not 1")
@@ -235,6 +274,10 @@ def check(args, checks):
     if args.context:
         context = read(args.context)
         checks.same("settings.context", receipt["settings"].get("context"), None if context == b"\xf6" else digest(sha256(context)))
+    dirs = {d["guest"]: d["digest"] for d in receipt["settings"].get("dirs", [])}
+    for pair in args.dir:
+        host, _, guest = pair.rpartition(":")
+        checks.same("directory " + guest, dirs.get(guest), tree_digest(host))
     if args.chunks:
         count, root = root_of_entries(chunks_of(read(args.chunks), args.id_key.encode(), args.chunk_format))
         checks.same("chunks", receipt["chunks"], count)
@@ -259,6 +302,7 @@ def main():
     parser.add_argument("receipt")
     for name in ("module", "chunks", "outputs", "aggregate", "context", "proof"):
         parser.add_argument("--" + name, metavar="FILE")
+    parser.add_argument("--dir", metavar="HOST:GUEST", action="append", default=[])
     parser.add_argument("--id-key", default="id", metavar="NAME")
     parser.add_argument("--chunk-format", default="auto", choices=("auto", "sequence", "array"))
     checks = Checks()

@@ -51,11 +51,12 @@ func TestAnotherProgramComputesTheSameDigests(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			dir := t.TempDir()
 			outputs, result := filepath.Join(dir, "outputs.cbor"), filepath.Join(dir, "result.cbor")
-			args := []string{"run", c.modulePath(), c.path(".cbor"), "--no-store", "--progress", "none", "--seed", fmt.Sprint(c.seed), "--outputs", outputs, "-o", result}
+			args := []string{"run", c.modulePath(), c.path(".cbor"), "--no-store", "--progress", "none", "--outputs", outputs, "-o", result}
+			args = append(args, c.flags()...)
 			check := []string{c.path(".receipt.json"), "--module", c.modulePath(), "--chunks", c.path(".cbor"), "--outputs", outputs}
 			want := []string{"module", "chunks", "input", "number of outputs", "outputs"}
 			if c.context != "" {
-				args, check, want = append(args, "--context", c.contextFile()), append(check, "--context", c.contextFile()), append(want, "settings.context")
+				check, want = append(check, "--context", c.contextFile()), append(want, "settings.context")
 			}
 			mustRun(t, args...)
 			if b, err := os.ReadFile(c.path(".receipt.json")); err != nil || bytes.Contains(b, []byte(`"aggregate"`)) {
@@ -264,5 +265,34 @@ func TestSample(t *testing.T) {
 		if n < 230 || n > 370 {
 			t.Errorf("chunk %d is in %d of 1000 samples of 3 of 10", i, n)
 		}
+	}
+}
+
+// TestTheOtherProgramHashesDirectories has a tree with all kinds of entries.
+func TestTheOtherProgramHashesDirectories(t *testing.T) {
+	dir := t.TempDir()
+	top, path := filepath.Join(dir, "top"), filepath.Join(dir, "receipt.json")
+	for name, data := range map[string]string{"b.txt": "b", "a/empty": "", "a/b/c": "ccc", "a.b": "sorts before a/", "é": "text"} {
+		file := filepath.Join(top, filepath.FromSlash(name))
+		if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(file, []byte(data), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink("../b.txt", filepath.Join(top, "a", "link")); err != nil {
+		t.Skipf("no links here: %v", err)
+	}
+	mustRun(t, "run", "../../testdata/command/command.wasm", "--range-of", "1", "--stdin", "cbor", "--arg", "env", "--no-store", "--progress", "none",
+		"--dir", top+":/data", "--receipt", path, "-o", filepath.Join(dir, "o"))
+	if said, code := checkReceipt(t, path, "--dir", top+":/data"); code != 0 || said != "directory /data: agrees\n" {
+		t.Errorf("exit code %d: %s", code, said)
+	}
+	if err := os.Remove(filepath.Join(top, "a", "empty")); err != nil {
+		t.Fatal(err)
+	}
+	if said, code := checkReceipt(t, path, "--dir", top+":/data"); code != 1 || !strings.HasPrefix(said, "directory /data: differs") {
+		t.Errorf("exit code %d: %s", code, said)
 	}
 }

@@ -31,6 +31,7 @@ type receiptCase struct {
 	context string // JSON; "" = none
 	seed    uint64
 	chunks  []string // JSON
+	command runtime.Command
 }
 
 func receiptCases() []receiptCase {
@@ -44,6 +45,9 @@ func receiptCases() []receiptCase {
 		{name: "merge", module: "testdata/wasm/echo-merge.wasm"},
 		{name: "context", module: "testdata/wasm/context.wasm", context: `{"scale":3}`},
 		{name: "lasting", module: "testdata/wasm/lasting.wasm"},
+		{name: "command", module: "testdata/command/command.wasm", command: runtime.Command{
+			Args: []string{"env", "é <&> \"\\\n\u2028"}, Env: []string{"A=", "B=x, y"}, Stdin: runtime.StdinCBOR,
+		}},
 	}
 	numbers := func(n int) (list []string) {
 		for i := range n {
@@ -60,8 +64,27 @@ func receiptCases() []receiptCase {
 		`{"do":"clock"}`, `{"do":"counter"}`, `{"do":"counter"}`, `{"do":"dirty"}`, `{"do":"counter"}`, `{"do":"big","size":3000}`,
 		`{"do":"grown"}`, `{"do":"log","lines":3}`, `{"do":"heartbeat","times":5}`, `{"do":"print"}`, `{"do":"work","n":5000}`}
 	cases[5].chunks = append(numbers(24), "300", "700")
+	cases[9].chunks = []string{`{"id":"map"}`, `17`, `"text"`}
 	cases[6].chunks, cases[7].chunks, cases[8].chunks = numbers(70), numbers(3), numbers(9)
 	return cases
+}
+
+// flags are those of run that make the job.
+func (c *receiptCase) flags() []string {
+	flags := []string{"--seed", fmt.Sprint(c.seed)}
+	if c.context != "" {
+		flags = append(flags, "--context", c.contextFile())
+	}
+	for _, arg := range c.command.Args {
+		flags = append(flags, "--arg="+arg)
+	}
+	for _, pair := range c.command.Env {
+		flags = append(flags, "--env="+pair)
+	}
+	if c.command.Stdin != "" {
+		flags = append(flags, "--stdin", string(c.command.Stdin))
+	}
+	return flags
 }
 
 func (c *receiptCase) path(ending string) string { return filepath.Join(receiptsDir, c.name+ending) }
@@ -102,7 +125,7 @@ func (c *receiptCase) job(t *testing.T) *host.Job {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { file.Close() })
-	job := &host.Job{Module: module, Chunks: file, Retry: host.DefaultRetry(), Settings: runtime.Settings{Seed: c.seed}}
+	job := &host.Job{Module: module, Chunks: file, Retry: host.DefaultRetry(), Settings: runtime.Settings{Seed: c.seed, Command: c.command}}
 	if c.context != "" {
 		job.Settings.Context = items(t, c.context)
 	}
@@ -223,10 +246,8 @@ func TestReceiptsAfterAKill(t *testing.T) {
 		}
 		t.Run(c.name, func(t *testing.T) {
 			dir := t.TempDir()
-			flags := []string{"--store", filepath.Join(dir, "store"), "--progress", "none", "-j", "1", "--seed", fmt.Sprint(c.seed)}
-			if c.context != "" {
-				flags = append(flags, "--context", c.contextFile())
-			}
+			flags := []string{"--store", filepath.Join(dir, "store"), "--progress", "none", "-j", "1"}
+			flags = append(flags, c.flags()...)
 			run := func(more ...string) *exec.Cmd {
 				cmd := command(append(append([]string{"run", c.modulePath(), c.path(".cbor")}, flags...), more...)...)
 				cmd.Env = append(os.Environ(), "XDG_CACHE_HOME="+dir)
