@@ -16,6 +16,7 @@ import (
 
 	"github.com/wasm-jobs/wasm-jobs/abi"
 	"github.com/wasm-jobs/wasm-jobs/host/chunks"
+	"github.com/wasm-jobs/wasm-jobs/host/receipt"
 	"github.com/wasm-jobs/wasm-jobs/runtime"
 	"github.com/wasm-jobs/wasm-jobs/store"
 )
@@ -45,8 +46,12 @@ type Job struct {
 	// was finished before and has an aggregate is taken from the store without
 	// looking at its outputs again.
 	Outputs bool
+	// Verify executes some chunks twice; nil none.
+	Verify *Verify
 	// Redrive runs some chunks of a recorded job again; nil runs all.
 	Redrive *Redrive
+	// NoFold leaves aggregate out: the outputs are the result.
+	NoFold bool
 	// Partial calls aggregate with the outputs there are where chunks failed.
 	Partial bool
 	// Stop ends the job softly when it is closed: no new attempts, and running
@@ -74,6 +79,8 @@ func (j *Job) validate() error {
 		return errors.New("host: Job.Chunks is nil")
 	case j.MaxFailures != nil && *j.MaxFailures < 0:
 		return fmt.Errorf("host: Job.MaxFailures is %d, expected 0 or more", *j.MaxFailures)
+	case j.Verify != nil && !(j.Verify.Share > 0 && j.Verify.Share <= 1):
+		return fmt.Errorf("host: Job.Verify.Share is %v, expected more than 0 and at most 1", j.Verify.Share)
 	case j.Retry.Backoff < 0 || j.Retry.BackoffMax < 0:
 		return errors.New("host: Job.Retry has a negative time")
 	case j.Settings.Isolation == runtime.IsolationNone: // its outputs are not a function of their chunks
@@ -93,23 +100,21 @@ func (j *Job) validate() error {
 func (j *Job) action(module [sha256.Size]byte) store.Action {
 	h := sha256.New()
 	fmt.Fprintf(h, "wasm-jobs action 1\nabi %d\nmodule %x\n", abi.Version, module)
-	context := j.Settings.Context
-	if context == nil {
-		context = abi.Null
-	}
-	memory := j.Settings.Memory
-	if memory == 0 {
-		memory = runtime.DefaultMemory
-	}
-	if j.Options.NativeNaNs {
+	s := j.ReceiptSettings()
+	if s.NaNs == receipt.NativeNaNs {
 		fmt.Fprintln(h, "native NaNs")
 	}
-	if j.Options.NoMetering { // nor is what the outputs cost known
+	if !s.Metering { // nor is what the outputs cost known
 		fmt.Fprintln(h, "no metering")
 	} else {
 		fmt.Fprintf(h, "metering %d\n", runtime.MeteringVersion)
 	}
-	fmt.Fprintf(h, "context %x\nseed %d\nmemory %d\n", sha256.Sum256(context), j.Settings.Seed, memory)
+	context := sha256.Sum256(abi.Null)
+	if s.Context != nil {
+		context = *s.Context
+	}
+	fmt.Fprintf(h, "context %x\nseed %d\nmemory %d\n", context, s.Seed, s.Memory)
+	writeCommand(h, &s)
 	return store.Action(h.Sum(nil))
 }
 

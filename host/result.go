@@ -146,10 +146,10 @@ func (res *Result) WriteOutputs(ctx context.Context, w io.Writer) error {
 	return nil
 }
 
-// HasAggregate reports whether the module folds its outputs. Where it does
+// HasAggregate reports whether the outputs are folded. Where they are
 // not, the outputs are the job's result.
 func (res *Result) HasAggregate() bool {
-	return res.run.module != nil && res.run.module.Exports(abi.ExportAggregate)
+	return res.run.module != nil && res.run.aggregates()
 }
 
 // ChunkFailure is a chunk that failed for good.
@@ -197,7 +197,8 @@ type Report struct {
 	Chunks      Counts         `json:"chunks"`
 	Attempts    int            `json:"attempts"`
 	Retries     int            `json:"retries"`
-	Fuel        uint64         `json:"fuel"` // of the calls that gave outputs and the aggregate
+	Verified    int            `json:"verified,omitempty"` // chunks that were executed twice, with the same output
+	Fuel        uint64         `json:"fuel"`               // of the calls that gave outputs and the aggregate
 	Isolation   Isolation      `json:"isolation"`
 	Instances   runtime.Stats  `json:"instances"`
 	Failures    []ChunkFailure `json:"failures"` // in id order
@@ -241,6 +242,7 @@ func (r *run) report(res *Result, err error) (report Report) {
 	sum := r.module.Digest()
 	report.Module.SHA256 = hex.EncodeToString(sum[:])
 	report.Chunks, report.Attempts, report.Retries, report.Fuel = r.counts, r.attempts, r.retries, r.fuel+r.foldFuel
+	report.Verified = r.verified
 	report.State, report.Error = r.state(err), reason(err)
 	if r.records != nil {
 		report.Job = jobs.Name(r.records.run.Job)
@@ -248,6 +250,13 @@ func (r *run) report(res *Result, err error) (report Report) {
 	report.Isolation = r.isolation
 	if r.pool != nil {
 		report.Instances = r.pool.Stats()
+		if r.second != nil {
+			s := r.second.pool.Stats()
+			report.Instances.Created += s.Created
+			report.Instances.Resets += s.Resets
+			report.Instances.Closed += s.Closed
+			report.Instances.Memory = max(report.Instances.Memory, s.Memory)
+		}
 	} else if init, failed := errors.AsType[*runtime.InitError](err); failed {
 		report.Instances = init.Instances
 	}

@@ -19,9 +19,10 @@ import (
 // resultFiles are the files that run writes: paths, "-" for stdout, or "" for
 // none.
 type resultFiles struct {
-	result, outputs, deadLetter, report, events string
-	targets                                     map[string]*target // by path
-	dir                                         *target            // the file that is written in the directory outputs; nil where that is none
+	result, outputs, deadLetter, report, receipt, events string
+	concat                                               bool               // the result is the bytes of all outputs
+	targets                                              map[string]*target // by path
+	dir                                                  *target            // the file that is written in the directory outputs; nil where that is none
 
 	mu    sync.Mutex // of order
 	order []*target
@@ -42,7 +43,7 @@ func (f *resultFiles) open(stdout io.Writer) error {
 	}
 	f.targets = map[string]*target{}
 	taken := map[string]bool{}
-	for _, path := range []string{f.result, f.outputs, f.deadLetter, f.report, f.events} {
+	for _, path := range []string{f.result, f.outputs, f.deadLetter, f.report, f.receipt, f.events} {
 		if path == "" {
 			continue
 		}
@@ -211,16 +212,29 @@ func (f *resultFiles) write(ctx context.Context, c *console, result *host.Result
 	if !complete {
 		return errors.Join(errs...)
 	}
-	put(f.result, func(w *bufio.Writer) error { return writeResult(ctx, w, result, "cbor") })
+	form := "cbor"
+	if f.concat {
+		form, format = concatenated, concatenated
+	}
+	put(f.result, func(w *bufio.Writer) error { return writeResult(ctx, w, result, form) })
 	if f.result == "" && f.targets["-"] == nil {
 		stdout := target{path: "-", out: c.out}
 		errs = append(errs, stdout.write(func(w *bufio.Writer) error { return writeResult(ctx, w, result, format) }))
 	}
+	if all := result.Report.Chunks; all.Succeeded == all.Total && errors.Join(errs...) == nil { // last: it comes with exit code 0
+		put(f.receipt, func(w *bufio.Writer) error { return writeReceipt(w, result) })
+	}
 	return errors.Join(errs...)
 }
 
+// concatenated is the format of a result that is the bytes of all outputs.
+const concatenated = "concat"
+
 // writeResult writes the aggregate, or where there is none, the outputs.
 func writeResult(ctx context.Context, w *bufio.Writer, result *host.Result, format string) error {
+	if format == concatenated {
+		return writeConcat(ctx, w, result)
+	}
 	if result.HasAggregate() {
 		return writeItem(w, result.Aggregate, format)
 	}
