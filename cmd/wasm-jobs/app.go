@@ -26,6 +26,7 @@ const (
 	exitRefused     = 2   // usage, module or input, before anything ran
 	exitFold        = 3   // _initialize, setup, aggregate or merge failed
 	exitStore       = 4   // the store or a file of results
+	exitDiffers     = 5   // what was to be the same is different
 	exitInterrupted = 130 // stopped by a signal; may be resumed
 )
 
@@ -129,7 +130,7 @@ Each chunk runs on an instance in fresh state; outputs are folded in id order.
 		Commands: []*cli.Command{runCommand(c), chunksCommand(c, usage), inspectCommand(c),
 			listCommand(c), statusCommand(c), infoCommand(c), describeCommand(c), outputCommand(c),
 			newCommand(c), testCommand(c), checkCommand(c), benchCommand(c),
-			redriveCommand(c), deleteCommand(c), pruneCommand(c), fsckCommand(c), versionCommand(c)},
+			redriveCommand(c), replayCommand(c), deleteCommand(c), pruneCommand(c), fsckCommand(c), versionCommand(c)},
 		HideVersion: true,
 		// --meta may hold commas.
 		DisableSliceFlagSeparator: true,

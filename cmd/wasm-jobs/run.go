@@ -83,6 +83,7 @@ func runFlags() []cli.Flag {
 		&cli.BoolFlag{Name: "fail-fast", Usage: "stop at the first failed chunk: --max-failures 0"},
 		&cli.BoolFlag{Name: "partial", Usage: "aggregate what there is where chunks failed"},
 		&cli.StringFlag{Name: "dead-letter", Usage: "write the failed chunks to `FILE`, a chunk file"},
+		&cli.StringFlag{Name: "bundle", Usage: "write a file for each failed chunk to `DIR`, with all that wasm-jobs replay needs to run it again"},
 		&cli.StringFlag{Name: "report", Usage: "write a JSON report to `FILE`"},
 		&cli.StringFlag{Name: "events", Usage: "write events as JSON lines to `FILE`"},
 		&cli.DurationFlag{Name: "grace", Value: 10 * time.Second, Usage: "time that running attempts get after a first SIGINT"},
@@ -140,6 +141,7 @@ func parseRun(ctx *cli.Context) (*runOptions, error) {
 		files: resultFiles{
 			result: ctx.String("output"), outputs: ctx.String("outputs"),
 			deadLetter: ctx.String("dead-letter"), report: ctx.String("report"), events: ctx.String("events"),
+			bundle: ctx.String("bundle"),
 		},
 		retry: host.RetryPolicy{
 			Retries: ctx.Int("retries"), Backoff: ctx.Duration("backoff"), BackoffMax: ctx.Duration("backoff-max"),
