@@ -16,6 +16,7 @@ import (
 
 	"github.com/wasm-jobs/wasm-jobs/abi"
 	"github.com/wasm-jobs/wasm-jobs/host/chunks"
+	"github.com/wasm-jobs/wasm-jobs/host/receipt"
 	"github.com/wasm-jobs/wasm-jobs/runtime"
 	"github.com/wasm-jobs/wasm-jobs/store"
 )
@@ -92,23 +93,20 @@ func (j *Job) validate() error {
 func (j *Job) action(module [sha256.Size]byte) store.Action {
 	h := sha256.New()
 	fmt.Fprintf(h, "wasm-jobs action 1\nabi %d\nmodule %x\n", abi.Version, module)
-	context := j.Settings.Context
-	if context == nil {
-		context = abi.Null
-	}
-	memory := j.Settings.Memory
-	if memory == 0 {
-		memory = runtime.DefaultMemory
-	}
-	if j.Options.NativeNaNs {
+	s := j.ReceiptSettings()
+	if s.NaNs == receipt.NativeNaNs {
 		fmt.Fprintln(h, "native NaNs")
 	}
-	if j.Options.NoMetering { // nor is what the outputs cost known
+	if !s.Metering { // nor is what the outputs cost known
 		fmt.Fprintln(h, "no metering")
 	} else {
 		fmt.Fprintf(h, "metering %d\n", runtime.MeteringVersion)
 	}
-	fmt.Fprintf(h, "context %x\nseed %d\nmemory %d\n", sha256.Sum256(context), j.Settings.Seed, memory)
+	context := sha256.Sum256(abi.Null)
+	if s.Context != nil {
+		context = *s.Context
+	}
+	fmt.Fprintf(h, "context %x\nseed %d\nmemory %d\n", context, s.Seed, s.Memory)
 	return store.Action(h.Sum(nil))
 }
 

@@ -56,7 +56,7 @@ func (s Settings) withDefaults() Settings {
 	defaults(&s.Memory, DefaultMemory)
 	defaults(&s.MaxOutput, DefaultMaxOutput)
 	defaults(&s.MaxAggregate, DefaultMaxAggregate)
-	if s.Context == nil {
+	if len(s.Context) == 0 {
 		s.Context = abi.Null
 	}
 	return s

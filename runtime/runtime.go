@@ -17,6 +17,7 @@ import (
 	"path/filepath"
 	"reflect"
 	goruntime "runtime"
+	"runtime/debug"
 	"sync"
 
 	"github.com/tetratelabs/wazero"
@@ -29,6 +30,31 @@ import (
 // MeteringVersion is that of how modules are rewritten. It is part of the key
 // under which outputs are stored.
 const MeteringVersion = rewrite.Version
+
+// engineVersion is that of go.mod. It stands in for what a test binary does not
+// know of itself.
+const engineVersion = "v1.12.0"
+
+// EngineVersion returns the version of the engine that the program is built
+// with.
+var EngineVersion = sync.OnceValue(func() string {
+	info, _ := debug.ReadBuildInfo()
+	if info == nil {
+		return engineVersion
+	}
+	for _, d := range info.Deps {
+		if d.Path == "github.com/tetratelabs/wazero" {
+			if d.Replace != nil {
+				d = d.Replace
+			}
+			if d.Version == "" { // a directory
+				return "unknown"
+			}
+			return d.Version
+		}
+	}
+	return engineVersion
+})
 
 // ErrClosed is returned after Close.
 var ErrClosed = errors.New("the runtime is closed")

@@ -19,10 +19,12 @@ import (
 // resultFiles are the files that run writes: paths, "-" for stdout, or "" for
 // none.
 type resultFiles struct {
-	result, outputs, deadLetter, report, events, bundle string
-	targets                                             map[string]*target // by path
-	dir                                                 *target            // the file that is written in the directory outputs; nil where that is none
-	bundles                                             *target            // the same in the directory bundle
+	result, outputs, deadLetter, report, receipt, events string
+	targets                                              map[string]*target // by path
+	dir                                                  *target            // the file that is written in the directory outputs; nil where that is none
+
+	bundle  string  // a directory, or ""
+	bundles *target // the file that is written in it; nil where there is none
 
 	mu    sync.Mutex // of order
 	order []*target
@@ -49,7 +51,7 @@ func (f *resultFiles) open(stdout io.Writer) error {
 	}
 	f.targets = map[string]*target{}
 	taken := map[string]bool{}
-	for _, path := range []string{f.result, f.outputs, f.deadLetter, f.report, f.events} {
+	for _, path := range []string{f.result, f.outputs, f.deadLetter, f.report, f.receipt, f.events} {
 		if path == "" {
 			continue
 		}
@@ -223,6 +225,9 @@ func (f *resultFiles) write(ctx context.Context, c *console, result *host.Result
 	if f.result == "" && f.targets["-"] == nil {
 		stdout := target{path: "-", out: c.out}
 		errs = append(errs, stdout.write(func(w *bufio.Writer) error { return writeResult(ctx, w, result, format) }))
+	}
+	if all := result.Report.Chunks; all.Succeeded == all.Total && errors.Join(errs...) == nil { // last: it comes with exit code 0
+		put(f.receipt, func(w *bufio.Writer) error { return writeReceipt(w, result) })
 	}
 	return errors.Join(errs...)
 }

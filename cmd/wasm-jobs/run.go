@@ -85,6 +85,7 @@ func runFlags() []cli.Flag {
 		&cli.StringFlag{Name: "dead-letter", Usage: "write the failed chunks to `FILE`, a chunk file"},
 		&cli.StringFlag{Name: "bundle", Usage: "write a file for each failed chunk to `DIR`, with all that wasm-jobs replay needs to run it again"},
 		&cli.StringFlag{Name: "report", Usage: "write a JSON report to `FILE`"},
+		&cli.StringFlag{Name: "receipt", Usage: "write the job's receipt to `FILE`, where all of it succeeded: what it was and what it gave, the same bytes each time"},
 		&cli.StringFlag{Name: "events", Usage: "write events as JSON lines to `FILE`"},
 		&cli.DurationFlag{Name: "grace", Value: 10 * time.Second, Usage: "time that running attempts get after a first SIGINT"},
 		&cli.StringFlag{Name: "progress", Value: "auto", Usage: "auto, plain or none"},
@@ -140,7 +141,7 @@ func parseRun(ctx *cli.Context) (*runOptions, error) {
 		format: ctx.String("format"), progress: ctx.String("progress"),
 		files: resultFiles{
 			result: ctx.String("output"), outputs: ctx.String("outputs"),
-			deadLetter: ctx.String("dead-letter"), report: ctx.String("report"), events: ctx.String("events"),
+			deadLetter: ctx.String("dead-letter"), report: ctx.String("report"), receipt: ctx.String("receipt"), events: ctx.String("events"),
 			bundle: ctx.String("bundle"),
 		},
 		retry: host.RetryPolicy{

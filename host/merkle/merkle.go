@@ -29,6 +29,9 @@ type Tree struct {
 	edge  [64][sha256.Size]byte // edge[k] roots 2^k leaves where bit k of count is set
 	count uint64
 	leaf  hasher
+	// seen, if not nil, is told of every complete subtree, by the level of its
+	// root and its number among those of that level.
+	seen func(level int, index uint64, sum [sha256.Size]byte)
 }
 
 // Add appends a leaf. Its bytes are read before Add returns and not kept.
@@ -53,11 +56,20 @@ func (t *Tree) Append(s *Span) {
 // joins those that it completes: of the one bits of count from level on.
 func (t *Tree) push(level int, sum [sha256.Size]byte) {
 	added := uint64(1) << level
-	for ; t.count>>level&1 == 1; level++ {
+	t.tell(level, sum)
+	for t.count>>level&1 == 1 {
 		sum = node(&t.edge[level], &sum)
+		level++
+		t.tell(level, sum)
 	}
 	t.edge[level] = sum
 	t.count += added
+}
+
+func (t *Tree) tell(level int, sum [sha256.Size]byte) {
+	if t.seen != nil {
+		t.seen(level, t.count>>level, sum)
+	}
 }
 
 // Span hashes leaves of a tree that follow each other, before those that stand
@@ -140,9 +152,18 @@ func (t *Tree) Root() [sha256.Size]byte {
 	if t.count == 0 {
 		return sha256.Sum256(nil)
 	}
-	var root [sha256.Size]byte
+	return t.close(nil)
+}
+
+// close joins the subtrees of the right edge, and returns the root. Each of the
+// nodes that have fewer leaves than others of their level is told to ragged, if
+// that is not nil.
+func (t *Tree) close(ragged func(level int, index uint64, sum [sha256.Size]byte)) (root [sha256.Size]byte) {
 	started := false
 	for level := range t.edge {
+		if started && ragged != nil {
+			ragged(level, t.count>>level, root)
+		}
 		switch {
 		case t.count>>level&1 == 0:
 		case started:

@@ -1,0 +1,34 @@
+package main
+
+import (
+	"bufio"
+	"errors"
+
+	"github.com/wasm-jobs/wasm-jobs/host"
+	"github.com/wasm-jobs/wasm-jobs/host/receipt"
+)
+
+func writeReceipt(w *bufio.Writer, result *host.Result) error {
+	r, err := result.Receipt()
+	if err != nil {
+		return err
+	}
+	b, err := r.Marshal()
+	if err == nil {
+		_, err = w.Write(b)
+	}
+	return err
+}
+
+// readReceipt reads a receipt's file.
+func readReceipt(path string) (*receipt.Receipt, error) {
+	b, err := readBounded(path, receipt.MaxSize, "a receipt")
+	if err != nil {
+		return nil, err
+	}
+	r, err := receipt.Parse(b)
+	if errors.Is(err, receipt.ErrForm) {
+		return nil, refuse("%s: %w", path, err)
+	}
+	return r, err
+}

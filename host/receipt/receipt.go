@@ -1,0 +1,233 @@
+// Package receipt is the format of receipts: what a finished job was and what
+// it gave, without times, hosts and paths, so that anybody who has the module
+// and the chunks can compute it again and find the same bytes.
+//
+// docs/receipt.md is the same in words, for programs in other languages.
+package receipt
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+)
+
+// Version is the version of the format.
+const Version = 1
+
+// MaxSize is the limit of a receipt, in bytes. None comes near it.
+const MaxSize = 64 << 10
+
+// Receipt describes a finished job. Its fields are in the order of their names
+// in JSON, which is that of the format.
+type Receipt struct {
+	Aggregate *Digest  `json:"aggregate,omitempty"` // of the bytes; nil where the module has none
+	Chunks    uint64   `json:"chunks"`              // number of them, and of outputs
+	Engine    Engine   `json:"engine"`
+	Fuel      uint64   `json:"fuel"`  // of the calls that gave the outputs and the aggregate
+	Input     Digest   `json:"input"` // Merkle tree hash over [id, chunk] in id order
+	Module    Digest   `json:"module"`
+	Outputs   Digest   `json:"outputs"` // Merkle tree hash over [id, output] in id order
+	Settings  Settings `json:"settings"`
+	Version   int      `json:"version"`
+}
+
+// Engine says what ran the job. No part of it is to change an output.
+type Engine struct {
+	ABI      int    `json:"abi"`
+	Metering int    `json:"metering"` // what fuel counts
+	Wazero   string `json:"wazero"`   // as Go names versions, or unknown
+}
+
+// Settings are those that can change a result. Limits that only decide whether
+// there is one are none of them.
+type Settings struct {
+	Context  *Digest `json:"context,omitempty"` // of the item that setup gets; nil where that is null
+	Memory   uint64  `json:"memory"`            // limit, in bytes
+	Metering bool    `json:"metering"`
+	NaNs     NaNs    `json:"nans"`
+	Seed     uint64  `json:"seed"`
+}
+
+// NaNs says which bits NaNs have.
+type NaNs string
+
+// The kinds of [NaNs].
+const (
+	CanonicalNaNs NaNs = "canonical" // the same on every machine
+	NativeNaNs    NaNs = "native"    // those of the machine
+)
+
+// Digest is a SHA-256. As a text it is "sha256:" and 64 lower hex digits.
+type Digest [sha256.Size]byte
+
+const digestPrefix = "sha256:"
+
+// String returns the digest as a text.
+func (d Digest) String() string { return digestPrefix + hex.EncodeToString(d[:]) }
+
+// MarshalText is [Digest.String].
+func (d Digest) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
+
+// UnmarshalText is the inverse of MarshalText.
+func (d *Digest) UnmarshalText(text []byte) error {
+	digits, ok := strings.CutPrefix(string(text), digestPrefix)
+	if b, err := hex.DecodeString(digits); ok && err == nil && len(b) == len(d) && digits == strings.ToLower(digits) {
+		*d = Digest(b)
+		return nil
+	}
+	return fmt.Errorf("%.80q is no digest: sha256: and 64 lower hex digits are needed", text)
+}
+
+// Marshal returns the only bytes that stand for a receipt: JSON (RFC 8259) in
+// ASCII, two spaces for each level, one key on each line, keys in bytewise
+// order, a newline at the end.
+func (r *Receipt) Marshal() ([]byte, error) {
+	if err := r.check(); err != nil {
+		return nil, fmt.Errorf("receipt: %w", err)
+	}
+	b, err := json.MarshalIndent(r, "", "  ")
+	return append(b, '\n'), err
+}
+
+func (r *Receipt) check() error {
+	switch {
+	case r.Version != Version:
+		return fmt.Errorf("it has version %d, and %d is the one that is known", r.Version, Version)
+	case r.Settings.NaNs != CanonicalNaNs && r.Settings.NaNs != NativeNaNs:
+		return fmt.Errorf("settings.nans is %.40q, expected canonical or native", r.Settings.NaNs)
+	case r.Settings.Memory == 0:
+		return errors.New("settings.memory is 0, expected a limit in bytes")
+	case r.Engine.ABI < 1 || r.Engine.Metering < 1:
+		return errors.New("engine has a version below 1")
+	case !isVersion(r.Engine.Wazero):
+		return fmt.Errorf("engine.wazero is %.40q, which is no version", r.Engine.Wazero)
+	case !r.Settings.Metering && r.Fuel != 0:
+		return fmt.Errorf("fuel is %d without metering, expected 0", r.Fuel)
+	}
+	return nil
+}
+
+// isVersion reports whether s is made of what versions of Go modules are.
+func isVersion(s string) bool {
+	return s != "" && len(s) <= 128 && !strings.ContainsFunc(s, func(c rune) bool {
+		return !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.ContainsRune(".-+", c))
+	})
+}
+
+// ErrForm says that something is no receipt, or not in the one form of receipts.
+var ErrForm = errors.New("this is no receipt")
+
+// Parse reads the bytes of a receipt. Others than those that [Receipt.Marshal]
+// gives, also of the same JSON, are refused with [ErrForm].
+func Parse(b []byte) (*Receipt, error) {
+	if len(b) > MaxSize {
+		return nil, fmt.Errorf("%w: it is larger than %d bytes", ErrForm, MaxSize)
+	}
+	r := new(Receipt)
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.DisallowUnknownFields()
+	if err := d.Decode(r); err != nil {
+		return nil, fmt.Errorf("%w: %s", ErrForm, jsonError(err))
+	}
+	own, err := r.Marshal()
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s", ErrForm, strings.TrimPrefix(err.Error(), "receipt: "))
+	}
+	if line := firstDifference(own, b); line > 0 {
+		return nil, fmt.Errorf("%w in its one form: line %d differs: it was changed, or written by something else", ErrForm, line)
+	}
+	return r, nil
+}
+
+func jsonError(err error) string {
+	switch {
+	case errors.Is(err, io.EOF):
+		return "it is empty"
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return "it ends in the middle"
+	}
+	if field, unknown := strings.CutPrefix(err.Error(), "json: unknown field "); unknown {
+		return "it has a field that is not known: " + field
+	}
+	return strings.TrimPrefix(err.Error(), "json: ")
+}
+
+// firstDifference returns the first line, from 1, in which a and b differ; 0
+// where they are the same.
+func firstDifference(a, b []byte) int {
+	if bytes.Equal(a, b) {
+		return 0
+	}
+	la, lb := bytes.Split(a, []byte("\n")), bytes.Split(b, []byte("\n"))
+	for i := range min(len(la), len(lb)) {
+		if !bytes.Equal(la[i], lb[i]) {
+			return i + 1
+		}
+	}
+	return min(len(la), len(lb)) + 1
+}
+
+// Difference is a field that two receipts do not have in common.
+type Difference struct {
+	Field string `json:"field"` // such as settings.seed
+	A     string `json:"a"`     // empty where it is not there
+	B     string `json:"b"`
+}
+
+// Result reports whether the field is one of what the job gave, and not of what
+// it was or what ran it.
+func (d *Difference) Result() bool {
+	return d.Field == "outputs" || d.Field == "aggregate" || d.Field == "fuel"
+}
+
+// Engine reports whether the field is one of what ran the job.
+func (d *Difference) Engine() bool { return strings.HasPrefix(d.Field, "engine.") }
+
+func (d *Difference) String() string {
+	or := func(s string) string {
+		if s == "" {
+			return "none"
+		}
+		return s
+	}
+	return fmt.Sprintf("%s: %s and %s", d.Field, or(d.A), or(d.B))
+}
+
+// Compare returns the fields in which a and b differ: first those of what the
+// job was, then of what ran it, then of what it gave.
+func Compare(a, b *Receipt) (found []Difference) {
+	x, y := a.fields(), b.fields()
+	for i := range x {
+		if x[i].value != y[i].value {
+			found = append(found, Difference{x[i].name, x[i].value, y[i].value})
+		}
+	}
+	return found
+}
+
+type field struct{ name, value string }
+
+func (r *Receipt) fields() []field {
+	number := func(n uint64) string { return strconv.FormatUint(n, 10) }
+	optional := func(d *Digest) string {
+		if d == nil {
+			return ""
+		}
+		return d.String()
+	}
+	s, e := &r.Settings, &r.Engine
+	return []field{
+		{"version", strconv.Itoa(r.Version)}, {"module", r.Module.String()},
+		{"chunks", number(r.Chunks)}, {"input", r.Input.String()},
+		{"settings.context", optional(s.Context)}, {"settings.memory", number(s.Memory)},
+		{"settings.metering", strconv.FormatBool(s.Metering)}, {"settings.nans", string(s.NaNs)}, {"settings.seed", number(s.Seed)},
+		{"engine.abi", strconv.Itoa(e.ABI)}, {"engine.metering", strconv.Itoa(e.Metering)}, {"engine.wazero", e.Wazero},
+		{"outputs", r.Outputs.String()}, {"aggregate", optional(r.Aggregate)}, {"fuel", number(r.Fuel)},
+	}
+}

@@ -1,0 +1,208 @@
+package receipt_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/wasm-jobs/wasm-jobs/host/receipt"
+)
+
+func sample() *receipt.Receipt {
+	return &receipt.Receipt{
+		Version: 1, Module: receipt.Digest{1}, Chunks: 10, Input: receipt.Digest{2}, Outputs: receipt.Digest{3}, Aggregate: &receipt.Digest{4},
+		Fuel: 1<<64 - 1, Settings: receipt.Settings{Context: &receipt.Digest{5}, Memory: 1 << 20, Metering: true, NaNs: receipt.CanonicalNaNs, Seed: 1<<64 - 1},
+		Engine: receipt.Engine{ABI: 1, Metering: 1, Wazero: "v1.2.3-rc.1"},
+	}
+}
+
+func marshal(t *testing.T, r *receipt.Receipt) []byte {
+	t.Helper()
+	b, err := r.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// TestForm holds the bytes to the form that docs/receipt.md describes: keys in
+// bytewise order on each level, two spaces a level, ASCII.
+func TestForm(t *testing.T) {
+	b := marshal(t, sample())
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.UseNumber() // integers of 64 bits
+	var v any
+	if err := d.Decode(&v); err != nil {
+		t.Fatal(err)
+	}
+	sorted, err := json.MarshalIndent(v, "", "  ") // maps come with sorted keys
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := append(sorted, '\n'); !bytes.Equal(b, want) {
+		t.Errorf("receipt\n%s\nexpected\n%s", b, want)
+	}
+	for _, c := range b {
+		if c > 126 {
+			t.Fatalf("byte %#x is no ASCII", c)
+		}
+	}
+}
+
+func TestParseIsTheInverse(t *testing.T) {
+	without := sample()
+	without.Aggregate, without.Settings.Context = nil, nil
+	for _, r := range []*receipt.Receipt{sample(), without} {
+		b := marshal(t, r)
+		got, err := receipt.Parse(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if differences := receipt.Compare(r, got); len(differences) > 0 || !bytes.Equal(marshal(t, got), b) {
+			t.Errorf("read again it differs: %v", differences)
+		}
+	}
+	paths, err := filepath.Glob("../../testdata/receipts/*.receipt.json")
+	if err != nil || len(paths) < 5 {
+		t.Fatalf("%d receipts, %v", len(paths), err)
+	}
+	for _, path := range paths {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := receipt.Parse(b); err != nil {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
+}
+
+func TestParseRefuses(t *testing.T) {
+	good := string(marshal(t, sample()))
+	change := func(old, new string) string {
+		if !strings.Contains(good, old) {
+			t.Fatalf("no %q in the receipt", old)
+		}
+		return strings.Replace(good, old, new, 1)
+	}
+	tests := []struct{ name, text, says string }{
+		{"nothing", "", "it is empty"},
+		{"half", good[:len(good)/2], "ends in the middle"},
+		{"no JSON", "receipt", "invalid character"},
+		{"another type", "[]", "cannot unmarshal array"},
+		{"too large", strings.Repeat(" ", receipt.MaxSize+1), "larger than"},
+		{"no newline", strings.TrimSuffix(good, "\n"), "line "},
+		{"more after it", good + "{}", "line "},
+		{"other white space", change(`"abi": 1`, `"abi":  1`), "line 5"},
+		{"another order", change("    \"abi\": 1,\n    \"metering\": 1,\n", "    \"metering\": 1,\n    \"abi\": 1,\n"), "line 5"},
+		{"a key twice", change(`  "chunks": 10,`, "  \"chunks\": 9,\n  \"chunks\": 10,"), "line 3"},
+		{"another case", change(`"chunks"`, `"Chunks"`), "line 3"},
+		{"an escape", change(`"v1.2.3`, `"\u007611.2.3`), "line "},
+		{"an unknown field", change(`  "chunks": 10,`, "  \"chunks\": 10,\n  \"comment\": \"hi\","), `not known: "comment"`},
+		{"a missing field", change("  \"chunks\": 10,\n", ""), "line 3"},
+		{"null", change(`"chunks": 10`, `"chunks": null`), "line 3"},
+		{"a float", change(`"chunks": 10`, `"chunks": 10.0`), "chunks"},
+		{"a negative number", change(`"chunks": 10`, `"chunks": -1`), "chunks"},
+		{"upper case in a digest", change(`sha256:01`, `sha256:0A`), "no digest"},
+		{"a short digest", change(`sha256:0100`, `sha256:01`), "no digest"},
+		{"another hash", change(`sha256:01`, `sha512:01`), "no digest"},
+		{"another version", change(`"version": 1`, `"version": 2`), "version 2"},
+		{"other NaNs", change(`canonical`, `signalling`), "settings.nans"},
+		{"no memory", change(`"memory": 1048576`, `"memory": 0`), "settings.memory"},
+		{"no metering", change(`"metering": true`, `"metering": false`), "without metering"},
+		{"a path as version", change(`v1.2.3-rc.1`, `/home`), "engine.wazero"},
+		{"no engine", change(`"abi": 1`, `"abi": 0`), "engine"},
+	}
+	for _, test := range tests {
+		_, err := receipt.Parse([]byte(test.text))
+		if !errors.Is(err, receipt.ErrForm) {
+			t.Errorf("%s: error %v", test.name, err)
+		} else if !strings.Contains(err.Error(), test.says) || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%s: error %q, expected one line with %q", test.name, err, test.says)
+		}
+	}
+}
+
+func TestMarshalRefusesWhatParseDoes(t *testing.T) {
+	if _, err := new(receipt.Receipt).Marshal(); err == nil {
+		t.Error("an empty receipt was written")
+	}
+}
+
+// TestCompareNamesEachField changes one field after the other.
+func TestCompareNamesEachField(t *testing.T) {
+	changes := map[string]func(*receipt.Receipt){
+		"version":           func(r *receipt.Receipt) { r.Version = 2 },
+		"module":            func(r *receipt.Receipt) { r.Module[31] = 1 },
+		"chunks":            func(r *receipt.Receipt) { r.Chunks++ },
+		"input":             func(r *receipt.Receipt) { r.Input[31] = 1 },
+		"settings.context":  func(r *receipt.Receipt) { r.Settings.Context = nil },
+		"settings.memory":   func(r *receipt.Receipt) { r.Settings.Memory++ },
+		"settings.metering": func(r *receipt.Receipt) { r.Settings.Metering = false },
+		"settings.nans":     func(r *receipt.Receipt) { r.Settings.NaNs = receipt.NativeNaNs },
+		"settings.seed":     func(r *receipt.Receipt) { r.Settings.Seed-- },
+		"engine.abi":        func(r *receipt.Receipt) { r.Engine.ABI++ },
+		"engine.metering":   func(r *receipt.Receipt) { r.Engine.Metering++ },
+		"engine.wazero":     func(r *receipt.Receipt) { r.Engine.Wazero = "v2" },
+		"outputs":           func(r *receipt.Receipt) { r.Outputs[31] = 1 },
+		"aggregate":         func(r *receipt.Receipt) { r.Aggregate = nil },
+		"fuel":              func(r *receipt.Receipt) { r.Fuel-- },
+	}
+	for name, change := range changes {
+		b := sample()
+		change(b)
+		found := receipt.Compare(sample(), b)
+		if len(found) != 1 || found[0].Field != name || found[0].A == found[0].B {
+			t.Errorf("%s changed: found %v", name, found)
+		}
+	}
+	if found := receipt.Compare(sample(), sample()); len(found) > 0 {
+		t.Errorf("equal receipts differ: %v", found)
+	}
+	// A field of the format that no change is made of would not be compared.
+	if keys := leaves(t, marshal(t, sample())); keys != len(changes) {
+		t.Errorf("a receipt has %d fields, and %d are compared", keys, len(changes))
+	}
+}
+
+func leaves(t *testing.T, b []byte) (n int) {
+	t.Helper()
+	var v map[string]any
+	if err := json.Unmarshal(b, &v); err != nil {
+		t.Fatal(err)
+	}
+	for _, value := range v {
+		if inner, isMap := value.(map[string]any); isMap {
+			n += len(inner)
+		} else {
+			n++
+		}
+	}
+	return n
+}
+
+func FuzzParse(f *testing.F) {
+	b, err := sample().Marshal()
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(b)
+	f.Add([]byte(fmt.Sprintf("%s ", b)))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		r, err := receipt.Parse(b)
+		if err != nil {
+			if !errors.Is(err, receipt.ErrForm) || strings.Contains(err.Error(), "\n") {
+				t.Errorf("error %q", err)
+			}
+			return
+		}
+		if own, err := r.Marshal(); err != nil || !bytes.Equal(own, b) {
+			t.Errorf("what was read has another form: %v", err)
+		}
+	})
+}
