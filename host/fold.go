@@ -122,7 +122,7 @@ func (r *run) recall(ctx context.Context, res *Result) error {
 		return err
 	}
 	outputs := [sha256.Size]byte(end.Output)
-	folds := r.module.Exports(abi.ExportAggregate)
+	folds := r.aggregates()
 	if r.Outputs || !folds {
 		tree, err := res.tree(ctx)
 		if err != nil || tree.Root() != outputs {
@@ -143,6 +143,9 @@ func (r *run) recall(ctx context.Context, res *Result) error {
 	return nil
 }
 
+// aggregates reports whether the outputs are folded into an aggregate.
+func (r *run) aggregates() bool { return r.module.Exports(abi.ExportAggregate) && !r.NoFold }
+
 // reportReuse tells the observer that every chunk was reused.
 func (r *run) reportReuse() {
 	if !r.observed {
@@ -161,7 +164,7 @@ func (r *run) reportReuse() {
 
 // aggregated makes the aggregate, where the module has one.
 func (r *run) aggregated(ctx context.Context, res *Result) error {
-	if !r.module.Exports(abi.ExportAggregate) {
+	if !r.aggregates() {
 		return nil
 	}
 	kept, err := r.kept(ctx, foldAction(r.action), res.outputs)

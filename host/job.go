@@ -47,6 +47,8 @@ type Job struct {
 	Outputs bool
 	// Redrive runs some chunks of a recorded job again; nil runs all.
 	Redrive *Redrive
+	// NoFold leaves aggregate out: the outputs are the result.
+	NoFold bool
 	// Partial calls aggregate with the outputs there are where chunks failed.
 	Partial bool
 	// Stop ends the job softly when it is closed: no new attempts, and running

@@ -43,7 +43,7 @@ func ReceiptEngine() receipt.Engine {
 // workers, the retries, resumes and the isolation. The error is [ErrNoReceipt].
 func (res *Result) Receipt() (*receipt.Receipt, error) {
 	n := &res.Report.Chunks
-	if !res.hashed || n.Succeeded != n.Total || res.HasAggregate() && res.Aggregate == nil {
+	if !res.hashed || n.Succeeded != n.Total || res.run.module.Exports(abi.ExportAggregate) && res.Aggregate == nil {
 		return nil, ErrNoReceipt
 	}
 	r := &receipt.Receipt{

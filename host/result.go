@@ -157,10 +157,10 @@ func (res *Result) WriteOutputs(ctx context.Context, w io.Writer) error {
 	return nil
 }
 
-// HasAggregate reports whether the module folds its outputs. Where it does
+// HasAggregate reports whether the outputs are folded. Where they are
 // not, the outputs are the job's result.
 func (res *Result) HasAggregate() bool {
-	return res.run.module != nil && res.run.module.Exports(abi.ExportAggregate)
+	return res.run.module != nil && res.run.aggregates()
 }
 
 // ChunkFailure is a chunk that failed for good.

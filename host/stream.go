@@ -3,7 +3,6 @@ package host
 import (
 	"context"
 
-	"github.com/wasm-jobs/wasm-jobs/abi"
 	"github.com/wasm-jobs/wasm-jobs/host/merkle"
 )
 
@@ -35,7 +34,7 @@ type stream struct {
 // nothing is streamed.
 func (r *run) newStream(ctx context.Context) *stream {
 	s := &stream{in: make(chan *batch, batches*r.config.Workers), calls: make(chan foldCall), early: map[int]*batch{}}
-	if !r.lookup && r.module.Exports(abi.ExportAggregate) {
+	if !r.lookup && r.aggregates() {
 		s.folder = r.newFolder(ctx)
 		s.folder.submit = func(c foldCall) { s.calls <- c }
 	}

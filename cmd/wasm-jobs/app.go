@@ -26,7 +26,7 @@ const (
 	exitRefused     = 2   // usage, module or input, before anything ran
 	exitFold        = 3   // _initialize, setup, aggregate or merge failed
 	exitStore       = 4   // the store or a file of results
-	exitDiffers     = 5   // what was to be the same is different
+	exitDiffers     = 5   // what was computed again, or proved, is not what it was said to be
 	exitInterrupted = 130 // stopped by a signal; may be resumed
 )
 
@@ -36,6 +36,7 @@ const exitHelp = `Exit codes:
    2    refused before anything ran: usage, module or input
    3    _initialize, setup, aggregate or merge failed
    4    the store failed, or results could not be written
+   5    an execution or a proof gives something else than it should
    130  interrupted`
 
 // exitError ends the command with a code of its own.
@@ -130,7 +131,9 @@ Each chunk runs on an instance in fresh state; outputs are folded in id order.
 		Commands: []*cli.Command{runCommand(c), chunksCommand(c, usage), inspectCommand(c),
 			listCommand(c), statusCommand(c), infoCommand(c), describeCommand(c), outputCommand(c),
 			newCommand(c), testCommand(c), checkCommand(c), benchCommand(c),
-			redriveCommand(c), replayCommand(c), signCommand(c), verifySignatureCommand(c), keygenCommand(c), deleteCommand(c), pruneCommand(c), fsckCommand(c), versionCommand(c)},
+			redriveCommand(c), replayCommand(c), verifyCommand(c), proveCommand(c), verifyProofCommand(c), diffCommand(c),
+			signCommand(c), verifySignatureCommand(c), keygenCommand(c),
+			deleteCommand(c), pruneCommand(c), fsckCommand(c), versionCommand(c)},
 		HideVersion: true,
 		// --meta may hold commas.
 		DisableSliceFlagSeparator: true,

@@ -7,11 +7,14 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
 	"github.com/fxamacker/cbor/v2"
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/wasm-jobs/wasm-jobs/abi"
 )
 
 // TestMain makes the real command available to scripts as "wasm-jobs".
@@ -26,7 +29,9 @@ func TestMain(m *testing.M) {
 // TestScripts runs the real binary. In scripts, $GUESTS is the folder of the
 // example guests and $WASM that of the small test modules; "cbor FILE JSON..."
 // writes a sequence of items, "hex FILE HEX..." bytes; "job VAR REPORT" sets VAR to the
-// id of the job that a report is of.
+// id of the job that a report is of; "tamper TO FROM OLD NEW" changes text, of
+// which ? is any character; "edit TO FROM ID [JSON]" changes an output, or leaves
+// it out.
 func TestScripts(t *testing.T) {
 	root, err := filepath.Abs("../..")
 	if err != nil {
@@ -47,7 +52,7 @@ func TestScripts(t *testing.T) {
 			}
 			return raceDetector, nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"cbor": writeCBOR, "hex": writeHex, "job": readJob},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"cbor": writeCBOR, "hex": writeHex, "job": readJob, "tamper": tamper, "edit": editOutputs},
 	})
 }
 
@@ -102,6 +107,44 @@ func integers(v any) any {
 		}
 	}
 	return v
+}
+
+func tamper(ts *testscript.TestScript, _ bool, args []string) {
+	old := regexp.MustCompile(strings.ReplaceAll(regexp.QuoteMeta(args[2]), `\?`, "."))
+	text := ts.ReadFile(args[1])
+	at := old.FindStringIndex(text)
+	if at == nil {
+		ts.Fatalf("%s has no %s", args[1], args[2])
+	}
+	changed := text[:at[0]] + args[3] + text[at[1]:]
+	if changed == text {
+		ts.Fatalf("%s stays as it is", args[1])
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(changed), 0o600))
+}
+
+func editOutputs(ts *testscript.TestScript, _ bool, args []string) {
+	id, err := abi.ParseID(args[2])
+	ts.Check(err)
+	var replacement []byte
+	if len(args) > 3 {
+		replacement, err = itemOfJSON([]byte(args[3]))
+		ts.Check(err)
+	}
+	claimed, err := fileClaims(ts.MkAbs(args[1]))
+	ts.Check(err)
+	defer claimed.close()
+	var out []byte
+	ts.Check(claimed.each(context.Background(), func(has abi.ID, output []byte) error {
+		if has == id {
+			output = replacement
+		}
+		if output != nil {
+			out = abi.AppendOutput(out, has, output)
+		}
+		return nil
+	}))
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), out, 0o600))
 }
 
 func writeHex(ts *testscript.TestScript, _ bool, args []string) {

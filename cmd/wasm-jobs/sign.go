@@ -170,7 +170,7 @@ func verifySignature(ctx *cli.Context, c *console) error {
 	if err != nil {
 		return err
 	}
-	v := &verification{path: ctx.Args().First(), key: key, keyName: source.name(), receiptPath: ctx.String("receipt"), builder: ctx.String("builder")}
+	v := &signatureCheck{path: ctx.Args().First(), key: key, keyName: source.name(), receiptPath: ctx.String("receipt"), builder: ctx.String("builder")}
 	if v.envelope, err = readEnvelope(v.path); err != nil {
 		return err
 	}
@@ -213,8 +213,8 @@ func readEnvelope(path string) (*dsse.Envelope, error) {
 
 func oneLine(err error) string { return strings.ReplaceAll(printable(err.Error()), "\n", " ") }
 
-// verification is one question of verify-signature.
-type verification struct {
+// signatureCheck is one question of verify-signature.
+type signatureCheck struct {
 	path, keyName, receiptPath string
 	envelope                   *dsse.Envelope
 	key                        *publicKey
@@ -223,7 +223,7 @@ type verification struct {
 }
 
 // verify returns the statement, where all is as it is to be.
-func (v *verification) verify(ctx context.Context) (*statement, error) {
+func (v *signatureCheck) verify(ctx context.Context) (*statement, error) {
 	if v.envelope.PayloadType != payloadType {
 		return nil, differs("%s: the payload's type is %.100q, expected %s", v.path, v.envelope.PayloadType, payloadType)
 	}
@@ -253,7 +253,7 @@ func (v *verification) verify(ctx context.Context) (*statement, error) {
 
 // why says what is wrong where no signature is good. A signature proves that
 // something was changed, and not what: with the receipt at hand, more is known.
-func (v *verification) why() string {
+func (v *signatureCheck) why() string {
 	payload, err := v.envelope.DecodeB64Payload()
 	if err != nil {
 		return "the payload was changed: it is no base64"
@@ -280,7 +280,7 @@ func (v *verification) why() string {
 
 // own returns the signature that says it is of the key, or does not say of
 // which; nil where there is none. others are the keys of the rest.
-func (v *verification) own() (own *dsse.Signature, others string) {
+func (v *signatureCheck) own() (own *dsse.Signature, others string) {
 	var names []string
 	for i := range v.envelope.Signatures {
 		s := &v.envelope.Signatures[i]
@@ -297,7 +297,7 @@ func wellFormed(signature string) bool {
 	return err == nil && len(b) == ed25519.SignatureSize
 }
 
-func (v *verification) print(out io.Writer, s *statement) error {
+func (v *signatureCheck) print(out io.Writer, s *statement) error {
 	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
 	row := func(name, format string, args ...any) { fmt.Fprintf(w, name+"\t"+format+"\n", args...) }
 	row("signed with", "%s, key %s", v.keyName, v.key.id)

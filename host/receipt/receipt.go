@@ -202,18 +202,20 @@ func (d *Difference) String() string {
 // Compare returns the fields in which a and b differ: first those of what the
 // job was, then of what ran it, then of what it gave.
 func Compare(a, b *Receipt) (found []Difference) {
-	x, y := a.fields(), b.fields()
+	x, y := a.Fields(), b.Fields()
 	for i := range x {
-		if x[i].value != y[i].value {
-			found = append(found, Difference{x[i].name, x[i].value, y[i].value})
+		if x[i].Value != y[i].Value {
+			found = append(found, Difference{x[i].Name, x[i].Value, y[i].Value})
 		}
 	}
 	return found
 }
 
-type field struct{ name, value string }
+// Field is a field of a receipt as a text; empty where it is not there.
+type Field struct{ Name, Value string }
 
-func (r *Receipt) fields() []field {
+// Fields returns all fields, in the order of [Compare].
+func (r *Receipt) Fields() []Field {
 	number := func(n uint64) string { return strconv.FormatUint(n, 10) }
 	optional := func(d *Digest) string {
 		if d == nil {
@@ -222,7 +224,7 @@ func (r *Receipt) fields() []field {
 		return d.String()
 	}
 	s, e := &r.Settings, &r.Engine
-	return []field{
+	return []Field{
 		{"version", strconv.Itoa(r.Version)}, {"module", r.Module.String()},
 		{"chunks", number(r.Chunks)}, {"input", r.Input.String()},
 		{"settings.context", optional(s.Context)}, {"settings.memory", number(s.Memory)},

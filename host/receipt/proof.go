@@ -1,0 +1,146 @@
+package receipt
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/wasm-jobs/wasm-jobs/abi"
+	"github.com/wasm-jobs/wasm-jobs/host/merkle"
+)
+
+// MaxProofSize is the limit of a proof, in bytes. An output stands in it in hex.
+const MaxProofSize = 256 << 20
+
+// Proof shows that one output is in the job that a receipt is of. Its fields are
+// in the order of their names in JSON.
+type Proof struct {
+	ID      abi.ID     `json:"id"`
+	Index   uint64     `json:"index"`  // of the chunk in id order, from 0
+	Output  Hex        `json:"output"` // one CBOR item
+	Path    []HashText `json:"path"`   // RFC 6962, section 2.1.1, from the leaf up
+	Size    uint64     `json:"size"`   // chunks of the job
+	Version int        `json:"version"`
+}
+
+// Hex is bytes that are lower hex digits in JSON.
+type Hex []byte
+
+// MarshalText returns the digits.
+func (h Hex) MarshalText() ([]byte, error) { return hex.AppendEncode(nil, h), nil }
+
+// UnmarshalText is the inverse of MarshalText.
+func (h *Hex) UnmarshalText(text []byte) (err error) {
+	*h, err = hex.AppendDecode(nil, text)
+	return err
+}
+
+// HashText is a node of the tree; in JSON it is 64 lower hex digits.
+type HashText [sha256.Size]byte
+
+// MarshalText returns the digits.
+func (h HashText) MarshalText() ([]byte, error) { return hex.AppendEncode(nil, h[:]), nil }
+
+// UnmarshalText is the inverse of MarshalText.
+func (h *HashText) UnmarshalText(text []byte) error {
+	b, err := hex.DecodeString(string(text))
+	if err != nil || len(b) != len(h) {
+		return fmt.Errorf("%.80q is no hash: 64 lower hex digits are needed", text)
+	}
+	*h = HashText(b)
+	return nil
+}
+
+// NewProof returns the proof of an output with an audit path.
+func NewProof(id abi.ID, output []byte, p merkle.Proof) *Proof {
+	path := make([]HashText, len(p.Path))
+	for i, sum := range p.Path {
+		path[i] = sum
+	}
+	return &Proof{ID: id, Index: p.Index, Output: output, Path: path, Size: p.Size, Version: Version}
+}
+
+// Marshal returns the only bytes that stand for a proof, in the form of
+// [Receipt.Marshal].
+func (p *Proof) Marshal() ([]byte, error) {
+	if err := p.check(); err != nil {
+		return nil, fmt.Errorf("proof: %w", err)
+	}
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false) // of an id
+	e.SetIndent("", "  ")
+	err := e.Encode(p)
+	return b.Bytes(), err
+}
+
+func (p *Proof) check() error {
+	if p.Version != Version {
+		return fmt.Errorf("it has version %d, and %d is the one that is known", p.Version, Version)
+	}
+	if p.Path == nil {
+		return errors.New("it has no path")
+	}
+	if err := abi.CheckItem(p.Output); err != nil {
+		return fmt.Errorf("its output is no CBOR item: %w", err)
+	}
+	return nil
+}
+
+// ErrProofForm says that something is no proof, or not in the one form of
+// proofs.
+var ErrProofForm = errors.New("this is no proof")
+
+// ParseProof reads the bytes of a proof. Others than those that [Proof.Marshal]
+// gives are refused with [ErrProofForm].
+func ParseProof(b []byte) (*Proof, error) {
+	if len(b) > MaxProofSize {
+		return nil, fmt.Errorf("%w: it is larger than %d bytes", ErrProofForm, MaxProofSize)
+	}
+	p := new(Proof)
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.DisallowUnknownFields()
+	if err := d.Decode(p); err != nil {
+		return nil, fmt.Errorf("%w: %s", ErrProofForm, jsonError(err))
+	}
+	if len(p.Path) > merkle.MaxPath {
+		return nil, fmt.Errorf("%w: its path has %d hashes, and %d are the most", ErrProofForm, len(p.Path), merkle.MaxPath)
+	}
+	own, err := p.Marshal()
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrProofForm, errors.Unwrap(err))
+	}
+	if line := firstDifference(own, b); line > 0 {
+		return nil, fmt.Errorf("%w in its one form: line %d differs: it was changed, or written by something else", ErrProofForm, line)
+	}
+	return p, nil
+}
+
+// ErrNotProved says that a proof does not show its output to be in a receipt's
+// job.
+var ErrNotProved = errors.New("the proof does not hold")
+
+// Verify returns nil where the receipt's job gave the proof's output for the
+// chunk with its id. Nothing else is needed for that, and nothing is executed.
+// The error is [ErrNotProved].
+func (p *Proof) Verify(r *Receipt) error {
+	if p.Size != r.Chunks {
+		return fmt.Errorf("%w: it is of a job of %d chunks, and the receipt of one of %d", ErrNotProved, p.Size, r.Chunks)
+	}
+	path := make([][sha256.Size]byte, len(p.Path))
+	for i, sum := range p.Path {
+		path[i] = sum
+	}
+	m := merkle.Proof{Index: p.Index, Size: p.Size, Path: path}
+	root, err := m.Root(merkle.HashEntry(p.ID, p.Output))
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrNotProved, err)
+	}
+	if root != r.Outputs {
+		return fmt.Errorf("%w: its id, output and path lead to %v, and the receipt has the outputs %v", ErrNotProved, Digest(root), r.Outputs)
+	}
+	return nil
+}
