@@ -47,6 +47,7 @@ type replayOptions struct {
 	interpreter    bool
 	trace          int // lines; 0 = none
 	dump           resultFiles
+	dumped         bool // the linear memory; there is none where no instance could be made
 	json           bool
 }
 
@@ -184,10 +185,13 @@ func replay(ctx context.Context, c *console, o *replayOptions) error {
 		}
 	}
 	r.compare()
+	if o.dump.result != "" && !o.dumped {
+		r.note("there is no memory to write to %s: no call was made", o.dump.result)
+	}
 	if err := r.print(c.out, o.json); err != nil {
 		return written(err)
 	}
-	if o.dump.result != "" {
+	if o.dumped {
 		if err := o.dump.targets[o.dump.result].place(); err != nil {
 			return written(err)
 		}
@@ -232,6 +236,7 @@ func (o *replayOptions) dumpMemory(memory []byte) error {
 	if o.dump.result == "" {
 		return nil
 	}
+	o.dumped = true
 	t := o.dump.targets[o.dump.result]
 	return written(fillAll(t.file, func(w *bufio.Writer) error {
 		_, err := w.Write(memory)
