@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -260,5 +261,58 @@ func TestKeys(t *testing.T) {
 		if code != exitRefused || !strings.Contains(printed, test.want) || strings.Count(printed, "\n") != 1 {
 			t.Errorf("%s: code %d and\n%s\nexpected %q", name, code, printed, test.want)
 		}
+	}
+}
+
+// TestStatements holds what is read of a payload to be written again as the
+// same statement, and errors to be of one line: of every committed receipt, and
+// with every byte of the payload changed or cut off.
+func TestStatements(t *testing.T) {
+	receipts, err := filepath.Glob("../../testdata/receipts/*.receipt.json")
+	if err != nil || len(receipts) == 0 {
+		t.Fatalf("%d receipts, %v", len(receipts), err)
+	}
+	for _, path := range receipts {
+		r, err := readReceipt(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := newStatement(r, runDetails{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		payload, err := json.Marshal(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := parseStatement(payload); err != nil || !reflect.DeepEqual(got, s) {
+			t.Errorf("%s: got %+v, %v; expected %+v", path, got, err, s)
+		}
+		for i := range payload {
+			checkStatement(t, payload[:i])
+			for _, by := range []byte{1, '"' ^ payload[i], '}' ^ payload[i], 0xff} {
+				changed := bytes.Clone(payload)
+				changed[i] ^= by
+				checkStatement(t, changed)
+			}
+		}
+	}
+}
+
+func checkStatement(t *testing.T, payload []byte) {
+	t.Helper()
+	s, err := parseStatement(payload)
+	if err != nil {
+		if strings.Contains(err.Error(), "\n") {
+			t.Errorf("an error of several lines: %q", err)
+		}
+		return
+	}
+	again, err := json.Marshal(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := parseStatement(again); err != nil || !reflect.DeepEqual(got, s) {
+		t.Errorf("got %+v, %v; expected %+v", got, err, s)
 	}
 }

@@ -161,3 +161,23 @@ func FuzzDecode(f *testing.F) {
 		}
 	})
 }
+
+// TestEverySettingIsKept fails where package runtime has a setting, or an
+// option, that nobody decided on: one that can change how a call ends belongs
+// into a bundle.
+func TestEverySettingIsKept(t *testing.T) {
+	kept := map[string]string{
+		"Context": "context", "Seed": "settings.seed", "Memory": "settings.memory", "MaxOutput": "settings.max_output", "Fuel": "settings.fuel",
+		"Timeout": "settings.timeout", "FoldTimeout": "settings.fold_timeout",
+		"NoMetering": "settings.metering", "NativeNaNs": "settings.native_nans",
+		"MaxAggregate": "", // no limit of exec
+		"Isolation":    "", // another way to the same
+	}
+	for _, of := range []reflect.Type{reflect.TypeFor[runtime.Settings](), reflect.TypeFor[runtime.Options]()} {
+		for field := range of.Fields() {
+			if _, known := kept[field.Name]; !known {
+				t.Errorf("%v.%s is in no bundle: add it to the format, or say here why not", of, field.Name)
+			}
+		}
+	}
+}
