@@ -35,6 +35,8 @@ var engines = map[string][]string{
 	"github.com/cenkalti/backoff/":    {"host"},
 	"github.com/schollz/progressbar/": {"cmd"},
 	"github.com/ncruces/go-sqlite3":   {"store/sqlite"},
+	"github.com/secure-systems-lab/":  {"cmd/wasm-jobs"},
+	"gopkg.in/yaml":                   {}, // of tests
 }
 
 // TestLayers parses the files themselves: a test that asks the go command

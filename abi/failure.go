@@ -36,6 +36,10 @@ type Failure struct {
 	Class   Class    `json:"class"`
 	Message string   `json:"message"`
 	Stack   []string `json:"stack,omitempty"` // guest frames, innermost first; only after a trap
+	// Fuel is what the call had used when that was last settled before it failed,
+	// at the last call or return: the same on every engine, but after a timeout.
+	// 0 = not known. It is for replays, and recorded nowhere but in their bundles.
+	Fuel uint64 `json:"-"`
 }
 
 // Error returns the class and the message, without the stack.

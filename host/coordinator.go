@@ -509,7 +509,7 @@ func (r *run) judge(res result) Event {
 	e.Kind, e.Failure = KindFailed, failed
 	delete(r.histories, res.chunk)
 	r.failures = append(r.failures, ChunkFailure{
-		ID: id, Failure: *failed, Attempts: e.Attempt, Index: res.chunk,
+		ID: id, Failure: *failed, Attempts: e.Attempt, Index: res.chunk, Last: f,
 	})
 	r.counts.Failed++
 	if r.MaxFailures != nil && r.counts.Failed > *r.MaxFailures {

@@ -192,7 +192,8 @@ func TestRetryByClass(t *testing.T) {
 				job := &host.Job{Chunks: chunksOf(t, number(7)), Retry: host.RetryPolicy{Retries: retries, Classes: classes, MaxRequeues: requeues}}
 				res, err := runFake(t, f, host.Config{Workers: 2}, job)
 				must(t, res, err)
-				want := []host.ChunkFailure{{ID: abi.IntID(0), Failure: abi.Failure{Class: class, Message: message}, Attempts: attempts}}
+				last := &abi.Failure{Class: class, Message: fmt.Sprintf("attempt %d", attempts)}
+				want := []host.ChunkFailure{{ID: abi.IntID(0), Failure: abi.Failure{Class: class, Message: message}, Attempts: attempts, Last: last}}
 				if !reflect.DeepEqual(res.Report.Failures, want) {
 					t.Errorf("failures %+v, want %+v", res.Report.Failures, want)
 				}

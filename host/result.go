@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/wasm-jobs/wasm-jobs/abi"
+	"github.com/wasm-jobs/wasm-jobs/host/bundle"
 	"github.com/wasm-jobs/wasm-jobs/host/jobs"
 	"github.com/wasm-jobs/wasm-jobs/runtime"
 	"github.com/wasm-jobs/wasm-jobs/store"
@@ -117,6 +118,16 @@ func (res *Result) Failed(ctx context.Context, each func(f *ChunkFailure, chunk 
 	return nil
 }
 
+// Bundle returns what is needed to run a failed chunk again: f and chunk are as
+// Failed gives them, and the bundle refers to chunk.
+func (res *Result) Bundle(f *ChunkFailure, chunk []byte) *bundle.Bundle {
+	j := res.run.Job
+	return &bundle.Bundle{
+		ID: f.ID, Chunk: chunk, Module: bundle.Module{SHA256: res.run.module.Digest(), Size: len(j.Module)},
+		Options: j.Options, Settings: j.Settings, Failure: *f.Last,
+	}
+}
+
 // WriteDeadLetter writes the failed chunks' bytes, in id order, as one CBOR
 // array: a chunk file.
 func (res *Result) WriteDeadLetter(ctx context.Context, w io.Writer) error {
@@ -158,6 +169,9 @@ type ChunkFailure struct {
 	abi.Failure
 	Attempts int `json:"attempts"`
 	Index    int `json:"-"` // of the chunk in id order
+	// Last is how the last attempt ended, with its fuel and without what the
+	// host adds to the message.
+	Last *abi.Failure `json:"-"`
 }
 
 // Phases says how long each phase took, in seconds.

@@ -200,6 +200,7 @@ func (i *instance) call(ctx context.Context, s *Settings, function string, input
 		return nil, 0, ctx.Err()
 	}
 	if failure = i.classify(failure); failure != nil {
+		failure.Fuel = uint64(i.used())
 		return nil, 0, failure
 	}
 	return output, uint64(i.used()), nil

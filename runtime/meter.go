@@ -133,8 +133,10 @@ func (m *meter) yield(fuel, stack int64) int64 {
 	used := m.granted - fuel
 	switch {
 	case used > m.budget:
+		m.settle(fuel)
 		panic(&stopError{outOfFuel(m.budget)})
 	case stack < 0:
+		m.settle(fuel)
 		panic(&stopError{abi.Failf(abi.ClassTrap, stackOverflow)})
 	}
 	at := now()
@@ -142,6 +144,14 @@ func (m *meter) yield(fuel, stack int64) int64 {
 	left := min(m.nextSlice(at), m.budget-used)
 	m.granted += left - fuel
 	return left
+}
+
+// settle makes the global what the guest has left: no code runs any more that
+// would, and the failure says what was used.
+func (m *meter) settle(fuel int64) {
+	if m.fuel != nil { // not yet while a start function runs
+		m.fuel.Set(uint64(fuel))
+	}
 }
 
 // nextSlice returns how much fuel the guest gets next, by how long the last

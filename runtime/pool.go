@@ -171,11 +171,12 @@ func (p *Pool) Close() error {
 type Instance struct {
 	pool   *Pool
 	log    Log
+	ended  func(memory []byte)
 	held   *instance // nil before the first call, and where it broke
 	resets uint64    // that the pool does not count yet
 	memory uint64    // the largest that a call had, in bytes
 	last   uint64    // that of the last call
-	_      [16]byte  // no other worker's on the cache line that each call writes
+	_      [8]byte   // no other worker's on the cache line that each call writes
 }
 
 // Lease returns an instance whose log lines go to log; nil drops them.
@@ -210,6 +211,11 @@ func (i *Instance) Call(ctx context.Context, function string, input, dst []byte)
 	view, fuel, err := inst.call(ctx, &i.pool.settings, function, input, i.log)
 	i.last = uint64(inst.module.Memory().Size())
 	i.memory = max(i.memory, i.last)
+	if i.ended != nil {
+		if memory, ok := inst.module.Memory().Read(0, uint32(i.last)); ok {
+			i.ended(memory)
+		}
+	}
 	if err == nil {
 		dst = append(dst, view...)
 		inst.dirty = i.pool.Isolation() != IsolationNone
@@ -224,6 +230,10 @@ func (i *Instance) Call(ctx context.Context, function string, input, dst []byte)
 // MemorySize returns the bytes of linear memory that the last call ended with; 0
 // before the first.
 func (i *Instance) MemorySize() uint64 { return i.last }
+
+// AtEnd has f see the linear memory with which each call from now on ends,
+// however it does. f may read it until it returns.
+func (i *Instance) AtEnd(f func(memory []byte)) { i.ended = f }
 
 // fresh returns the instance that is held, in the state of the snapshot.
 func (i *Instance) fresh(ctx context.Context) (*instance, error) {

@@ -70,6 +70,10 @@ type Config struct {
 	// factor of ten and shares no code generator with the compiler: a second
 	// opinion. It ends at 2,000 nested calls, with class host.
 	Interpreter bool
+	// Calls is told of every call of a function while a guest runs; nil tells
+	// nobody. Code that tells is compiled apart from other, and is slower; what it
+	// computes and costs in fuel is the same.
+	Calls Calls
 }
 
 // Runtime compiles modules and keeps them compiled. All methods are safe for
@@ -128,7 +132,7 @@ func (r *Runtime) engine(ctx context.Context) (wazero.Runtime, error) {
 			r.cache = cache
 		}
 	}
-	engine, err := newEngine(ctx, r.config.Interpreter, r.cache)
+	engine, err := newEngine(ctx, &r.config, r.cache)
 	if err != nil {
 		return nil, err
 	}
@@ -137,9 +141,9 @@ func (r *Runtime) engine(ctx context.Context) (wazero.Runtime, error) {
 }
 
 // newEngine returns an engine that serves the imports of guests.
-func newEngine(ctx context.Context, interpreter bool, cache wazero.CompilationCache) (wazero.Runtime, error) {
+func newEngine(ctx context.Context, c *Config, cache wazero.CompilationCache) (wazero.Runtime, error) {
 	config := wazero.NewRuntimeConfigCompiler()
-	if interpreter {
+	if c.Interpreter {
 		config = wazero.NewRuntimeConfigInterpreter()
 	}
 	config = config.
@@ -150,7 +154,7 @@ func newEngine(ctx context.Context, interpreter bool, cache wazero.CompilationCa
 		config = config.WithCompilationCache(cache)
 	}
 	engine := wazero.NewRuntimeWithConfig(ctx, config)
-	if err := serveImports(ctx, engine); err != nil {
+	if err := serveImports(withCalls(ctx, c.Calls), engine); err != nil {
 		return nil, errors.Join(err, engine.Close(ctx))
 	}
 	return engine, nil
@@ -222,7 +226,7 @@ func (m *Module) Compile(ctx context.Context) error {
 	case m.compiled != nil:
 		return nil
 	}
-	engine, compiled, err := r.compile(ctx, m.wasm)
+	engine, compiled, err := r.compile(m.withCalls(ctx), m.wasm)
 	if err != nil {
 		return err
 	}
@@ -244,7 +248,7 @@ func (r *Runtime) compile(ctx context.Context, wasm []byte) (wazero.Runtime, waz
 	if err == nil || r.cache == nil || ctx.Err() != nil {
 		return engine, compiled, err
 	}
-	engine, engineErr := newEngine(ctx, r.config.Interpreter, nil)
+	engine, engineErr := newEngine(ctx, &r.config, nil)
 	if engineErr != nil {
 		return nil, nil, engineErr
 	}

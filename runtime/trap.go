@@ -106,10 +106,10 @@ func (m *Module) frame(frame string) string {
 	number, unnamed := strings.CutPrefix(frame, "$")
 	number, signature, _ := strings.Cut(number, "(")
 	index, err := strconv.Atoi(number)
-	if !unnamed || err != nil || m.description.Names || m.depth == 0 {
+	if !unnamed || err != nil || m.description.Names {
 		return frame
 	}
-	return fmt.Sprintf("$%d(%s", index-1, signature)
+	return fmt.Sprintf("$%d(%s", m.original(index), signature)
 }
 
 func firstLine(err error) string {

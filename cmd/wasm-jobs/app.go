@@ -134,7 +134,8 @@ Each chunk runs on an instance in fresh state; outputs are folded in id order.
 		Commands: []*cli.Command{runCommand(c), chunksCommand(c, usage), inspectCommand(c),
 			listCommand(c), statusCommand(c), infoCommand(c), describeCommand(c), outputCommand(c),
 			newCommand(c), testCommand(c), checkCommand(c), benchCommand(c),
-			redriveCommand(c), verifyCommand(c), proveCommand(c), verifyProofCommand(c), diffCommand(c),
+			redriveCommand(c), replayCommand(c), verifyCommand(c), proveCommand(c), verifyProofCommand(c), diffCommand(c),
+			signCommand(c), verifySignatureCommand(c), keygenCommand(c),
 			deleteCommand(c), pruneCommand(c), fsckCommand(c), versionCommand(c)},
 		HideVersion: true,
 		// --meta may hold commas.

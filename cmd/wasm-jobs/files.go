@@ -24,6 +24,9 @@ type resultFiles struct {
 	targets                                              map[string]*target // by path
 	dir                                                  *target            // the file that is written in the directory outputs; nil where that is none
 
+	bundle  string  // a directory, or ""
+	bundles *target // the file that is written in it; nil where there is none
+
 	mu    sync.Mutex // of order
 	order []*target
 }
@@ -41,6 +44,12 @@ func (f *resultFiles) open(stdout io.Writer) error {
 	if strings.EqualFold(filepath.Ext(f.outputs), ".json") {
 		return refuse("--outputs %s: outputs are lines of JSON, each of them a value: name the file .jsonl, or .cbor", f.outputs)
 	}
+	if f.bundle != "" {
+		if err := f.openDir(f.bundle, &f.bundles); err != nil {
+			f.discard()
+			return refuse("--bundle %s: bundles cannot be written there: %w", f.bundle, err)
+		}
+	}
 	f.targets = map[string]*target{}
 	taken := map[string]bool{}
 	for _, path := range []string{f.result, f.outputs, f.deadLetter, f.report, f.receipt, f.events} {
@@ -48,7 +57,7 @@ func (f *resultFiles) open(stdout io.Writer) error {
 			continue
 		}
 		if path == f.outputs && namesDir(path) {
-			if err := f.openDir(path); err != nil {
+			if err := f.openDir(path, &f.dir); err != nil {
 				f.discard()
 				return refuse("%s cannot be written: %w", path, err)
 			}
@@ -208,6 +217,7 @@ func (f *resultFiles) write(ctx context.Context, c *console, result *host.Result
 		return nil
 	}))
 	put(f.deadLetter, func(w *bufio.Writer) error { return result.WriteDeadLetter(ctx, w) })
+	errs = append(errs, f.writeBundles(ctx, result))
 	put(f.report, func(w *bufio.Writer) error { return writeJSON(w, &result.Report) })
 	if !complete {
 		return errors.Join(errs...)

@@ -32,19 +32,20 @@ func namesDir(path string) bool {
 	return err == nil && stat.IsDir()
 }
 
-// openDir makes sure that files can be made in a directory.
-func (f *resultFiles) openDir(path string) error {
+// openDir makes sure that files can be made in a directory, and sets dir to what
+// makes them.
+func (f *resultFiles) openDir(path string, dir **target) error {
 	if err := os.MkdirAll(path, 0o777); err != nil { // less the umask
 		return err
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.dir = &target{path: path}
-	f.order = append(f.order, f.dir)
-	if err := f.dir.begin(); err != nil {
+	t := &target{path: path}
+	*dir, f.order = t, append(f.order, t)
+	if err := t.begin(); err != nil {
 		return err
 	}
-	return errors.Join(f.dir.file.Close(), os.Remove(f.dir.temp))
+	return errors.Join(t.file.Close(), os.Remove(t.temp))
 }
 
 // begin makes a temporary file in a directory.
@@ -65,21 +66,26 @@ func (f *resultFiles) writeOutputs(all eachOutput) error {
 	return f.targets[f.outputs].write(func(w *bufio.Writer) error { return writeOutputsAs(w, f.outputs, all) })
 }
 
-// writeOutputFile writes one output to a file of its own, which appears under
-// its name when all of it is written. Unlike a file of all outputs it is not
-// flushed to the disk by itself: for each of a million that takes minutes.
+// writeOutputFile writes one output to a file of its own.
 func (f *resultFiles) writeOutputFile(id abi.ID, output []byte) error {
+	return f.writeIn(f.dir, id.FileName()+".cbor", output)
+}
+
+// writeIn writes a file in a directory, which appears under its name when all of
+// it is written. Unlike a file of all outputs it is not flushed to the disk by
+// itself: for each of a million that takes minutes.
+func (f *resultFiles) writeIn(dir *target, name string, contents []byte) error {
 	f.mu.Lock()
-	err := f.dir.begin()
+	err := dir.begin()
 	f.mu.Unlock()
 	if err != nil {
 		return err
 	}
-	_, err = f.dir.file.Write(output)
-	if err := errors.Join(err, f.dir.file.Close()); err != nil {
+	_, err = dir.file.Write(contents)
+	if err := errors.Join(err, dir.file.Close()); err != nil {
 		return err
 	}
-	return os.Rename(f.dir.temp, filepath.Join(f.dir.path, id.FileName()+".cbor"))
+	return os.Rename(dir.temp, filepath.Join(dir.path, name))
 }
 
 // writeOutputsAs writes outputs in the form that a path's ending names.

@@ -29,7 +29,7 @@ type submission struct {
 // ofTheRun are flags of one run and not of its job: where results go, how they
 // are shown, and where the job is recorded.
 var ofTheRun = []string{
-	"output", "outputs", "format", "dead-letter", "report", "receipt", "events", "progress", "log-level", "store", "no-store",
+	"output", "outputs", "format", "dead-letter", "bundle", "report", "receipt", "events", "progress", "log-level", "store", "no-store",
 	"partial", "concat", "name", "meta", "workers", "grace", "verify", "verify-engine",
 }
 

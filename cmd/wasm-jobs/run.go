@@ -88,6 +88,7 @@ func runFlags() []cli.Flag {
 		&cli.BoolFlag{Name: "fail-fast", Usage: "stop at the first failed chunk: --max-failures 0"},
 		&cli.BoolFlag{Name: "partial", Usage: "aggregate what there is where chunks failed"},
 		&cli.StringFlag{Name: "dead-letter", Usage: "write the failed chunks to `FILE`, a chunk file"},
+		&cli.StringFlag{Name: "bundle", Usage: "write a file for each failed chunk to `DIR`, with all that wasm-jobs replay needs to run it again"},
 		&cli.StringFlag{Name: "report", Usage: "write a JSON report to `FILE`"},
 		&cli.StringFlag{Name: "receipt", Usage: "write the job's receipt to `FILE`, where all of it succeeded: what it was and what it gave, the same bytes each time"},
 		&cli.StringFlag{Name: "events", Usage: "write events as JSON lines to `FILE`"},
@@ -146,6 +147,7 @@ func parseRun(ctx *cli.Context) (*runOptions, error) {
 		files: resultFiles{
 			concat: ctx.Bool("concat"), result: ctx.String("output"), outputs: ctx.String("outputs"),
 			deadLetter: ctx.String("dead-letter"), report: ctx.String("report"), receipt: ctx.String("receipt"), events: ctx.String("events"),
+			bundle: ctx.String("bundle"),
 		},
 		retry: host.RetryPolicy{
 			Retries: ctx.Int("retries"), Backoff: ctx.Duration("backoff"), BackoffMax: ctx.Duration("backoff-max"),

@@ -1,0 +1,266 @@
+// Package bundle holds what is needed to run one failed chunk again, elsewhere
+// and later: its bytes, what else can change how it ends, and how it ended.
+//
+// A bundle is a file with one CBOR item, an array of four: the text "wasm-jobs
+// bundle", the version of the format, the contents as a byte string that holds
+// one map, and the SHA-256 of these bytes. The checksum finds damage. It proves
+// nothing of who wrote the bundle: who changes the contents can change it too.
+// The module is not in it, only its digest and size.
+package bundle
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/fxamacker/cbor/v2"
+
+	"github.com/wasm-jobs/wasm-jobs/abi"
+	"github.com/wasm-jobs/wasm-jobs/runtime"
+)
+
+// Version is that of the format.
+const Version = 1
+
+// magic says what a file is.
+const magic = "wasm-jobs bundle"
+
+// Bounds of what a bundle holds.
+const (
+	// MaxSize is how large a bundle may be, in bytes.
+	MaxSize = 1 << 30
+	// maxMessage and maxFrames are those of failures, with room for later ones.
+	maxMessage = 64 << 10
+	maxFrames  = 1024
+)
+
+// ErrTooLarge says that a bundle would have more than [MaxSize] bytes.
+var ErrTooLarge = fmt.Errorf("it has more than %d bytes, the limit of a bundle", MaxSize)
+
+// Bundle is one failed attempt.
+type Bundle struct {
+	ID       abi.ID
+	Chunk    []byte // one CBOR item
+	Module   Module
+	Options  runtime.Options
+	Settings runtime.Settings // without Isolation, which changes no outcome
+	Failure  abi.Failure      // how it ended, with its fuel
+}
+
+// Module says which module ran.
+type Module struct {
+	SHA256 [sha256.Size]byte // of the file
+	Size   int               // of the file, in bytes
+}
+
+// contents are a bundle as it is written.
+type contents struct {
+	ID       cbor.RawMessage `cbor:"id"`
+	Chunk    []byte          `cbor:"chunk"`
+	Context  []byte          `cbor:"context"` // one CBOR item
+	Module   moduleEntry     `cbor:"module"`
+	Settings settings        `cbor:"settings"`
+	Failure  failure         `cbor:"failure"`
+}
+
+type moduleEntry struct {
+	SHA256 []byte `cbor:"sha256"`
+	Size   uint64 `cbor:"size"`
+}
+
+// settings have times in nanoseconds; 0 = no limit.
+type settings struct {
+	ABI         uint64 `cbor:"abi"`
+	Seed        uint64 `cbor:"seed"`
+	Memory      uint64 `cbor:"memory"`
+	MaxOutput   uint64 `cbor:"max_output"`
+	Fuel        uint64 `cbor:"fuel"`
+	Timeout     uint64 `cbor:"timeout"`
+	FoldTimeout uint64 `cbor:"fold_timeout"` // of setup
+	Metering    uint64 `cbor:"metering"`     // its version; 0 = none
+	NativeNaNs  bool   `cbor:"native_nans"`
+}
+
+type failure struct {
+	Class   string   `cbor:"class"`
+	Message string   `cbor:"message"`
+	Stack   []string `cbor:"stack"`
+	Fuel    uint64   `cbor:"fuel"` // 0 = not known
+}
+
+var encoding = must(cbor.CoreDetEncOptions().EncMode())
+
+var decoding = must(cbor.DecOptions{
+	DupMapKey: cbor.DupMapKeyEnforcedAPF, IndefLength: cbor.IndefLengthForbidden, TagsMd: cbor.TagsForbidden,
+	ExtraReturnErrors: cbor.ExtraDecErrorUnknownField, UTF8: cbor.UTF8RejectInvalid, FieldNameMatching: cbor.FieldNameMatchingCaseSensitive,
+	MaxNestedLevels: 8, MaxArrayElements: maxFrames, MaxMapPairs: 16,
+}.DecMode())
+
+// must returns a mode, of options that are constants.
+func must[T any](mode T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return mode
+}
+
+// Encode returns the file. The same attempt gives the same bytes. The error is
+// [ErrTooLarge].
+func (b *Bundle) Encode() ([]byte, error) {
+	if len(b.Chunk) > MaxSize || len(b.Settings.Context) > MaxSize {
+		return nil, ErrTooLarge
+	}
+	inner, err := encoding.Marshal(b.contents())
+	if err != nil {
+		return nil, err
+	}
+	sum := sha256.Sum256(inner)
+	out := abi.AppendText(abi.AppendHead(nil, abi.MajorArray, 4), magic)
+	out = abi.AppendHead(out, abi.MajorUint, Version)
+	out = append(abi.AppendHead(out, abi.MajorBytes, uint64(len(inner))), inner...)
+	out = append(abi.AppendHead(out, abi.MajorBytes, sha256.Size), sum[:]...)
+	if len(out) > MaxSize {
+		return nil, ErrTooLarge
+	}
+	return out, nil
+}
+
+func (b *Bundle) contents() *contents {
+	s := &b.Settings
+	c := &contents{
+		ID: b.ID.AppendCBOR(nil), Chunk: b.Chunk, Context: s.Context, Module: moduleEntry{b.Module.SHA256[:], uint64(b.Module.Size)},
+		Settings: settings{
+			ABI: abi.Version, Seed: s.Seed, Memory: s.Memory, MaxOutput: s.MaxOutput, Fuel: s.Fuel,
+			Timeout: uint64(s.Timeout), FoldTimeout: uint64(s.FoldTimeout), Metering: runtime.MeteringVersion, NativeNaNs: b.Options.NativeNaNs,
+		},
+		Failure: failure{string(b.Failure.Class), b.Failure.Message, append([]string{}, b.Failure.Stack...), b.Failure.Fuel},
+	}
+	if c.Context == nil {
+		c.Context = abi.Null
+	}
+	if c.Settings.Memory == 0 {
+		c.Settings.Memory = runtime.DefaultMemory
+	}
+	if c.Settings.MaxOutput == 0 {
+		c.Settings.MaxOutput = runtime.DefaultMaxOutput
+	}
+	if b.Options.NoMetering {
+		c.Settings.Metering = 0
+	}
+	return c
+}
+
+// Decode reads a file of at most [MaxSize] bytes. The bundle refers to it. The
+// error says what is wrong, in one line.
+func Decode(file []byte) (*Bundle, error) {
+	if len(file) > MaxSize {
+		return nil, ErrTooLarge
+	}
+	inner, err := unseal(file)
+	if err != nil {
+		return nil, err
+	}
+	var c contents
+	if err := decoding.Unmarshal(inner, &c); err != nil {
+		return nil, fmt.Errorf("its contents are not those of a bundle: %w", err)
+	}
+	return c.bundle()
+}
+
+// unseal returns the contents, which are as they were written.
+func unseal(file []byte) ([]byte, error) {
+	head := abi.AppendText(abi.AppendHead(nil, abi.MajorArray, 4), magic)
+	rest, ok := bytes.CutPrefix(file, head)
+	if !ok {
+		return nil, errors.New("it is no bundle: it does not begin as one")
+	}
+	version, err := abi.ReadHead(rest)
+	if err != nil || version.Major != abi.MajorUint {
+		return nil, errors.New("it is damaged: the version of its format cannot be read")
+	}
+	if version.Arg != Version {
+		return nil, fmt.Errorf("it has version %d of the format, and this program reads version %d", version.Arg, Version)
+	}
+	inner, rest, ok := cutBytes(rest[version.Size:])
+	if !ok {
+		return nil, errors.New("it is damaged: it ends within its contents")
+	}
+	written, rest, ok := cutBytes(rest)
+	if !ok || len(written) != sha256.Size || len(rest) > 0 {
+		return nil, errors.New("it is damaged: its checksum is not the 32 bytes at its end")
+	}
+	if sum := sha256.Sum256(inner); !bytes.Equal(sum[:], written) {
+		return nil, fmt.Errorf("it is damaged: its contents have the SHA-256 %x, and its checksum is %x", sum, written)
+	}
+	return inner, nil
+}
+
+// cutBytes cuts a byte string off b.
+func cutBytes(b []byte) (value, rest []byte, ok bool) {
+	h, err := abi.ReadHead(b)
+	if err != nil || h.Major != abi.MajorBytes || h.Indefinite || h.Arg > uint64(len(b)-h.Size) {
+		return nil, nil, false
+	}
+	end := h.Size + int(h.Arg)
+	return b[h.Size:end], b[end:], true
+}
+
+// bundle checks what the checksum does not: whoever made it may have made it
+// of anything.
+func (c *contents) bundle() (*Bundle, error) {
+	s := &c.Settings
+	id, err := idOf(c.ID)
+	switch {
+	case err != nil:
+		return nil, err
+	case len(c.Module.SHA256) != sha256.Size:
+		return nil, fmt.Errorf("the module's SHA-256 has %d bytes, expected %d", len(c.Module.SHA256), sha256.Size)
+	case c.Module.Size > math.MaxInt32:
+		return nil, fmt.Errorf("the module's size is %d bytes", c.Module.Size)
+	case s.ABI != abi.Version:
+		return nil, fmt.Errorf("it was made with version %d of the guest ABI, and this program has version %d", s.ABI, abi.Version)
+	case s.Metering != 0 && s.Metering != runtime.MeteringVersion:
+		return nil, fmt.Errorf("it was made with version %d of metering, and this program has version %d", s.Metering, runtime.MeteringVersion)
+	case s.Memory == 0 || s.MaxOutput == 0:
+		return nil, errors.New("a limit of bytes is 0")
+	case s.Timeout > 1<<62 || s.FoldTimeout > 1<<62:
+		return nil, errors.New("a limit of time is too long")
+	case len(c.Failure.Message) > maxMessage:
+		return nil, fmt.Errorf("the message of the failure has more than %d bytes", maxMessage)
+	}
+	for _, frame := range c.Failure.Stack {
+		if len(frame) > maxMessage {
+			return nil, fmt.Errorf("a frame of the stack has more than %d bytes", maxMessage)
+		}
+	}
+	for what, item := range map[string][]byte{"chunk": c.Chunk, "context": c.Context} {
+		if err := abi.CheckItem(item); err != nil {
+			return nil, fmt.Errorf("the %s is not one CBOR item: %w", what, err)
+		}
+	}
+	return &Bundle{
+		ID: id, Chunk: c.Chunk, Module: Module{[sha256.Size]byte(c.Module.SHA256), int(c.Module.Size)},
+		Options: runtime.Options{NoMetering: s.Metering == 0, NativeNaNs: s.NativeNaNs},
+		Settings: runtime.Settings{
+			Context: c.Context, Seed: s.Seed, Memory: s.Memory, MaxOutput: s.MaxOutput, Fuel: s.Fuel,
+			Timeout: time.Duration(s.Timeout), FoldTimeout: time.Duration(s.FoldTimeout),
+		},
+		Failure: abi.Failure{Class: abi.Class(c.Failure.Class), Message: c.Failure.Message, Stack: c.Failure.Stack, Fuel: c.Failure.Fuel},
+	}, nil
+}
+
+func idOf(item []byte) (id abi.ID, err error) {
+	var v any
+	if err := decoding.Unmarshal(item, &v); err == nil {
+		switch v := v.(type) {
+		case uint64:
+			return abi.IntID(v), nil
+		case string:
+			return abi.TextID(v), nil
+		}
+	}
+	return id, errors.New("its id is neither an unsigned integer nor a text")
+}
