@@ -266,7 +266,7 @@ func TestKeys(t *testing.T) {
 
 // TestStatements holds what is read of a payload to be written again as the
 // same statement, and errors to be of one line: of every committed receipt, and
-// with every byte of the payload changed or cut off.
+// of one with every byte of the payload changed or cut off.
 func TestStatements(t *testing.T) {
 	receipts, err := filepath.Glob("../../testdata/receipts/*.receipt.json")
 	if err != nil || len(receipts) == 0 {
@@ -287,6 +287,9 @@ func TestStatements(t *testing.T) {
 		}
 		if got, err := parseStatement(payload); err != nil || !reflect.DeepEqual(got, s) {
 			t.Errorf("%s: got %+v, %v; expected %+v", path, got, err, s)
+		}
+		if !strings.Contains(path, "context") { // of one of them, which has no fewer fields but an aggregate
+			continue
 		}
 		for i := range payload {
 			checkStatement(t, payload[:i])
