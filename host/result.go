@@ -122,10 +122,14 @@ func (res *Result) Failed(ctx context.Context, each func(f *ChunkFailure, chunk 
 // Failed gives them, and the bundle refers to chunk.
 func (res *Result) Bundle(f *ChunkFailure, chunk []byte) *bundle.Bundle {
 	j := res.run.Job
-	return &bundle.Bundle{
+	b := &bundle.Bundle{
 		ID: f.ID, Chunk: chunk, Module: bundle.Module{SHA256: res.run.module.Digest(), Size: len(j.Module)},
 		Options: j.Options, Settings: j.Settings, Failure: *f.Last,
 	}
+	for _, d := range j.Settings.Command.Dirs {
+		b.Dirs = append(b.Dirs, bundle.Dir{Guest: d.Guest, Digest: d.Tree.Digest()})
+	}
+	return b
 }
 
 // WriteDeadLetter writes the failed chunks' bytes, in id order, as one CBOR

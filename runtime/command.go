@@ -140,7 +140,7 @@ func (o *commandOutput) start(limit uint64) {
 // Write implements [io.Writer]. It does not return where there is too much.
 func (o *commandOutput) Write(b []byte) (int, error) {
 	size := len(o.b) - outputHead + len(b)
-	if head := abi.AppendHead(nil, abi.MajorBytes, uint64(size)); uint64(len(head)+size) > o.limit {
+	if head := abi.AppendHead(o.b[:0], abi.MajorBytes, uint64(size)); uint64(len(head)+size) > o.limit {
 		panic(&stopError{abi.Failf(abi.ClassABI, "the output has more than %d bytes, the limit: --max-output raises it", o.limit)})
 	}
 	o.b = append(o.b, b...)
@@ -149,7 +149,8 @@ func (o *commandOutput) Write(b []byte) (int, error) {
 
 // item returns the output, one CBOR byte string, which is valid until start.
 func (o *commandOutput) item() []byte {
-	head := abi.AppendHead(nil, abi.MajorBytes, uint64(len(o.b)-outputHead))
+	var room [outputHead]byte
+	head := abi.AppendHead(room[:0], abi.MajorBytes, uint64(len(o.b)-outputHead))
 	item := o.b[outputHead-len(head):]
 	copy(item, head)
 	return item

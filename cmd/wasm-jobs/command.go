@@ -46,9 +46,18 @@ func parseCommand(ctx *cli.Context) (o commandOptions, err error) {
 	if o.Stdin != runtime.StdinRaw && o.Stdin != runtime.StdinCBOR {
 		return o, refuse("--stdin %q is none of raw, cbor", o.Stdin)
 	}
-	if o.Env, err = parseEnv(ctx.StringSlice("env")); err != nil {
+	env, err := parseEnv(ctx.StringSlice("env"))
+	if err != nil {
 		return o, err
 	}
+	given := o.Command
+	o, err = parseDirs(ctx)
+	o.Command, o.Env = given, env
+	return o, err
+}
+
+// parseDirs reads the flags of directories alone.
+func parseDirs(ctx *cli.Context) (o commandOptions, err error) {
 	for _, value := range ctx.StringSlice("dir") {
 		d, err := parseDir(value)
 		if err != nil {

@@ -67,7 +67,7 @@ func TestPrograms(t *testing.T) {
 			map[string]string{
 				"names.txt": "key1 one\nkey2 two\n",
 				"sum.awk": `FILENAME == "names.txt" { split($0, p, " "); name[p[1]] = p[2]; next }
-{ sum[$1] += $2; gsub(/word/, "w", $3); last[$1] = $3; if (length($1) > 100) { print "too long" > "/dev/stderr"; exit 3 } }
+{ sum[$1] += $2; gsub(/word/, "w", $3); last[$1] = $3; if (length($1) > 100) { print "too long"; exit 3 } }
 END { for (i = 0; i < 13; i++) { k = "key" i; if (k in sum) printf "%s %s %d %.3f %s\n", k, name[k], sum[k], sqrt(sum[k]), last[k] } }`,
 			},
 			[]string{"", table(1), table(2000), "no tabs\n", strings.Repeat("x", 200), "größe\t1.5e3\tü\n"},

@@ -170,6 +170,7 @@ func TestEverySettingIsKept(t *testing.T) {
 		"Context": "context", "Seed": "settings.seed", "Memory": "settings.memory", "MaxOutput": "settings.max_output", "Fuel": "settings.fuel",
 		"Timeout": "settings.timeout", "FoldTimeout": "settings.fold_timeout",
 		"NoMetering": "settings.metering", "NativeNaNs": "settings.native_nans",
+		"Command":      "settings.command, and Bundle.Dirs",
 		"MaxAggregate": "", // no limit of exec
 		"Isolation":    "", // another way to the same
 	}

@@ -130,6 +130,9 @@ func (r *treeReader) node(n *node, at string) (err error) {
 	if r.entries > maxEntries {
 		return &TreeLimitError{Entries: maxEntries}
 	}
+	if len(at) > maxPath { // a guest has no path to it, and each level makes the next one dearer
+		return fmt.Errorf("%.64s...: a path of more than %d bytes", at, maxPath)
+	}
 	if err := r.ctx.Err(); err != nil {
 		return err
 	}
