@@ -278,6 +278,35 @@ func TestCommandFits(t *testing.T) {
 	}
 }
 
+// TestCommandThatFoldsNeedsAlloc checks what a command must export, and of what
+// type.
+func TestCommandThatFoldsNeedsAlloc(t *testing.T) {
+	text := func(s string) []byte { return append([]byte{byte(len(s))}, s...) }
+	export := func(name string, function byte) []byte { return append(text(name), 0, function) }
+	for _, test := range []struct {
+		name    string
+		exports [][]byte
+		want    string
+	}{
+		{"_start alone", [][]byte{export("_start", 0)}, ""},
+		{"_start of another type", [][]byte{export("_start", 1)}, `export "_start" has type (i32, i32) -> i64, expected () -> ()`},
+		{"with aggregate", [][]byte{export("_start", 0), export("aggregate", 1)}, `export "alloc" is missing, expected func (i32) -> i32`},
+		{"with setup", [][]byte{export("_start", 0), export("setup", 1)}, `export "alloc" is missing, expected func (i32) -> i32`},
+		{"with aggregate of another type", [][]byte{export("_start", 0), export("aggregate", 0), export("alloc", 2)}, `export "aggregate" has type () -> (), expected (i32, i32) -> i64`},
+		{"with all", [][]byte{export("_start", 0), export("aggregate", 1), export("alloc", 2)}, ""},
+	} {
+		exports := append([]byte{byte(len(test.exports) + 1)}, slices.Concat(append(test.exports, append(text("memory"), 2, 0))...)...)
+		wasm := module(
+			section(1, 3, 0x60, 0, 0, 0x60, 2, 0x7f, 0x7f, 1, 0x7e, 0x60, 1, 0x7f, 1, 0x7f),
+			section(3, 3, 0, 1, 2), section(5, 1, 0, 1), section(7, exports...),
+			section(10, 3, 2, 0, 0x0b, 4, 0, 0x42, 0, 0x0b, 4, 0, 0x41, 0, 0x0b))
+		d := runtime.Inspect(wasm)
+		if got := strings.Join(d.Problems, "; "); got != test.want || !d.Command {
+			t.Errorf("%s: %q, expected %q", test.name, got, test.want)
+		}
+	}
+}
+
 // TestEveryImportIsAdmitted takes a module of every function that is served, by
 // the type that the text of it says.
 func TestEveryImportIsAdmitted(t *testing.T) {
