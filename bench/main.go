@@ -36,6 +36,9 @@ type options struct {
 	tolerance float64
 	kernels   []kernel
 	sides     []side
+	command   bool
+	chunks    int
+	most      int
 }
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
@@ -65,6 +68,9 @@ func parse(args []string, stderr io.Writer) (o options, err error) {
 	f.StringVar(&o.markdown, "markdown", "", "write the tables into `FILE`, between the lines "+opening+" and "+closing)
 	f.StringVar(&o.compare, "compare", "", "compare the ratios with those in `FILE`, which -json wrote; exit code 1 where one is worse")
 	f.Float64Var(&o.tolerance, "tolerance", 1.25, "`factor` by which a ratio may be worse")
+	f.BoolVar(&o.command, "command", false, "measure the whole command, and not the sides")
+	f.IntVar(&o.chunks, "chunks", 1_000_000, "how many tiny chunks the command's job has")
+	f.IntVar(&o.most, "most", 10_000_000, "how many chunks the largest job of the table of scale has")
 	kernelNames := f.String("kernels", "", "measure these `kernels` alone, separated by commas; sha256 is all that begin so")
 	sideNames := f.String("sides", "", "measure these `sides` alone, and "+base+", with which they are compared")
 	if err := f.Parse(args); err != nil {
@@ -75,6 +81,8 @@ func parse(args []string, stderr io.Writer) (o options, err error) {
 		return o, fmt.Errorf("argument %q: there are only flags; -h lists them", f.Arg(0))
 	case o.rounds < 1:
 		return o, fmt.Errorf("-rounds %d: at least 1 is needed", o.rounds)
+	case o.chunks < 1:
+		return o, fmt.Errorf("-chunks %d: at least 1 is needed", o.chunks)
 	case !(o.tolerance >= 1):
 		return o, fmt.Errorf("-tolerance %v: it is a factor of at least 1", o.tolerance)
 	}
@@ -109,8 +117,42 @@ func choose[T any](all []T, names string, is func(T, string) bool) ([]T, error) 
 	}), nil
 }
 
+// benchCommand measures, writes and compares what is claimed of the command.
+func benchCommand(ctx context.Context, o options, stdout io.Writer) (worse int, err error) {
+	old := &commandReport{}
+	if o.compare != "" {
+		if err := readJSON(o.compare, old); err != nil {
+			return 0, err
+		}
+	}
+	t, err := newTools(ctx)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, t.close()) }()
+	r, err := measureCommand(ctx, t, o.rounds, o.chunks, o.most, stdout)
+	if err != nil {
+		return 0, err
+	}
+	err = r.tables(stdout)
+	if o.json != "" {
+		err = errors.Join(err, writeJSON(o.json, r))
+	}
+	if o.markdown != "" {
+		err = errors.Join(err, r.writeMarkdown(o.markdown))
+	}
+	if o.compare != "" && err == nil {
+		worse = compareClaims(stdout, r, old, o.tolerance)
+		fmt.Fprintf(stdout, "%d ratios compared; %d are worse by more than a factor of %s\n", len(r.Claims), worse, digits(o.tolerance))
+	}
+	return worse, err
+}
+
 // bench measures, writes and compares, and returns how many ratios are worse.
 func bench(ctx context.Context, o options, stdout io.Writer) (worse int, err error) {
+	if o.command {
+		return benchCommand(ctx, o, stdout)
+	}
 	var old *report
 	if o.compare != "" { // before minutes are spent
 		if old, err = readReport(o.compare); err != nil {

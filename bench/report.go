@@ -82,7 +82,9 @@ func versions() map[string]string {
 	return v
 }
 
-func (r *report) writeJSON(path string) error {
+func (r *report) writeJSON(path string) error { return writeJSON(path, r) }
+
+func writeJSON(path string, r any) error {
 	b, err := json.MarshalIndent(r, "", "  ")
 	if err != nil {
 		return err
@@ -90,14 +92,21 @@ func (r *report) writeJSON(path string) error {
 	return os.WriteFile(path, append(b, '\n'), 0o644)
 }
 
-func readReport(path string) (*report, error) {
+func readJSON(path string, r any) error {
 	b, err := os.ReadFile(path)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	r := &report{}
 	if err := json.Unmarshal(b, r); err != nil {
-		return nil, fmt.Errorf("%s is no report of this program: %w; write one with -json", path, err)
+		return fmt.Errorf("%s is no report of this program: %w; write one with -json", path, err)
+	}
+	return nil
+}
+
+func readReport(path string) (*report, error) {
+	r := &report{}
+	if err := readJSON(path, r); err != nil {
+		return nil, err
 	}
 	if r.Version != reportVersion || r.Base != base {
 		return nil, fmt.Errorf("%s has version %d and ratios to %q, expected version %d and %q: write it anew with -json", path, r.Version, r.Base, reportVersion, base)

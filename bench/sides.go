@@ -123,8 +123,8 @@ func once[T any](t *tools, key string, make func() (made T, free func() error, e
 // binary builds a command and returns its path.
 func (t *tools) binary(ctx context.Context, pkg string) (string, error) {
 	return once(t, pkg, func() (string, func() error, error) {
-		path := filepath.Join(t.dir, filepath.Base(pkg))
-		return path, nil, goBuild(ctx, path, pkg, nil)
+		path := filepath.Join(t.dir, "bin", filepath.Base(pkg))                            // not where the command has its cache
+		return path, nil, goBuild(ctx, path, pkg, []string{"-tags", "urfave_cli_no_docs"}) // as make build does
 	})
 }
 

@@ -64,7 +64,7 @@ func (c *Coordinator) Close(ctx context.Context) error {
 // give [ErrInterrupted] with a result that holds what was finished. Other
 // errors are *[runtime.RefusedError], *[runtime.InitError] and [ErrOtherJob],
 // before anything ran, *[chunks.InputError] where the chunk file changed, *[FoldError] and
-// *[StoreError]. The result is nil where the job or its module is refused.
+// *[StoreError], and *[DifferenceError] where the job is to be verified. The result is nil where the job or its module is refused.
 //
 // Run returns after all its goroutines have ended and its instances are closed.
 func (c *Coordinator) Run(ctx context.Context, job *Job) (*Result, error) {
@@ -96,6 +96,7 @@ type run struct {
 	observed bool
 	module   Module // compiled from Job.Module
 	pool     Pool
+	second   *second      // nil where no chunk is executed twice
 	results  chan result  // from workers
 	storing  atomic.Int64 // batches whose result was not taken in yet
 
@@ -110,6 +111,7 @@ type run struct {
 	counts    Counts
 	attempts  int
 	retries   int
+	verified  int
 	isolation Isolation
 	fuel      uint64        // of the calls that gave outputs
 	foldFuel  uint64        // of those that gave the aggregate
@@ -139,7 +141,7 @@ func (r *run) run(ctx context.Context) (*Result, error) {
 	}
 	r.stream.cancel()
 	if r.pool != nil {
-		err = errors.Join(err, r.pool.Close())
+		err = errors.Join(err, r.pool.Close(), r.second.close())
 	}
 	res.Report = r.report(res, err)
 	if recordErr := r.records.end(context.WithoutCancel(ctx), &res.Report); recordErr != nil {
@@ -173,8 +175,10 @@ func (r *run) untilStop(ctx context.Context, f func(context.Context) error) erro
 // result is in the store.
 func (r *run) prepare(ctx context.Context, res *Result) (err error) {
 	r.enter("compile", KindPhase)
-	if r.module, err = r.config.Engine.Admit(ctx, r.Job.Module, r.Options); err != nil {
-		return interrupted(ctx, err)
+	if r.module = r.Admitted; r.module == nil {
+		if r.module, err = r.config.Engine.Admit(ctx, r.Job.Module, r.Options); err != nil {
+			return interrupted(ctx, err)
+		}
 	}
 	if err := r.module.Fits(r.Settings); err != nil {
 		return err
@@ -197,6 +201,9 @@ func (r *run) prepare(ctx context.Context, res *Result) (err error) {
 		return interrupted(ctx, err)
 	}
 	r.noteIsolation()
+	if err := r.prepareSecond(ctx); err != nil {
+		return interrupted(ctx, err)
+	}
 	return nil
 }
 
@@ -408,6 +415,7 @@ func (r *run) settle(ctx context.Context, res result) {
 		}
 		r.cost += (cost - r.cost) / costHistory
 	}
+	r.verified += res.verified
 	switch {
 	case res.batch != nil:
 		res.events = r.stored(res)

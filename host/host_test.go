@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -1019,3 +1021,69 @@ type progress struct {
 func (p *progress) Progress(_ string, c host.Counts) { p.last = c }
 func (*progress) Wants() bool                        { return false }
 func (p *progress) Observe([]host.Event)             { p.observed = true }
+
+// Chunks that vary a thousandfold in cost end within a tenth of the total of
+// their work over the workers, plus the longest: in virtual time, in which
+// nothing else takes any.
+func TestUnevenChunks(t *testing.T) {
+	const n = 3000
+	const cheap, dear = time.Millisecond, time.Second
+	costs := map[string]func(i uint64, rng *rand.Rand) time.Duration{
+		"at random": func(_ uint64, rng *rand.Rand) time.Duration {
+			return time.Duration(float64(cheap) * math.Pow(1000, rng.Float64()))
+		},
+		"few dear ones": func(_ uint64, rng *rand.Rand) time.Duration {
+			if rng.IntN(100) == 0 {
+				return dear
+			}
+			return cheap
+		},
+		"dear ones at the end": func(i uint64, _ *rand.Rand) time.Duration {
+			if i >= n-40 {
+				return dear
+			}
+			return cheap
+		},
+		"dear ones at the start": func(i uint64, _ *rand.Rand) time.Duration {
+			if i < 40 {
+				return dear
+			}
+			return cheap
+		},
+		"the last one": func(i uint64, _ *rand.Rand) time.Duration {
+			if i == n-1 {
+				return dear
+			}
+			return cheap
+		},
+		"dearer and dearer": func(i uint64, _ *rand.Rand) time.Duration { return cheap + dear*time.Duration(i)/n },
+	}
+	for name, cost := range costs {
+		for _, workers := range []int{1, 2, 3, 16} {
+			t.Run(fmt.Sprint(name, "/", workers), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					rng := rand.New(rand.NewPCG(1, 2))
+					var each [n]time.Duration
+					var total, longest time.Duration
+					for i := range each {
+						each[i] = cost(uint64(i), rng)
+						total, longest = total+each[i], max(longest, each[i])
+					}
+					f := squares()
+					f.exec = func(chunk []byte, _ int) ([]byte, error) {
+						time.Sleep(each[numberOf(chunk)])
+						return square(chunk)
+					}
+					start := time.Now()
+					res, err := runFake(t, f, host.Config{Workers: workers}, &host.Job{Chunks: chunksOf(t, numbers(n)...)})
+					must(t, res, err)
+					took, ideal := time.Since(start), total/time.Duration(workers)+longest
+					if took > ideal*11/10 {
+						t.Errorf("it took %v, and %v is ideal", took, ideal)
+					}
+					t.Logf("%.3f of the ideal", took.Seconds()/ideal.Seconds())
+				})
+			})
+		}
+	}
+}

@@ -34,6 +34,7 @@ type Job struct {
 	Command                []byte
 
 	Module   []byte          // the file
+	Admitted Module          // what the engine's Admit gave for Module and Options; nil = it will be asked
 	Chunks   *chunks.File    // stays open while the [Result] is in use
 	Options  runtime.Options // of compiling
 	Settings runtime.Settings
@@ -45,6 +46,8 @@ type Job struct {
 	// was finished before and has an aggregate is taken from the store without
 	// looking at its outputs again.
 	Outputs bool
+	// Verify executes some chunks twice; nil none.
+	Verify *Verify
 	// Redrive runs some chunks of a recorded job again; nil runs all.
 	Redrive *Redrive
 	// NoFold leaves aggregate out: the outputs are the result.
@@ -76,6 +79,8 @@ func (j *Job) validate() error {
 		return errors.New("host: Job.Chunks is nil")
 	case j.MaxFailures != nil && *j.MaxFailures < 0:
 		return fmt.Errorf("host: Job.MaxFailures is %d, expected 0 or more", *j.MaxFailures)
+	case j.Verify != nil && !(j.Verify.Share > 0 && j.Verify.Share <= 1):
+		return fmt.Errorf("host: Job.Verify.Share is %v, expected more than 0 and at most 1", j.Verify.Share)
 	case j.Retry.Backoff < 0 || j.Retry.BackoffMax < 0:
 		return errors.New("host: Job.Retry has a negative time")
 	case j.Settings.Isolation == runtime.IsolationNone: // its outputs are not a function of their chunks
@@ -109,6 +114,7 @@ func (j *Job) action(module [sha256.Size]byte) store.Action {
 		context = *s.Context
 	}
 	fmt.Fprintf(h, "context %x\nseed %d\nmemory %d\n", context, s.Seed, s.Memory)
+	writeCommand(h, &s)
 	return store.Action(h.Sum(nil))
 }
 

@@ -27,6 +27,14 @@ func (j *Job) ReceiptSettings() receipt.Settings {
 	if j.Options.NativeNaNs {
 		s.NaNs = receipt.NativeNaNs
 	}
+	c := &j.Settings.Command
+	s.Args, s.Env = c.Args, c.Env
+	if c.Stdin == runtime.StdinCBOR {
+		s.Stdin = receipt.StdinCBOR
+	}
+	for _, d := range c.Dirs {
+		s.Dirs = append(s.Dirs, receipt.Dir{Digest: d.Tree.Digest(), Guest: d.Guest})
+	}
 	if c := j.Settings.Context; len(c) > 0 && !bytes.Equal(c, abi.Null) {
 		digest := receipt.Digest(sha256.Sum256(c))
 		s.Context = &digest

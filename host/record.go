@@ -125,6 +125,7 @@ func (r *run) spec() *jobs.Spec {
 	if spec.Settings.RetryOn == nil {
 		spec.Settings.RetryOn = DefaultRetryClasses()
 	}
+	spec.Settings.Command = commandSpec(&s.Command)
 	if len(s.Context) > 0 {
 		spec.Context = digest(sha256.Sum256(s.Context))
 	}

@@ -122,10 +122,14 @@ func (res *Result) Failed(ctx context.Context, each func(f *ChunkFailure, chunk 
 // Failed gives them, and the bundle refers to chunk.
 func (res *Result) Bundle(f *ChunkFailure, chunk []byte) *bundle.Bundle {
 	j := res.run.Job
-	return &bundle.Bundle{
+	b := &bundle.Bundle{
 		ID: f.ID, Chunk: chunk, Module: bundle.Module{SHA256: res.run.module.Digest(), Size: len(j.Module)},
 		Options: j.Options, Settings: j.Settings, Failure: *f.Last,
 	}
+	for _, d := range j.Settings.Command.Dirs {
+		b.Dirs = append(b.Dirs, bundle.Dir{Guest: d.Guest, Digest: d.Tree.Digest()})
+	}
+	return b
 }
 
 // WriteDeadLetter writes the failed chunks' bytes, in id order, as one CBOR
@@ -211,7 +215,8 @@ type Report struct {
 	Chunks      Counts         `json:"chunks"`
 	Attempts    int            `json:"attempts"`
 	Retries     int            `json:"retries"`
-	Fuel        uint64         `json:"fuel"` // of the calls that gave outputs and the aggregate
+	Verified    int            `json:"verified,omitempty"` // chunks that were executed twice, with the same output
+	Fuel        uint64         `json:"fuel"`               // of the calls that gave outputs and the aggregate
 	Isolation   Isolation      `json:"isolation"`
 	Instances   runtime.Stats  `json:"instances"`
 	Failures    []ChunkFailure `json:"failures"` // in id order
@@ -255,6 +260,7 @@ func (r *run) report(res *Result, err error) (report Report) {
 	sum := r.module.Digest()
 	report.Module.SHA256 = hex.EncodeToString(sum[:])
 	report.Chunks, report.Attempts, report.Retries, report.Fuel = r.counts, r.attempts, r.retries, r.fuel+r.foldFuel
+	report.Verified = r.verified
 	report.State, report.Error = r.state(err), reason(err)
 	if r.records != nil {
 		report.Job = jobs.Name(r.records.run.Job)
@@ -262,6 +268,13 @@ func (r *run) report(res *Result, err error) (report Report) {
 	report.Isolation = r.isolation
 	if r.pool != nil {
 		report.Instances = r.pool.Stats()
+		if r.second != nil {
+			s := r.second.pool.Stats()
+			report.Instances.Created += s.Created
+			report.Instances.Resets += s.Resets
+			report.Instances.Closed += s.Closed
+			report.Instances.Memory = max(report.Instances.Memory, s.Memory)
+		}
 	} else if init, failed := errors.AsType[*runtime.InitError](err); failed {
 		report.Instances = init.Instances
 	}

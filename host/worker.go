@@ -26,17 +26,18 @@ type result struct {
 	worker *worker
 	// over says that the lease is given back; what is left of it goes back to
 	// the queue.
-	over    bool
-	ran     int           // attempts
-	busy    time.Duration // of attempts, or of the call of the fold
-	failed  *abi.Failure  // of chunk; at most one, the last of its lease
-	chunk   int
-	began   time.Time // the attempt that failed
-	unended bool      // the attempt on chunk was cut off by the end of the context
-	err     error     // the job cannot go on
-	events  []Event
-	batch   *batch // was stored, or with err was not
-	folded  bool   // a call of the fold was made
+	over     bool
+	ran      int           // attempts
+	verified int           // of them were made twice
+	busy     time.Duration // of attempts, or of the call of the fold
+	failed   *abi.Failure  // of chunk; at most one, the last of its lease
+	chunk    int
+	began    time.Time // the attempt that failed
+	unended  bool      // the attempt on chunk was cut off by the end of the context
+	err      error     // the job cannot go on
+	events   []Event
+	batch    *batch // was stored, or with err was not
+	folded   bool   // a call of the fold was made
 }
 
 // task is what a worker does next: one of its fields is set.
@@ -78,7 +79,9 @@ type worker struct {
 	full     chan *batch // to be stored; sent and closed by the worker
 	empty    chan *batch // to be filled; has room for all there are
 	instance Instance
-	found    []known // chunks of the lease
+	checker  Instance // of run.second; nil before it is needed
+	checked  []byte   // what it gave
+	found    []known  // chunks of the lease
 	keys     []store.Key
 	orders   []byte // of keys
 	batch    *batch // that is filled
@@ -125,6 +128,11 @@ type pendingRecord struct {
 func (w *worker) work(ctx context.Context) {
 	w.instance = w.job.pool.Lease(w.log)
 	defer w.instance.Release()
+	defer func() {
+		if w.checker != nil {
+			w.checker.Release()
+		}
+	}()
 	defer close(w.full)
 	w.batch = <-w.empty
 	for t := range w.tasks {
@@ -277,8 +285,14 @@ func (w *worker) exec(ctx context.Context, i int, chunk []byte) error {
 		w.result.began = before
 		return w.fail(ctx, i, err)
 	}
-	b.arena = arena
 	digest := store.Digest(sha256.Sum256(chunk))
+	if w.job.second.has(digest) {
+		if err := w.again(ctx, i, chunk, arena[middle:], fuel); err != nil {
+			b.arena = arena[:start]
+			return w.differs(ctx, i, err)
+		}
+	}
+	b.arena = arena
 	b.pending = append(b.pending, pendingRecord{i, digest, fuel, start, middle, len(b.arena)})
 	b.done++
 	b.fuel += fuel
@@ -290,6 +304,15 @@ func (w *worker) exec(ctx context.Context, i int, chunk []byte) error {
 		w.flushed = now
 	}
 	return nil
+}
+
+// differs ends a lease on a chunk whose second execution did not confirm the
+// first: for good, or where ctx ended, for this time.
+func (w *worker) differs(ctx context.Context, i int, err error) error {
+	if _, differ := errors.AsType[*DifferenceError](err); differ {
+		return err
+	}
+	return w.fail(ctx, i, err)
 }
 
 func (w *worker) fail(ctx context.Context, i int, err error) error {

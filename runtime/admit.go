@@ -35,7 +35,8 @@ type Description struct {
 	SHA256    string        `json:"sha256"` // of the file, in hex
 	Size      int           `json:"size"`   // of the file, in bytes
 	Accepted  bool          `json:"accepted"`
-	Problems  []string      `json:"problems"` // why it is not accepted
+	Problems  []string      `json:"problems"`          // why it is not accepted
+	Command   bool          `json:"command,omitempty"` // it is a WASI command: _start and no exec
 	Exports   []Item        `json:"exports"`
 	Imports   []Item        `json:"imports"`
 	Memory    *MemoryLimits `json:"memory,omitempty"`    // nil where there is none
@@ -78,6 +79,7 @@ var exported = []struct {
 	{abi.ExportMerge, "(i32, i32) -> i64", false},
 	{abi.ExportSetup, "(i32, i32) -> i64", false},
 	{abi.ExportInitialize, "() -> ()", false},
+	{abi.ExportStart, "() -> ()", false},
 }
 
 // Inspect describes a module and says whether [Runtime.Admit] would refuse it.
@@ -142,6 +144,7 @@ func admit(wasm []byte) (*binary.Module, *Description) {
 }
 
 func (d *Description) fill(m *binary.Module) {
+	d.Command = isCommand(m)
 	d.Functions = len(m.Bodies)
 	d.Names = m.Names && hasSection(m, "name")
 	d.Producers = append([]string{}, m.Producers...)
@@ -200,15 +203,12 @@ func checkMemory(m *binary.Module) (problems []string) {
 }
 
 func checkExports(m *binary.Module) (problems []string) {
-	if _, hasExec := m.Export(abi.ExportExec); !hasExec {
-		if _, hasStart := m.Export(abi.ExportStart); hasStart {
-			return []string{fmt.Sprintf("exports %q but no %q: WASI commands are not supported by this version", abi.ExportStart, abi.ExportExec)}
-		}
-	}
+	command := isCommand(m)
 	for _, want := range exported {
 		e, ok := m.Export(want.name)
 		switch {
-		case !ok && want.needed:
+		case !command && want.name == abi.ExportStart: // which nobody calls
+		case !ok && needed(m, want.name, want.needed, command):
 			problems = append(problems, fmt.Sprintf("export %q is missing, expected func %s", want.name, want.signature))
 		case !ok:
 		case e.Kind != binary.KindFunc:
@@ -218,6 +218,18 @@ func checkExports(m *binary.Module) (problems []string) {
 		}
 	}
 	return problems
+}
+
+// needed reports whether a module must export a function: a command needs alloc
+// only where it takes more than chunks.
+func needed(m *binary.Module, name string, always, command bool) bool {
+	if !command || name != abi.ExportAlloc {
+		return always && !command
+	}
+	return slices.ContainsFunc([]string{abi.ExportAggregate, abi.ExportMerge, abi.ExportSetup}, func(name string) bool {
+		_, ok := m.Export(name)
+		return ok
+	})
 }
 
 // maxImportProblems bounds the lines about imports: a module for browsers has

@@ -26,6 +26,10 @@ type instance struct {
 	globals []api.MutableGlobal // of of.globals
 	dirty   bool                // a call has run since the last reset
 	broken  bool                // not to be used again
+
+	out    commandOutput // these three of commands only
+	errors commandErrors
+	joined []byte // the content of a chunk that comes in parts
 }
 
 // snapshot is the state right after _initialize and setup.
@@ -46,12 +50,20 @@ func newInstance(ctx context.Context, m *Module, s *Settings) (*instance, error)
 	}
 	i := &instance{of: m, limit: s.Memory}
 	i.memory = memory
-	i.wasi = wasi.New(wasi.Config{Charge: i.charge})
+	var config wasi.Config
+	if m.description.Command {
+		if config, err = s.Command.config(); err != nil {
+			memory.Free()
+			return nil, &InitError{Step: "instantiate", Failure: abi.Failf(abi.ClassHost, "%v", err)}
+		}
+	}
+	config.Charge = i.charge
+	i.wasi = wasi.New(config)
 	i.prepareWASI(s)
 	i.start(ctx, 0, s.FoldTimeout, false)
-	config := wazero.NewModuleConfig().WithName("").WithStartFunctions()
 	step := i.context(ctx)
-	i.module, err = m.engine.InstantiateModule(experimental.WithMemoryAllocator(step, memory), m.compiled, config)
+	i.module, err = m.engine.InstantiateModule(experimental.WithMemoryAllocator(step, memory), m.compiled,
+		wazero.NewModuleConfig().WithName("").WithStartFunctions())
 	failure := i.failed // what a start function may have said
 	if err != nil {
 		failure = i.classify(m.failure(err, memory, i.limit))
@@ -162,7 +174,7 @@ func (i *instance) reset(s *snapshot) error {
 	return nil
 }
 
-// call runs exec, aggregate or merge, and returns a view of the output, which
+// call runs exec, which of a command is _start, aggregate or merge, and returns a view of the output, which
 // is valid until anything else runs in the instance, and the fuel it took.
 func (i *instance) call(ctx context.Context, s *Settings, function string, input []byte, log Log) ([]byte, uint64, error) {
 	budget, timeout, limit := uint64(0), s.FoldTimeout, s.MaxAggregate
@@ -171,9 +183,15 @@ func (i *instance) call(ctx context.Context, s *Settings, function string, input
 	}
 	i.dirty = true
 	i.log.start(log)
-	i.wasi.Reset(wasi.Call{Phase: "call", Seed: s.Seed, Input: input, Stdout: &i.log, Stderr: &i.log})
 	i.start(ctx, budget, timeout, function == abi.ExportExec)
-	output, failure := i.pass(ctx, function, input)
+	var output []byte
+	var failure *abi.Failure
+	if function == abi.ExportExec && i.of.description.Command {
+		output, failure = i.command(ctx, s, input)
+	} else {
+		i.wasi.Reset(wasi.Call{Phase: "call", Seed: s.Seed, Input: input, Stdout: &i.log, Stderr: &i.log})
+		output, failure = i.pass(ctx, function, input)
+	}
 	i.log.finish()
 	if failure == nil {
 		output, failure = checked(output, limit)
@@ -215,12 +233,22 @@ func checked(output []byte, limit uint64) ([]byte, *abi.Failure) {
 // enter calls a function of the guest, of at most two parameters and one
 // result.
 func (i *instance) enter(ctx context.Context, name string, first, second uint64) (uint64, *abi.Failure) {
+	if err := i.invoke(ctx, name, first, second); err != nil {
+		return 0, i.failureOf(name, err)
+	}
+	return i.stack[0], nil
+}
+
+// invoke is enter, with the engine's error and the result in i.stack.
+func (i *instance) invoke(ctx context.Context, name string, first, second uint64) error {
 	i.meter.enter()
 	i.stack = [2]uint64{first, second}
-	err := i.exports[name].CallWithStack(i.context(ctx), i.stack[:])
-	if err == nil {
-		return i.stack[0], nil
-	}
+	return i.exports[name].CallWithStack(i.context(ctx), i.stack[:])
+}
+
+// failureOf says what became of a call that the engine ended with err, and
+// whether the instance can be used again.
+func (i *instance) failureOf(name string, err error) *abi.Failure {
 	failure := i.of.failure(err, i.memory, i.limit)
 	overflow := strings.HasPrefix(failure.Message, stackOverflow)
 	if failure.Class == abi.ClassHost || overflow {
@@ -229,7 +257,7 @@ func (i *instance) enter(ctx context.Context, name string, first, second uint64)
 	if overflow && len(failure.Stack) == 0 {
 		failure.Stack = []string{name} // all that is known of an overflow of the engine's
 	}
-	return 0, failure
+	return failure
 }
 
 // stackOverflow begins the message of a trap for too deep calls.

@@ -23,6 +23,7 @@ type Settings struct {
 	Timeout      time.Duration // of one exec
 	FoldTimeout  time.Duration // of one _initialize, setup, aggregate or merge
 	Isolation    Isolation     // "" = reset where the module allows it
+	Command      Command       // of WASI commands
 }
 
 // Isolation is how a call gets fresh state.
@@ -94,6 +95,9 @@ func (m *Module) Fits(s Settings) error {
 	if need := m.description.Memory.Min; need > s.Memory {
 		return &RefusedError{[]string{fmt.Sprintf("its memory has %d bytes at the start, and the limit is %d: --memory raises it", need, s.Memory)}}
 	}
+	if err := m.fitsCommand(&s.Command); err != nil {
+		return err
+	}
 	if string(s.Context) != string(abi.Null) && !m.Exports(abi.ExportSetup) {
 		return &RefusedError{[]string{`a context is given, and the module has no export "setup"`}}
 	}
@@ -133,7 +137,8 @@ func (m *Module) Prepare(ctx context.Context, s Settings) (*Pool, error) {
 // by a new instance where the module does what no reset undoes.
 func (p *Pool) Isolation() Isolation {
 	able := p.module.description.Isolation
-	if p.settings.Isolation == "" || able == IsolationInstance {
+	command := p.module.description.Command && p.settings.Isolation == IsolationNone // a program starts once
+	if p.settings.Isolation == "" || able == IsolationInstance || command {
 		return able
 	}
 	return p.settings.Isolation
@@ -192,7 +197,7 @@ func (i *Instance) Release() {
 }
 
 // Call runs exec, aggregate or merge, which the module must export, on fresh
-// state and appends the output, one CBOR item, to dst, which it returns also on
+// state, where exec of a WASI command is its _start, and appends the output, one CBOR item, to dst, which it returns also on
 // error. fuel is what a call that succeeded has used, with its alloc. input is
 // only read.
 //
@@ -213,7 +218,7 @@ func (i *Instance) Call(ctx context.Context, function string, input, dst []byte)
 	}
 	if err == nil {
 		dst = append(dst, view...)
-		inst.dirty = i.pool.settings.Isolation != IsolationNone
+		inst.dirty = i.pool.Isolation() != IsolationNone
 	}
 	if inst.broken || i.pool.snapshot == nil {
 		i.pool.drop(inst)

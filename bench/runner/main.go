@@ -1,7 +1,9 @@
 // Runner calls a guest of the project's ABI once on plain wazero, without
 // limits, and prints the output: what a process for each chunk costs at least.
 //
-//	runner -cache DIR MODULE CHUNK > OUTPUT
+//	runner [-cache DIR] MODULE CHUNK > OUTPUT
+//
+// Without a cache it compiles the module each time.
 package main
 
 import (
@@ -20,8 +22,8 @@ import (
 func main() {
 	cache := flag.String("cache", "", "directory for compiled code")
 	flag.Parse()
-	if flag.NArg() != 2 || *cache == "" {
-		fmt.Fprintln(os.Stderr, "usage: runner -cache DIR MODULE CHUNK")
+	if flag.NArg() != 2 {
+		fmt.Fprintln(os.Stderr, "usage: runner [-cache DIR] MODULE CHUNK")
 		os.Exit(2)
 	}
 	output, err := run(context.Background(), *cache, flag.Arg(0), flag.Arg(1))
@@ -44,25 +46,49 @@ func run(ctx context.Context, dir, module, chunk string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	cache, err := wazero.NewCompilationCacheWithDir(dir)
-	if err != nil {
-		return nil, err
+	config := wazero.NewRuntimeConfigCompiler()
+	if dir != "" {
+		cache, err := wazero.NewCompilationCacheWithDir(dir)
+		if err != nil {
+			return nil, err
+		}
+		config = config.WithCompilationCache(cache)
 	}
-	r := wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfigCompiler().WithCompilationCache(cache))
+	r := wazero.NewRuntimeWithConfig(ctx, config)
 	compiled, err := r.CompileModule(ctx, wasm)
 	if err != nil {
 		return nil, err
 	}
-	if len(compiled.ImportedFunctions()) > 0 {
-		if _, err := wasi_snapshot_preview1.Instantiate(ctx, r); err != nil {
-			return nil, err
-		}
+	if err := serve(ctx, r, compiled); err != nil {
+		return nil, err
 	}
 	m, err := r.InstantiateModule(ctx, compiled, wazero.NewModuleConfig().WithStartFunctions(abi.ExportInitialize))
 	if err != nil {
 		return nil, err
 	}
 	return call(ctx, m, input)
+}
+
+// serve makes what the module imports, and nothing else.
+func serve(ctx context.Context, r wazero.Runtime, compiled wazero.CompiledModule) error {
+	needed := map[string]bool{}
+	for _, f := range compiled.ImportedFunctions() {
+		module, _, _ := f.Import()
+		needed[module] = true
+	}
+	if needed[wasi_snapshot_preview1.ModuleName] {
+		if _, err := wasi_snapshot_preview1.Instantiate(ctx, r); err != nil {
+			return err
+		}
+	}
+	if !needed[abi.ImportModule] {
+		return nil
+	}
+	own, i32 := r.NewHostModuleBuilder(abi.ImportModule), api.ValueTypeI32
+	fail := api.GoModuleFunc(func(context.Context, api.Module, []uint64) { panic("the guest failed") })
+	own.NewFunctionBuilder().WithGoModuleFunction(fail, []api.ValueType{i32, i32, i32}, nil).Export(abi.ImportFail)
+	_, err := own.Instantiate(ctx)
+	return err
 }
 
 func call(ctx context.Context, m api.Module, input []byte) ([]byte, error) {

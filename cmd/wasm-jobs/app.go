@@ -99,6 +99,9 @@ func exitCode(err error) int {
 	if _, ok := errors.AsType[*host.StoreError](err); ok {
 		return exitStore
 	}
+	if _, ok := errors.AsType[*host.DifferenceError](err); ok {
+		return exitDiffers
+	}
 	if errors.Is(err, host.ErrInterrupted) || errors.Is(err, context.Canceled) {
 		return exitInterrupted
 	}

@@ -42,7 +42,7 @@ instantiated, reset and called; fuel and memory; how many chunks a second 1, 2
 and so on workers do; and where the time goes. Nothing is stored. Where there
 are fewer chunks than take --time, they are run over and over.`,
 		ArgsUsage: "MODULE CHUNKS",
-		Flags: []cli.Flag{
+		Flags: append(commandFlags(), []cli.Flag{
 			&cli.IntFlag{Name: "workers", Aliases: []string{"j"}, DefaultText: "GOMAXPROCS", Usage: "the most workers that are tried"},
 			&cli.DurationFlag{Name: "time", Value: time.Second, Usage: "how long each measurement takes, about"},
 			&cli.StringFlag{Name: "context", Usage: "`FILE` with one CBOR item for the module's setup"},
@@ -51,7 +51,7 @@ are fewer chunks than take --time, they are run over and over.`,
 			&cli.StringFlag{Name: "id-key", Value: chunks.DefaultIDKey, Usage: "map key that holds a chunk's id; empty = number chunks by position"},
 			&cli.StringFlag{Name: "chunk-format", Value: "auto", Usage: "auto, sequence or array"},
 			&cli.BoolFlag{Name: "json", Usage: "as JSON, times in seconds"},
-		},
+		}...),
 		Action: func(ctx *cli.Context) error {
 			b, err := parseBench(ctx)
 			if err != nil {
@@ -59,6 +59,9 @@ are fewer chunks than take --time, they are run over and over.`,
 			}
 			stops := notify(ctx.Context, func() {}, func() {})
 			defer stops.end()
+			if b.settings.Command, err = b.command.read(stops.soft); err != nil {
+				return err
+			}
 			return b.run(stops.soft, c)
 		},
 	}
@@ -68,6 +71,7 @@ are fewer chunks than take --time, they are run over and over.`,
 type bench struct {
 	module, chunks string
 	settings       runtime.Settings
+	command        commandOptions
 	input          chunks.Options
 	workers        int
 	time           time.Duration
@@ -138,6 +142,9 @@ func parseBench(ctx *cli.Context) (*bench, error) {
 	}
 	if b.input.Format, err = chunks.ParseFormat(ctx.String("chunk-format")); err != nil {
 		return nil, refuse("--chunk-format: %w", err)
+	}
+	if b.command, err = parseCommand(ctx); err != nil {
+		return nil, err
 	}
 	if b.settings.Memory, err = parseSize[uint64](ctx, "memory"); err != nil {
 		return nil, err
@@ -284,6 +291,8 @@ func (b *bench) calls(ctx context.Context, modules *runtime.Runtime, r *benchRep
 	r.Call, r.Reset, r.Instance = kept, max(0, reset-kept), max(0, renewed-kept)
 	if r.Isolation == runtime.IsolationInstance { // no state can be kept either
 		r.Call, r.Reset, r.Instance = reset, 0, 0
+	} else if r.Module.Command { // which cannot do without a reset
+		r.Call, r.Reset, r.Instance = reset, 0, max(0, renewed-reset)
 	}
 	return callers[0], nil
 }
@@ -473,6 +482,9 @@ func (r *benchReport) print(out io.Writer) error {
 	row("first instance and snapshot", "%s", duration(r.Prepare))
 	if r.Isolation == runtime.IsolationInstance {
 		row("call, with a new instance", "%s", duration(r.Call))
+	} else if r.Module.Command {
+		row("call, with the reset before it", "%s", duration(r.Call))
+		row("more with a new instance instead", "%s", duration(r.Instance))
 	} else {
 		row("call", "%s", duration(r.Call))
 		row("reset before it", "%s", duration(r.Reset))

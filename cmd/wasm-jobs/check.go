@@ -36,7 +36,7 @@ says what a call, a reset and a new instance cost on this machine.
 Exit codes: 0 no differences; 1 there are; 2 the module is refused; 3 _initialize
 or setup failed.`,
 		ArgsUsage: "MODULE",
-		Flags: []cli.Flag{
+		Flags: append(commandFlags(), []cli.Flag{
 			&cli.StringFlag{Name: "chunks", Usage: "take chunks from `FILE`, a chunk file"},
 			&cli.IntFlag{Name: "first", Value: 200, Usage: "how many chunks of the file are taken, in id order"},
 			&cli.StringFlag{Name: "context", Usage: "`FILE` with one CBOR item for the module's setup"},
@@ -45,7 +45,7 @@ or setup failed.`,
 			&cli.StringFlag{Name: "memory", Value: "256MiB", Usage: "limit of the guest's memory"},
 			&cli.BoolFlag{Name: "json", Usage: "as JSON"},
 			&cli.BoolFlag{Name: "calls", Usage: "make the calls once and print what came of them, for another check", Hidden: true},
-		},
+		}...),
 		Action: func(ctx *cli.Context) error {
 			o, err := parseCheck(ctx)
 			if err != nil {
@@ -61,6 +61,7 @@ type checkOptions struct {
 	module, chunks, context string
 	first                   int
 	settings                runtime.Settings
+	command                 commandOptions
 	memory                  string // as given
 	json, calls             bool
 }
@@ -85,6 +86,9 @@ func parseCheck(ctx *cli.Context) (*checkOptions, error) {
 		return nil, refuse("--first is of the chunks of a file: --chunks names it")
 	}
 	var err error
+	if o.command, err = parseCommand(ctx); err != nil {
+		return nil, err
+	}
 	o.settings.Memory, err = parseSize[uint64](ctx, "memory")
 	return o, err
 }
@@ -120,6 +124,9 @@ func check(ctx context.Context, c *console, o *checkOptions) error {
 		if o.settings.Context, err = readContext(o.context); err != nil {
 			return err
 		}
+	}
+	if o.settings.Command, err = o.command.read(ctx); err != nil {
+		return err
 	}
 	report := &checkReport{Module: o.module, Description: runtime.Inspect(wasm), Hints: []string{}, Found: []string{}}
 	report.lint()
@@ -175,8 +182,8 @@ func (r *checkReport) lint() {
 	case exports(abi.ExportAggregate) && !exports(abi.ExportMerge):
 		r.hint("it exports aggregate and no merge: all outputs of a job come in one call, and must fit its memory")
 	}
-	if !exports(abi.ExportExec) && exports(abi.ExportStart) {
-		r.hint("it exports _start and no exec, so it is a program: build it as a library (a WASI reactor) that exports exec")
+	if d.Command {
+		r.found("it is a WASI command: a chunk is its standard input, and its standard output is the output")
 	}
 	if !d.Accepted {
 		r.lintRefused(exports(abi.ExportExec) || exports(abi.ExportStart))
@@ -238,10 +245,18 @@ func (r *checkReport) lintImports() {
 		r.found("it can draw random bytes: they follow from the seed and the bytes that are passed to the call")
 	}
 	if any("path_open", "fd_readdir", "path_filestat_get") {
-		r.found("it can open files: there are none")
+		if r.Description.Command {
+			r.found("it can open files: there are those of --dir, as they are at the start of a job")
+		} else {
+			r.found("it can open files: there are none")
+		}
 	}
 	if any("environ_get", "args_get") {
-		r.found("it can read its environment or arguments: both are empty")
+		if r.Description.Command {
+			r.found("it can read its environment or arguments: they are what --env and --arg give")
+		} else {
+			r.found("it can read its environment or arguments: both are empty")
+		}
 	}
 	if any("sock_accept", "sock_recv", "sock_send") {
 		r.found("it can use sockets: there are none")

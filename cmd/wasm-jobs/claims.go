@@ -149,6 +149,17 @@ func settingsOf(spec *jobs.Spec) receipt.Settings {
 	if spec.Settings.NativeNaNs {
 		s.NaNs = receipt.NativeNaNs
 	}
+	if c := spec.Settings.Command; c != nil {
+		s.Args, s.Env = c.Args, c.Env
+		if c.Stdin == receipt.StdinCBOR {
+			s.Stdin = receipt.StdinCBOR
+		}
+		for _, d := range c.Dirs {
+			dir := receipt.Dir{Guest: d.Guest}
+			_ = dir.Digest.UnmarshalText([]byte(d.Digest)) // another one, where it cannot be read
+			s.Dirs = append(s.Dirs, dir)
+		}
+	}
 	var d receipt.Digest
 	if d.UnmarshalText([]byte(spec.Context)) == nil && d != sha256.Sum256(abi.Null) {
 		s.Context = &d

@@ -20,6 +20,7 @@ import (
 // none.
 type resultFiles struct {
 	result, outputs, deadLetter, report, receipt, events string
+	concat                                               bool               // the result is the bytes of all outputs
 	targets                                              map[string]*target // by path
 	dir                                                  *target            // the file that is written in the directory outputs; nil where that is none
 
@@ -221,7 +222,11 @@ func (f *resultFiles) write(ctx context.Context, c *console, result *host.Result
 	if !complete {
 		return errors.Join(errs...)
 	}
-	put(f.result, func(w *bufio.Writer) error { return writeResult(ctx, w, result, "cbor") })
+	form := "cbor"
+	if f.concat {
+		form, format = concatenated, concatenated
+	}
+	put(f.result, func(w *bufio.Writer) error { return writeResult(ctx, w, result, form) })
 	if f.result == "" && f.targets["-"] == nil {
 		stdout := target{path: "-", out: c.out}
 		errs = append(errs, stdout.write(func(w *bufio.Writer) error { return writeResult(ctx, w, result, format) }))
@@ -232,8 +237,14 @@ func (f *resultFiles) write(ctx context.Context, c *console, result *host.Result
 	return errors.Join(errs...)
 }
 
+// concatenated is the format of a result that is the bytes of all outputs.
+const concatenated = "concat"
+
 // writeResult writes the aggregate, or where there is none, the outputs.
 func writeResult(ctx context.Context, w *bufio.Writer, result *host.Result, format string) error {
+	if format == concatenated {
+		return writeConcat(ctx, w, result)
+	}
 	if result.HasAggregate() {
 		return writeItem(w, result.Aggregate, format)
 	}

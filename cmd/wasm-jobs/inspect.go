@@ -75,6 +75,9 @@ func printDescription(out io.Writer, path string, d *runtime.Description) error 
 		row("memory", "%s, %s", humanize.IBytes(d.Memory.Min), limit)
 	}
 	row("functions", "%d, %s of code, %s of data", d.Functions, humanize.IBytes(uint64(d.CodeSize)), humanize.IBytes(uint64(d.DataSize)))
+	if d.Command {
+		row("kind", "WASI command: %s runs it on a chunk", abi.ExportStart)
+	}
 	for _, p := range d.Producers {
 		row("made by", "%s", p)
 	}

@@ -42,6 +42,7 @@ func TestScripts(t *testing.T) {
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("GUESTS", filepath.Join(root, "guest-examples"))
 			e.Setenv("WASM", filepath.Join(root, "testdata", "wasm"))
+			e.Setenv("COMMAND", filepath.Join(root, "testdata", "command", "command.wasm"))
 			e.Setenv("XDG_CACHE_HOME", filepath.Join(e.WorkDir, ".cache"))
 			e.Setenv("GOCOVERDIR", os.Getenv("GOCOVERDIR"))
 			return nil

@@ -243,7 +243,7 @@ func (r *checkReport) probeAll(ctx context.Context, wasm []byte, o *checkOptions
 		return err
 	}
 	compiled := time.Since(start)
-	chunkCalls, source, err := sampleCalls(ctx, o)
+	chunkCalls, source, err := sampleCalls(ctx, o, r.Description.Command)
 	if err != nil {
 		return err
 	}
@@ -297,8 +297,14 @@ func (p *prober) runFolds(ctx context.Context, folds []probeCall, first []outcom
 	return first, nil
 }
 
-// sampleCalls returns the calls of exec.
-func sampleCalls(ctx context.Context, o *checkOptions) (calls []probeCall, source string, err error) {
+// sampleCalls returns the calls of exec. Commands read texts.
+func sampleCalls(ctx context.Context, o *checkOptions, command bool) (calls []probeCall, source string, err error) {
+	if o.chunks == "" && command {
+		for n := range 20 {
+			calls = append(calls, probeCall{fmt.Sprintf("chunk %d", n), abi.ExportExec, abi.AppendText(nil, strconv.Itoa(n)+"\n")})
+		}
+		return calls, "the integers 0 to 19 as lines of text", nil
+	}
 	if o.chunks == "" {
 		for n := range uint64(20) {
 			calls = append(calls, probeCall{fmt.Sprintf("chunk %d", n), abi.ExportExec, abi.AppendHead(nil, abi.MajorUint, n)})
@@ -432,6 +438,7 @@ func otherProcess(ctx context.Context, o *checkOptions) ([]outcome, error) {
 	if o.context != "" {
 		args = append(args, "--context", o.context)
 	}
+	args = append(args, o.command.flags()...)
 	child := exec.CommandContext(ctx, self)
 	child.Args = append(args, "--", o.module)
 	var stderr bytes.Buffer
@@ -608,6 +615,7 @@ type checkCost struct {
 	Memory   uint64  `json:"memory"`             // linear memory after the call that has most
 
 	resettable bool
+	command    bool // Instance is then a call with a new one
 	reasons    []string
 	chunk      string
 }
@@ -631,6 +639,10 @@ func measureCost(ctx context.Context, p *prober, first []outcome, compiled time.
 	}
 	var err error
 	if cost.Call, err = time(""); err != nil || !cost.resettable {
+		return cost, err
+	}
+	if cost.command = d.Command; cost.command { // which cannot do without a reset
+		cost.Instance, err = time(runtime.IsolationInstance)
 		return cost, err
 	}
 	bare, err := time(runtime.IsolationNone)
@@ -683,6 +695,8 @@ func (c *checkCost) print(row func(name, format string, args ...any)) {
 	row("cost", "compiled, or loaded, in %s; memory after the largest call %s", seconds(c.Compile), humanize.IBytes(c.Memory))
 	switch {
 	case c.chunk == "":
+	case c.command:
+		row("", "%s takes %s, with the reset before it; with a new instance instead it takes %s", c.chunk, seconds(c.Call), seconds(c.Instance))
 	case c.resettable:
 		row("", "%s takes %s, of which the reset is %s; a new instance would be %s", c.chunk, seconds(c.Call), seconds(c.Reset), seconds(c.Instance))
 	default:

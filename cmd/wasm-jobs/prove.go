@@ -169,7 +169,7 @@ func verifyProof(c *console, receiptPath, proofPath string, asJSON bool) error {
 	if proved != nil || asJSON {
 		return proved
 	}
-	_, err = fmt.Fprintf(c.out, "the proof holds: chunk %v gave %s\n", p.ID, notation(p.Output))
+	_, err = fmt.Fprintf(c.out, "the proof holds: chunk %v gave %s\n", p.ID, notation(p.Output, 0))
 	return written(err)
 }
 

@@ -8,6 +8,19 @@ import (
 	"github.com/wasm-jobs/wasm-jobs/host/receipt"
 )
 
+// checkReceipt makes sure, before anything runs, that a receipt can say what the
+// job is.
+func (o *runOptions) checkReceipt(job *host.Job) error {
+	if o.files.receipt == "" {
+		return nil
+	}
+	settings := job.ReceiptSettings()
+	if err := settings.Check(); err != nil {
+		return refuse("--receipt: %w", err)
+	}
+	return nil
+}
+
 func writeReceipt(w *bufio.Writer, result *host.Result) error {
 	r, err := result.Receipt()
 	if err != nil {

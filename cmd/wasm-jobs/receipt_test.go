@@ -13,6 +13,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/wasm-jobs/wasm-jobs/abi"
 	"github.com/wasm-jobs/wasm-jobs/host"
 	"github.com/wasm-jobs/wasm-jobs/host/chunks"
 	"github.com/wasm-jobs/wasm-jobs/runtime"
@@ -31,6 +32,7 @@ type receiptCase struct {
 	context string // JSON; "" = none
 	seed    uint64
 	chunks  []string // JSON
+	command runtime.Command
 }
 
 func receiptCases() []receiptCase {
@@ -44,6 +46,9 @@ func receiptCases() []receiptCase {
 		{name: "merge", module: "testdata/wasm/echo-merge.wasm"},
 		{name: "context", module: "testdata/wasm/context.wasm", context: `{"scale":3}`},
 		{name: "lasting", module: "testdata/wasm/lasting.wasm"},
+		{name: "command", module: "testdata/command/command.wasm", command: runtime.Command{
+			Args: []string{"env", "é <&> \"\\\n\u2028"}, Env: []string{"A=", "B=x, y"}, Stdin: runtime.StdinCBOR,
+		}},
 	}
 	numbers := func(n int) (list []string) {
 		for i := range n {
@@ -60,8 +65,27 @@ func receiptCases() []receiptCase {
 		`{"do":"clock"}`, `{"do":"counter"}`, `{"do":"counter"}`, `{"do":"dirty"}`, `{"do":"counter"}`, `{"do":"big","size":3000}`,
 		`{"do":"grown"}`, `{"do":"log","lines":3}`, `{"do":"heartbeat","times":5}`, `{"do":"print"}`, `{"do":"work","n":5000}`}
 	cases[5].chunks = append(numbers(24), "300", "700")
+	cases[9].chunks = []string{`{"id":"map"}`, `17`, `"text"`}
 	cases[6].chunks, cases[7].chunks, cases[8].chunks = numbers(70), numbers(3), numbers(9)
 	return cases
+}
+
+// flags are those of run that make the job.
+func (c *receiptCase) flags() []string {
+	flags := []string{"--seed", fmt.Sprint(c.seed)}
+	if c.context != "" {
+		flags = append(flags, "--context", c.contextFile())
+	}
+	for _, arg := range c.command.Args {
+		flags = append(flags, "--arg="+arg)
+	}
+	for _, pair := range c.command.Env {
+		flags = append(flags, "--env="+pair)
+	}
+	if c.command.Stdin != "" {
+		flags = append(flags, "--stdin", string(c.command.Stdin))
+	}
+	return flags
 }
 
 func (c *receiptCase) path(ending string) string { return filepath.Join(receiptsDir, c.name+ending) }
@@ -102,25 +126,35 @@ func (c *receiptCase) job(t *testing.T) *host.Job {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { file.Close() })
-	job := &host.Job{Module: module, Chunks: file, Retry: host.DefaultRetry(), Settings: runtime.Settings{Seed: c.seed}}
+	job := &host.Job{Module: module, Chunks: file, Retry: host.DefaultRetry(), Settings: runtime.Settings{Seed: c.seed, Command: c.command}}
 	if c.context != "" {
 		job.Settings.Context = items(t, c.context)
 	}
 	return job
 }
 
-// receiptOf runs a job and returns the bytes of its receipt.
-func receiptOf(t *testing.T, job *host.Job, config host.Config) []byte {
+func runJob(t *testing.T, job *host.Job, config host.Config) (*host.Result, error) {
 	t.Helper()
 	coordinator, err := host.New(t.Context(), config)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer coordinator.Close(context.Background())
-	result, err := coordinator.Run(t.Context(), job)
+	return coordinator.Run(t.Context(), job)
+}
+
+// receiptOf runs a job and returns the bytes of its receipt.
+func receiptOf(t *testing.T, job *host.Job, config host.Config) []byte {
+	t.Helper()
+	result, err := runJob(t, job, config)
 	if err != nil {
 		t.Fatal(err)
 	}
+	return bytesOf(t, result)
+}
+
+func bytesOf(t *testing.T, result *host.Result) []byte {
+	t.Helper()
 	if len(result.Report.Failures) > 0 {
 		t.Fatalf("chunk %v failed: %v", result.Report.Failures[0].ID, &result.Report.Failures[0].Failure)
 	}
@@ -178,40 +212,58 @@ func TestReceiptsAreTheSameHoweverTheJobIsRun(t *testing.T) {
 						}
 					}
 				}
-				if got := resumed(t, &c, engine); !bytes.Equal(got, want) {
-					t.Errorf("resumed: receipt\n%s\nexpected\n%s", got, want)
+				stopped, half := resumed(t, &c, engine)
+				for how, got := range map[string][]byte{"stopped and resumed": stopped, "half of it known": half} {
+					if !bytes.Equal(got, want) {
+						t.Errorf("%s: receipt\n%s\nexpected\n%s", how, got, want)
+					}
 				}
 			})
 		}
 	}
 }
 
-// resumed returns the receipt of a job that was stopped after its first chunk.
-func resumed(t *testing.T, c *receiptCase, engine host.Engine) []byte {
+// resumed returns the receipts of a job that was stopped as soon as a chunk was
+// known to have succeeded, and of one of which half of the chunks were there.
+func resumed(t *testing.T, c *receiptCase, engine host.Engine) (stopped, half []byte) {
 	t.Helper()
-	s, err := sqlite.Open(t.Context(), t.TempDir(), sqlite.Options{})
-	if err != nil {
-		t.Fatal(err)
+	open := func() *sqlite.Store {
+		s, err := sqlite.Open(t.Context(), t.TempDir(), sqlite.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { s.Close() })
+		return s
 	}
-	defer s.Close()
-	stop := make(chan struct{})
+	s, stop := open(), make(chan struct{})
 	job := c.job(t)
 	job.Stop = stop
-	coordinator, err := host.New(t.Context(), host.Config{
-		Workers: 1, Engine: engine, Store: s, Observer: stopAfterFirst{sync.OnceFunc(func() { close(stop) })},
-	})
+	config := host.Config{Workers: 1, Engine: engine, Store: s, Observer: stopAfterFirst{sync.OnceFunc(func() { close(stop) })}}
+	if _, err := runJob(t, job, config); err != nil && !errors.Is(err, host.ErrInterrupted) {
+		t.Fatal(err)
+	}
+	stopped = receiptOf(t, c.job(t), host.Config{Workers: 2, Engine: engine, Store: s})
+
+	s, job = open(), c.job(t)
+	var ids abi.IDSet
+	for i := range job.Chunks.Len() / 2 {
+		ids.Add(job.Chunks.ID(2 * i))
+	}
+	var err error
+	if job.Chunks, err = job.Chunks.Select(t.Context(), ids); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := runJob(t, job, host.Config{Engine: engine, Store: s}); err != nil {
+		t.Fatal(err)
+	}
+	result, err := runJob(t, c.job(t), host.Config{Workers: 2, Engine: engine, Store: s})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer coordinator.Close(context.Background())
-	_, err = coordinator.Run(t.Context(), job)
-	if err != nil && !errors.Is(err, host.ErrInterrupted) {
-		t.Fatal(err)
+	if n := result.Report.Chunks; n.Total > 1 && (n.Reused == 0 || n.Reused == n.Total) {
+		t.Errorf("%d of %d chunks were reused", n.Reused, n.Total)
 	}
-	if want := len(c.chunks) > 1; want != (err != nil) {
-		t.Errorf("a job of %d chunks was stopped: %v", len(c.chunks), err != nil)
-	}
-	return receiptOf(t, c.job(t), host.Config{Workers: 2, Engine: engine, Store: s})
+	return stopped, bytesOf(t, result)
 }
 
 // TestReceiptsAfterAKill kills the real command once a chunk succeeded, and
@@ -223,10 +275,8 @@ func TestReceiptsAfterAKill(t *testing.T) {
 		}
 		t.Run(c.name, func(t *testing.T) {
 			dir := t.TempDir()
-			flags := []string{"--store", filepath.Join(dir, "store"), "--progress", "none", "-j", "1", "--seed", fmt.Sprint(c.seed)}
-			if c.context != "" {
-				flags = append(flags, "--context", c.contextFile())
-			}
+			flags := []string{"--store", filepath.Join(dir, "store"), "--progress", "none", "-j", "1"}
+			flags = append(flags, c.flags()...)
 			run := func(more ...string) *exec.Cmd {
 				cmd := command(append(append([]string{"run", c.modulePath(), c.path(".cbor")}, flags...), more...)...)
 				cmd.Env = append(os.Environ(), "XDG_CACHE_HOME="+dir)

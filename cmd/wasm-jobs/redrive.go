@@ -22,20 +22,22 @@ type submission struct {
 	Module string            `json:"module"`
 	Chunks string            `json:"chunks"` // "-" = standard input
 	Flags  map[string]string `json:"flags,omitempty"`
+	// Lists are flags that may be given again.
+	Lists map[string][]string `json:"lists,omitempty"`
 }
 
 // ofTheRun are flags of one run and not of its job: where results go, how they
 // are shown, and where the job is recorded.
 var ofTheRun = []string{
 	"output", "outputs", "format", "dead-letter", "bundle", "report", "receipt", "events", "progress", "log-level", "store", "no-store",
-	"partial", "name", "meta", "workers", "grace",
+	"partial", "concat", "name", "meta", "workers", "grace", "verify", "verify-engine",
 }
 
 // ofTheJob are flags that make another job of it, and cannot be given to
 // redrive: which chunks there are, and what can change an output.
 var ofTheJob = []string{
 	"memory", "context", "seed", "id-key", "chunk-format", "max-chunk", "range", "ids", "no-metering", "native-nans",
-	"no-store", "name", "meta",
+	"no-store", "name", "meta", "arg", "env", "stdin", "dir",
 }
 
 // submitted notes how run was called.
@@ -46,12 +48,26 @@ func submitted(ctx *cli.Context) ([]byte, error) {
 		if !isSet(ctx, name) || slices.Contains(ofTheRun, name) {
 			continue
 		}
+		if _, isList := flag.(*cli.StringSliceFlag); isList {
+			s.list(name, ctx.StringSlice(name))
+			continue
+		}
 		s.Flags[name] = fmt.Sprint(ctx.Value(name))
 		if name == "context" || slices.Contains(sourceKinds, name) && name != "range-of" {
 			s.Flags[name] = absolute(s.Flags[name])
 		}
 	}
 	return json.Marshal(s)
+}
+
+func (s *submission) list(name string, values []string) {
+	if s.Lists == nil {
+		s.Lists = map[string][]string{}
+	}
+	if name == "dir" {
+		values = absoluteDirs(values)
+	}
+	s.Lists[name] = values
 }
 
 func absolute(path string) string {
@@ -71,6 +87,7 @@ func redriveCommand(c *console) *cli.Command {
 		&cli.StringFlag{Name: "class", Usage: "run the chunks again that failed with `CLASS`"},
 		&cli.StringFlag{Name: "module", Usage: "the module is in `FILE` now"},
 		&cli.StringFlag{Name: "chunks", Usage: "the chunks are in `FILE` now (- = standard input)"},
+		&cli.StringSliceFlag{Name: "with-dir", KeepSpace: true, Usage: "the directory GUEST is at HOST now: `HOST:GUEST`; may be given again"},
 		&cli.StringFlag{Name: "with-context", Usage: "the context is in `FILE` now"},
 	}
 	for _, flag := range runFlags() {
@@ -251,7 +268,19 @@ func resubmit(ctx *cli.Context, c *console, s *submission, again *redriven) erro
 	if isSet(ctx, "with-context") {
 		flags["context"] = ctx.String("with-context")
 	}
+	dirs, err := replaceDirs(s.Lists["dir"], ctx.StringSlice("with-dir"))
+	if err != nil {
+		return err
+	}
 	args := []string{"wasm-jobs", "run"}
+	for name, values := range s.Lists {
+		if name == "dir" {
+			values = dirs
+		}
+		for _, value := range values {
+			args = append(args, "--"+name+"="+value)
+		}
+	}
 	for name, value := range flags {
 		args = append(args, "--"+name+"="+value)
 	}
@@ -262,8 +291,9 @@ func resubmit(ctx *cli.Context, c *console, s *submission, again *redriven) erro
 func runApp(ctx context.Context, c *console, again *redriven, args []string) error {
 	app := &cli.App{
 		Name: "wasm-jobs", Writer: c.out, ErrWriter: c.err, HideHelp: true,
-		Commands:       []*cli.Command{runAgain(c, again)},
-		ExitErrHandler: func(*cli.Context, error) {},
+		Commands:                  []*cli.Command{runAgain(c, again)},
+		DisableSliceFlagSeparator: true,
+		ExitErrHandler:            func(*cli.Context, error) {},
 	}
 	return app.RunContext(ctx, args)
 }

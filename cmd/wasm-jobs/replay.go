@@ -19,6 +19,7 @@ import (
 	"github.com/wasm-jobs/wasm-jobs/host"
 	"github.com/wasm-jobs/wasm-jobs/host/bundle"
 	"github.com/wasm-jobs/wasm-jobs/runtime"
+	"github.com/wasm-jobs/wasm-jobs/runtime/wasi"
 )
 
 // bundleEnding is that of the files that bundles are in.
@@ -45,7 +46,8 @@ func (f *resultFiles) writeBundles(ctx context.Context, result *host.Result) err
 type replayOptions struct {
 	bundle, module string
 	interpreter    bool
-	trace          int // lines; 0 = none
+	trace          int            // lines; 0 = none
+	dirs           commandOptions // of a WASI command
 	dump           resultFiles
 	dumped         bool // the linear memory; there is none where no instance could be made
 	json           bool
@@ -83,6 +85,8 @@ Exit codes:
 			&cli.BoolFlag{Name: "trace", Usage: "show the calls of functions, with their arguments and results"},
 			&cli.IntFlag{Name: "trace-limit", Value: defaultTrace, Usage: "show `N` lines of the trace at most: half of them from its start, half from its end"},
 			&cli.StringFlag{Name: "dump-memory", Usage: "write the linear memory at the end of the call to `FILE`"},
+			&cli.StringSliceFlag{Name: "dir", KeepSpace: true, Usage: "of a WASI command: the directory `HOST:GUEST` that it could read; may be given again"},
+			&cli.StringFlag{Name: "max-dir", Value: "256MiB", Usage: "limit of the files of all --dir together, which are held in memory"},
 			&cli.BoolFlag{Name: "json", Usage: "as JSON"},
 		},
 		Action: func(ctx *cli.Context) error {
@@ -105,6 +109,10 @@ func parseReplay(ctx *cli.Context) (*replayOptions, error) {
 	}
 	if !slices.Contains([]string{"compiler", "interpreter"}, ctx.String("engine")) {
 		return nil, refuse("--engine %q is none of compiler, interpreter", ctx.String("engine"))
+	}
+	var err error
+	if o.dirs, err = parseDirs(ctx); err != nil {
+		return nil, err
 	}
 	limit := ctx.Int("trace-limit")
 	switch {
@@ -153,6 +161,30 @@ func endingOf(f *abi.Failure) ending {
 	return ending{string(f.Class), f.Message, append([]string{}, f.Stack...), f.Fuel}
 }
 
+// readDirs reads the directories that the chunk could read, and makes sure that
+// they are the same.
+func (o *replayOptions) readDirs(ctx context.Context, b *bundle.Bundle) ([]wasi.Dir, error) {
+	read, err := o.dirs.read(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var dirs []wasi.Dir // in the order of the bundle
+	for _, d := range b.Dirs {
+		i := slices.IndexFunc(read.Dirs, func(r wasi.Dir) bool { return r.Guest == d.Guest })
+		if i < 0 {
+			return nil, refuse("the chunk could read a directory %s: --dir HOST:%s gives it", d.Guest, d.Guest)
+		}
+		if got := read.Dirs[i].Tree.Digest(); got != d.Digest {
+			return nil, refuse("--dir %s: another content: it has the digest sha256:%x, and the bundle's is sha256:%x", o.dirs.dirs[i], got, d.Digest)
+		}
+		dirs = append(dirs, read.Dirs[i])
+	}
+	if len(read.Dirs) > len(dirs) {
+		return nil, refuse("the chunk could read %d directories, and --dir gives %d", len(dirs), len(read.Dirs))
+	}
+	return dirs, nil
+}
+
 func replay(ctx context.Context, c *console, o *replayOptions) error {
 	stops := notify(ctx, func() { fmt.Fprintln(c.err, "wasm-jobs: stopping; once more stops at once") }, o.dump.abandon)
 	defer stops.end()
@@ -162,6 +194,9 @@ func replay(ctx context.Context, c *console, o *replayOptions) error {
 	}
 	wasm, err := readModuleOf(b, o)
 	if err != nil {
+		return err
+	}
+	if b.Settings.Command.Dirs, err = o.readDirs(stops.soft, b); err != nil {
 		return err
 	}
 	if err := o.dump.open(c.out); err != nil {

@@ -35,8 +35,10 @@ type runOptions struct {
 	workers        int
 	maxFailures    failureLimit
 	partial        bool
+	verify         twice
 	grace          time.Duration
 	format         string
+	wasi           commandOptions
 	files          resultFiles
 	progress       string
 	logLevel       int32
@@ -48,10 +50,11 @@ type runOptions struct {
 }
 
 func runFlags() []cli.Flag {
-	return append(sourceFlags(), []cli.Flag{
+	return append(append(sourceFlags(), commandFlags()...), []cli.Flag{
 		&cli.StringFlag{Name: "output", Aliases: []string{"o"}, Usage: "write the result as CBOR to `FILE` (- = stdout)"},
 		&cli.StringFlag{Name: "outputs", Usage: "write every output to `FILE`: a CBOR sequence that is itself a chunk file, JSON lines where it ends in .jsonl, CSV in .csv; to a directory, or a path that ends in a slash, a file for each"},
 		&cli.StringFlag{Name: "format", Aliases: []string{"f"}, Value: "json", Usage: "how the result goes to stdout: json, diag or cbor"},
+		&cli.BoolFlag{Name: "concat", Usage: "the result is the bytes of all outputs, which are byte strings, one after another in id order"},
 		&cli.IntFlag{Name: "workers", Aliases: []string{"j"}, DefaultText: "GOMAXPROCS", Usage: "instances that run at once"},
 		&cli.IntFlag{Name: "retries", Value: 3, Usage: "retries after the first attempt"},
 		&cli.StringFlag{Name: "retry-on", Value: joinClasses(host.DefaultRetryClasses()), Usage: "`CLASSES` of failure that are retried, or none"},
@@ -79,6 +82,8 @@ func runFlags() []cli.Flag {
 		&cli.BoolFlag{Name: "no-store", Usage: "keep outputs in memory, and only until the command ends"},
 		&cli.StringFlag{Name: "name", DefaultText: "the module's file name", Usage: "name of the job in the store"},
 		&cli.StringSliceFlag{Name: "meta", Usage: "`KEY=VALUE` that is recorded with the job; may be given again"},
+		&cli.StringFlag{Name: "verify", Usage: "execute `P%` of the chunks twice, and stop where the two differ"},
+		&cli.StringFlag{Name: "verify-engine", Value: "compiler", Usage: "what executes them the second time: compiler or interpreter"},
 		&cli.StringFlag{Name: "max-failures", DefaultText: "unlimited", Usage: "stop once more than `N|P%` chunks have failed"},
 		&cli.BoolFlag{Name: "fail-fast", Usage: "stop at the first failed chunk: --max-failures 0"},
 		&cli.BoolFlag{Name: "partial", Usage: "aggregate what there is where chunks failed"},
@@ -140,7 +145,7 @@ func parseRun(ctx *cli.Context) (*runOptions, error) {
 		workers: ctx.Int("workers"), partial: ctx.Bool("partial"), grace: ctx.Duration("grace"),
 		format: ctx.String("format"), progress: ctx.String("progress"),
 		files: resultFiles{
-			result: ctx.String("output"), outputs: ctx.String("outputs"),
+			concat: ctx.Bool("concat"), result: ctx.String("output"), outputs: ctx.String("outputs"),
 			deadLetter: ctx.String("dead-letter"), report: ctx.String("report"), receipt: ctx.String("receipt"), events: ctx.String("events"),
 			bundle: ctx.String("bundle"),
 		},
@@ -152,7 +157,7 @@ func parseRun(ctx *cli.Context) (*runOptions, error) {
 		settings: runtime.Settings{Seed: ctx.Uint64("seed"), Fuel: ctx.Uint64("fuel"), Isolation: runtime.Isolation(ctx.String("isolation")), Timeout: ctx.Duration("timeout"), FoldTimeout: ctx.Duration("fold-timeout")},
 	}
 	return o, errors.Join(o.parseChoices(ctx), o.parseSizes(ctx), o.parseNumbers(ctx), o.parseStore(ctx),
-		o.selection.parse(ctx), o.parseRecord(ctx))
+		o.selection.parse(ctx), o.verify.parse(ctx), o.parseRecord(ctx))
 }
 
 // parseRecord reads what is recorded of the job.
@@ -178,6 +183,12 @@ func (o *runOptions) parseRecord(ctx *cli.Context) (err error) {
 func (o *runOptions) parseChoices(ctx *cli.Context) (err error) {
 	if !slices.Contains([]string{"json", "diag", "cbor"}, o.format) {
 		return refuse("--format %q is none of json, diag, cbor", o.format)
+	}
+	if o.files.concat && isSet(ctx, "format") {
+		return refuse("--concat and --format exclude each other: give one of them")
+	}
+	if o.wasi, err = parseCommand(ctx); err != nil {
+		return err
 	}
 	if !slices.Contains([]string{"reset", "instance"}, string(o.settings.Isolation)) {
 		return refuse("--isolation %q is none of reset, instance", o.settings.Isolation)
@@ -354,8 +365,7 @@ func run(ctx context.Context, c *console, o *runOptions) error {
 	}
 	engine := host.NewEngine(modules)
 	defer engine.Close(context.WithoutCancel(ctx))
-	admitted, err := engine.Admit(stops.soft, job.Module, job.Options)
-	if err != nil {
+	if job.Admitted, err = engine.Admit(stops.soft, job.Module, job.Options); err != nil {
 		return o.ofModule(interruptedScan(stops.soft, err))
 	}
 	if err := o.again.checkModule(o.module, job.Module); err != nil {
@@ -366,8 +376,17 @@ func run(ctx context.Context, c *console, o *runOptions) error {
 			return err
 		}
 	}
-	if err := admitted.Fits(job.Settings); err != nil {
+	if job.Settings.Command, err = o.wasi.read(stops.soft); err != nil {
+		return err
+	}
+	if err := o.checkReceipt(job); err != nil {
+		return err
+	}
+	if err := job.Admitted.Fits(job.Settings); err != nil {
 		return o.ofModule(err)
+	}
+	if err := errors.Join(o.checkConcat(job.Admitted), o.again.checkDirs(&o.wasi, &job.Settings.Command)); err != nil {
+		return err
 	}
 	if err := o.files.open(c.out); err != nil {
 		return err
@@ -395,6 +414,11 @@ func run(ctx context.Context, c *console, o *runOptions) error {
 		lowerGCPercent(gcPercentMany)
 	}
 	job.MaxFailures = o.maxFailures.of(job.Chunks.Len())
+	var closeSecond func()
+	if job.Verify, closeSecond, err = o.verify.open(ctx); err != nil {
+		return err
+	}
+	defer closeSecond()
 	job.Outputs = o.files.outputs != ""
 	config := host.Config{Workers: o.workers, Engine: engine, Observer: screen}
 	durable, err := within(stops.soft, func() (*sqlite.Store, error) { return o.openStore(ctx, screen) })
@@ -424,6 +448,7 @@ func run(ctx context.Context, c *console, o *runOptions) error {
 		s := durable.Stats()
 		result.Report.Store = &host.StoreReport{Path: o.store, Puts: s.Puts, Commits: s.Commits, Syncs: s.Syncs, Bytes: s.Bytes}
 	}
+	explainDifference(c, err)
 	return o.conclude(c, result, err)
 }
 

@@ -281,6 +281,9 @@ func TestStatements(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		if dirs := len(r.Settings.Dirs); strings.Contains(path, "command") && (dirs == 0 || len(s.Predicate.Definition.Dependency) != 2+dirs) {
+			t.Errorf("%s: dependencies %v of %d directories", path, s.Predicate.Definition.Dependency, dirs)
+		}
 		payload, err := json.Marshal(s)
 		if err != nil {
 			t.Fatal(err)

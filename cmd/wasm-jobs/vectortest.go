@@ -57,12 +57,12 @@ stays. Numbers with a point or an exponent are floats. What JSON cannot say is
 Exit codes: 0 all vectors hold; 1 one does not; 2 the module or the vectors are
 refused.`,
 		ArgsUsage: "MODULE VECTORS",
-		Flags: []cli.Flag{
+		Flags: append(commandFlags(), []cli.Flag{
 			&cli.BoolFlag{Name: "update", Usage: "write what came into the file of vectors"},
 			&cli.BoolFlag{Name: "json", Usage: "as JSON"},
 			&cli.DurationFlag{Name: "timeout", Value: 30 * time.Second, Usage: "limit of one call; 0 = none"},
 			&cli.StringFlag{Name: "memory", Value: "256MiB", Usage: "limit of the guest's memory"},
-		},
+		}...),
 		Action: func(ctx *cli.Context) error {
 			if ctx.NArg() != 2 {
 				return refuse("test takes MODULE and VECTORS, and %d arguments are given", ctx.NArg())
@@ -77,6 +77,13 @@ refused.`,
 				return err
 			}
 			o.settings.Memory = memory
+			command, err := parseCommand(ctx)
+			if err != nil {
+				return err
+			}
+			if o.settings.Command, err = command.read(ctx.Context); err != nil {
+				return err
+			}
 			return testModule(ctx.Context, c, o)
 		},
 	}

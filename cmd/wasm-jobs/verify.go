@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -23,6 +22,7 @@ import (
 	"github.com/wasm-jobs/wasm-jobs/host/merkle"
 	"github.com/wasm-jobs/wasm-jobs/host/receipt"
 	"github.com/wasm-jobs/wasm-jobs/runtime"
+	"github.com/wasm-jobs/wasm-jobs/runtime/wasi"
 )
 
 // verifyOptions are the flags of verify, parsed.
@@ -42,7 +42,8 @@ type verifyOptions struct {
 // receipt has as well.
 var ofVerify = []string{
 	"context", "workers", "timeout", "fold-timeout", "max-output", "max-aggregate", "max-chunk", "id-key", "chunk-format",
-	"range", "ids", "isolation", "seed", "memory", "native-nans", "no-metering", "store", "no-store",
+	"range", "ids", "isolation", "seed", "memory", "native-nans", "no-metering", "store", "no-store", "progress",
+	"arg", "env", "stdin", "dir", "max-dir",
 }
 
 func verifyFlags() []cli.Flag {
@@ -109,10 +110,10 @@ func parseVerify(ctx *cli.Context) (*verifyOptions, error) {
 				Seed: ctx.Uint64("seed"), Timeout: ctx.Duration("timeout"), FoldTimeout: ctx.Duration("fold-timeout"),
 				Isolation: runtime.Isolation(ctx.String("isolation")),
 			},
-			progress: "none", logLevel: math.MaxInt8,
+			progress: ctx.String("progress"), logLevel: math.MaxInt8,
 		},
 	}
-	for _, name := range []string{"seed", "memory", "native-nans", "no-metering"} {
+	for _, name := range []string{"seed", "memory", "native-nans", "no-metering", "arg", "env", "stdin"} {
 		if isSet(ctx, name) {
 			o.given = append(o.given, name)
 		}
@@ -127,6 +128,9 @@ func (o *verifyOptions) parseChoices(ctx *cli.Context) (err error) {
 	if !slices.Contains([]string{"reset", "instance"}, string(o.run.settings.Isolation)) {
 		return refuse("--isolation %q is none of reset, instance", o.run.settings.Isolation)
 	}
+	if !slices.Contains([]string{"auto", "plain", "none"}, o.run.progress) {
+		return refuse("--progress %q is none of auto, plain, none", o.run.progress)
+	}
 	if isSet(ctx, "workers") && o.run.workers < 1 {
 		return refuse("--workers %d: 1 or more are needed", o.run.workers)
 	}
@@ -136,6 +140,9 @@ func (o *verifyOptions) parseChoices(ctx *cli.Context) (err error) {
 	o.run.input.IDKey, o.run.input.NoIDKey = ctx.String("id-key"), ctx.String("id-key") == ""
 	if o.run.input.Format, err = chunks.ParseFormat(ctx.String("chunk-format")); err != nil {
 		return refuse("--chunk-format: %w", err)
+	}
+	if o.run.wasi, err = parseCommand(ctx); err != nil {
+		return err
 	}
 	o.store, err = claimsDir(ctx)
 	return err
@@ -278,32 +285,32 @@ func (d *chunkDifferences) add(id abi.ID, a, b []byte, failure *abi.Failure) {
 	if d.Count++; d.Count > maxDifferent {
 		return
 	}
-	difference := chunkDifference{ID: id, A: notation(a), B: notation(b), Failure: failure}
+	at := 0
+	difference := chunkDifference{ID: id, Failure: failure}
 	if a != nil && b != nil {
-		at := 0
 		for at < min(len(a), len(b)) && a[at] == b[at] {
 			at++
 		}
 		difference.Offset = &at
 	}
+	difference.A, difference.B = notation(a, at), notation(b, at)
 	d.Listed = append(d.Listed, difference)
 }
 
-// notation shows an output to people.
-func notation(item []byte) string {
+// notation shows an output to people, or, where it is long, what stands around a
+// byte of it.
+func notation(item []byte, at int) string {
 	if item == nil {
 		return ""
 	}
-	text := "h'" + hex.EncodeToString(item[:min(len(item), maxNotation)]) + "'"
 	if len(item) <= maxDiagnosed {
-		if diag, err := diagnostic().Diagnose(item); err == nil {
-			text = diag
+		if diag, err := diagnostic().Diagnose(item); err == nil && len(diag) <= maxNotation {
+			return diag
 		}
 	}
-	if len(text) <= maxNotation {
-		return text
-	}
-	return fmt.Sprintf("%s... (%d bytes)", strings.ToValidUTF8(text[:maxNotation], ""), len(item))
+	from := min(max(0, at-8), max(0, len(item)-1))
+	to := min(len(item), from+maxNotation/4)
+	return fmt.Sprintf("bytes %d-%d of %d: %x", from, to-1, len(item), item[from:to])
 }
 
 func (d *chunkDifferences) print(w io.Writer, a, b string) {
@@ -334,6 +341,7 @@ type verifier struct {
 	*verifyOptions
 	c       *console
 	stops   *stops
+	screen  *screen
 	receipt *receipt.Receipt
 	job     *host.Job
 	found   verification
@@ -341,8 +349,9 @@ type verifier struct {
 
 func verify(ctx context.Context, c *console, o *verifyOptions) error {
 	abandon := func() { fmt.Fprintln(c.err, "wasm-jobs: "+host.ErrInterrupted.Error()) }
-	v := &verifier{verifyOptions: o, c: c, stops: notify(ctx, func() {}, abandon)}
+	v := &verifier{verifyOptions: o, c: c, stops: notify(ctx, func() {}, abandon), screen: newScreen(c, &o.run)}
 	defer v.stops.end()
+	defer v.screen.close()
 	if err := v.identify(); err != nil {
 		return err
 	}
@@ -360,8 +369,9 @@ func verify(ctx context.Context, c *console, o *verifyOptions) error {
 	} else {
 		err = v.verifyAll(ctx)
 	}
+	v.screen.close()
 	if err != nil {
-		return err
+		return interruptedScan(v.stops.soft, err)
 	}
 	return v.conclude()
 }
@@ -381,6 +391,7 @@ func (v *verifier) identify() (err error) {
 		Settings: o.settings, Retry: host.DefaultRetry(), Stop: v.stops.soft.Done(),
 	}
 	v.job.Settings.Seed, v.job.Settings.Memory = r.Settings.Seed, r.Settings.Memory
+	v.job.Settings.Command = runtime.Command{Args: r.Settings.Args, Env: r.Settings.Env, Stdin: runtime.Stdin(r.Settings.Stdin)}
 	if v.job.Module, err = readModule(o.module); err != nil {
 		return err
 	}
@@ -388,6 +399,9 @@ func (v *verifier) identify() (err error) {
 		return refuse("the module is not the receipt's: %s has %v, and the receipt %v", o.module, d, r.Module)
 	}
 	if err := v.identifySettings(); err != nil {
+		return err
+	}
+	if err := v.identifyDirs(); err != nil {
 		return err
 	}
 	return v.identifyContext()
@@ -406,10 +420,43 @@ func (v *verifier) identifySettings() error {
 			given, has = v.run.options.NativeNaNs, s.NaNs == receipt.NativeNaNs
 		case "no-metering":
 			given, has = v.run.options.NoMetering, !s.Metering
+		case "arg":
+			given, has = fmt.Sprintf("%q", v.run.wasi.Args), fmt.Sprintf("%q", s.Args)
+		case "env":
+			given, has = fmt.Sprintf("%q", v.run.wasi.Env), fmt.Sprintf("%q", s.Env)
+		case "stdin":
+			given, has = v.run.wasi.Stdin == runtime.StdinCBOR, s.Stdin == receipt.StdinCBOR
 		}
 		if given != has {
 			return refuse("the setting %s is not the receipt's: %v is given, and the receipt has %v", name, given, has)
 		}
+	}
+	return nil
+}
+
+// identifyDirs reads the directories of a WASI command, and holds them to the
+// receipt.
+func (v *verifier) identifyDirs() error {
+	command, err := v.run.wasi.read(v.stops.soft)
+	if err != nil {
+		return err
+	}
+	given := map[string]wasi.Dir{}
+	for _, d := range command.Dirs {
+		given[d.Guest] = d
+	}
+	for _, want := range v.receipt.Settings.Dirs {
+		d, ok := given[want.Guest]
+		switch {
+		case !ok:
+			return refuse("the receipt's job read the directory %s, of %v: --dir HOST:%s gives it", want.Guest, want.Digest, want.Guest)
+		case d.Tree.Digest() != want.Digest:
+			return refuse("the directory %s is not the receipt's: the one that is given has %v, and the receipt %v", want.Guest, receipt.Digest(d.Tree.Digest()), want.Digest)
+		}
+		v.job.Settings.Command.Dirs = append(v.job.Settings.Command.Dirs, d)
+	}
+	if len(command.Dirs) > len(v.receipt.Settings.Dirs) {
+		return refuse("--dir: more directories are given than the %d of the receipt's job", len(v.receipt.Settings.Dirs))
 	}
 	return nil
 }
@@ -438,12 +485,11 @@ func (v *verifier) identifyContext() (err error) {
 
 // scan opens the chunks, and holds them to the receipt.
 func (v *verifier) scan() (*chunks.File, error) {
-	screen := newScreen(v.c, &v.run)
-	file, err := openChunks(v.stops.soft, v.c, &v.run, screen)
+	file, err := openChunks(v.stops.soft, v.c, &v.run, v.screen)
 	if err != nil {
 		return nil, err
 	}
-	if v.job.Chunks, err = v.run.selection.of(v.stops.soft, file, screen); err != nil {
+	if v.job.Chunks, err = v.run.selection.of(v.stops.soft, file, v.screen); err != nil {
 		file.Close()
 		return nil, err
 	}
@@ -476,7 +522,7 @@ func (v *verifier) execute(ctx context.Context, job *host.Job) (*host.Result, er
 	}
 	engine := host.NewEngine(modules)
 	defer engine.Close(context.WithoutCancel(ctx))
-	coordinator, err := host.New(ctx, host.Config{Workers: v.run.workers, Engine: engine})
+	coordinator, err := host.New(ctx, host.Config{Workers: v.run.workers, Engine: engine, Observer: v.screen})
 	if err != nil {
 		return nil, err
 	}
@@ -526,7 +572,7 @@ func (v *verifier) verifyAll(ctx context.Context) error {
 	}
 	defer claimed.close()
 	v.found.Outputs = claimed.name
-	return v.compareAll(ctx, result, claimed)
+	return v.compareAll(v.stops.soft, result, claimed)
 }
 
 // compare notes the fields in which the receipt and that of the execution

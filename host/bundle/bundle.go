@@ -46,8 +46,15 @@ type Bundle struct {
 	Chunk    []byte // one CBOR item
 	Module   Module
 	Options  runtime.Options
-	Settings runtime.Settings // without Isolation, which changes no outcome
+	Settings runtime.Settings // without Isolation, which changes no outcome, and without the directories of a command
+	Dirs     []Dir            // of a WASI command, in their order
 	Failure  abi.Failure      // how it ended, with its fuel
+}
+
+// Dir is a directory that a WASI command could read. A bundle does not have it.
+type Dir struct {
+	Guest  string            // what the guest calls it
+	Digest [sha256.Size]byte // of its content: see runtime/wasi.Tree
 }
 
 // Module says which module ran.
@@ -82,6 +89,20 @@ type settings struct {
 	FoldTimeout uint64 `cbor:"fold_timeout"` // of setup
 	Metering    uint64 `cbor:"metering"`     // its version; 0 = none
 	NativeNaNs  bool   `cbor:"native_nans"`
+
+	Command *command `cbor:"command,omitempty"` // what a WASI command is given, where that is anything
+}
+
+type command struct {
+	Args  []string   `cbor:"args"`
+	Env   []string   `cbor:"env"`
+	Stdin string     `cbor:"stdin"`
+	Dirs  []dirEntry `cbor:"dirs"`
+}
+
+type dirEntry struct {
+	Guest  string `cbor:"guest"`
+	SHA256 []byte `cbor:"sha256"`
 }
 
 type failure struct {
@@ -96,7 +117,7 @@ var encoding = must(cbor.CoreDetEncOptions().EncMode())
 var decoding = must(cbor.DecOptions{
 	DupMapKey: cbor.DupMapKeyEnforcedAPF, IndefLength: cbor.IndefLengthForbidden, TagsMd: cbor.TagsForbidden,
 	ExtraReturnErrors: cbor.ExtraDecErrorUnknownField, UTF8: cbor.UTF8RejectInvalid, FieldNameMatching: cbor.FieldNameMatchingCaseSensitive,
-	MaxNestedLevels: 8, MaxArrayElements: maxFrames, MaxMapPairs: 16,
+	MaxNestedLevels: 8, MaxArrayElements: 1 << 16, MaxMapPairs: 16,
 }.DecMode())
 
 // must returns a mode, of options that are constants.
@@ -150,7 +171,41 @@ func (b *Bundle) contents() *contents {
 	if b.Options.NoMetering {
 		c.Settings.Metering = 0
 	}
+	c.Settings.Command = b.command()
 	return c
+}
+
+// command returns what a WASI command is given, or nil.
+func (b *Bundle) command() *command {
+	given := &b.Settings.Command
+	if len(given.Args)+len(given.Env)+len(b.Dirs) == 0 && (given.Stdin == "" || given.Stdin == runtime.StdinRaw) {
+		return nil
+	}
+	c := &command{Args: append([]string{}, given.Args...), Env: append([]string{}, given.Env...), Stdin: string(given.Stdin), Dirs: []dirEntry{}}
+	for _, d := range b.Dirs {
+		c.Dirs = append(c.Dirs, dirEntry{d.Guest, d.Digest[:]})
+	}
+	return c
+}
+
+// apply fills in what c says.
+func (c *command) apply(b *Bundle) error {
+	if c == nil {
+		return nil
+	}
+	b.Settings.Command = runtime.Command{Args: c.Args, Env: c.Env, Stdin: runtime.Stdin(c.Stdin)}
+	switch b.Settings.Command.Stdin {
+	case "", runtime.StdinRaw, runtime.StdinCBOR:
+	default:
+		return fmt.Errorf("the standard input is %.20q, expected raw or cbor", c.Stdin)
+	}
+	for _, d := range c.Dirs {
+		if len(d.SHA256) != sha256.Size {
+			return fmt.Errorf("the SHA-256 of directory %.100q has %d bytes, expected %d", d.Guest, len(d.SHA256), sha256.Size)
+		}
+		b.Dirs = append(b.Dirs, Dir{d.Guest, [sha256.Size]byte(d.SHA256)})
+	}
+	return nil
 }
 
 // Decode reads a file of at most [MaxSize] bytes. The bundle refers to it. The
@@ -231,6 +286,9 @@ func (c *contents) bundle() (*Bundle, error) {
 	case len(c.Failure.Message) > maxMessage:
 		return nil, fmt.Errorf("the message of the failure has more than %d bytes", maxMessage)
 	}
+	if len(c.Failure.Stack) > maxFrames {
+		return nil, fmt.Errorf("the stack has more than %d frames", maxFrames)
+	}
 	for _, frame := range c.Failure.Stack {
 		if len(frame) > maxMessage {
 			return nil, fmt.Errorf("a frame of the stack has more than %d bytes", maxMessage)
@@ -241,7 +299,7 @@ func (c *contents) bundle() (*Bundle, error) {
 			return nil, fmt.Errorf("the %s is not one CBOR item: %w", what, err)
 		}
 	}
-	return &Bundle{
+	b := &Bundle{
 		ID: id, Chunk: c.Chunk, Module: Module{[sha256.Size]byte(c.Module.SHA256), int(c.Module.Size)},
 		Options: runtime.Options{NoMetering: s.Metering == 0, NativeNaNs: s.NativeNaNs},
 		Settings: runtime.Settings{
@@ -249,7 +307,8 @@ func (c *contents) bundle() (*Bundle, error) {
 			Timeout: time.Duration(s.Timeout), FoldTimeout: time.Duration(s.FoldTimeout),
 		},
 		Failure: abi.Failure{Class: abi.Class(c.Failure.Class), Message: c.Failure.Message, Stack: c.Failure.Stack, Fuel: c.Failure.Fuel},
-	}, nil
+	}
+	return b, s.Command.apply(b)
 }
 
 func idOf(item []byte) (id abi.ID, err error) {

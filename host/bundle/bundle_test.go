@@ -21,7 +21,9 @@ func example() *bundle.Bundle {
 		Options: runtime.Options{NativeNaNs: true},
 		Settings: runtime.Settings{
 			Context: []byte{7}, Seed: 1<<64 - 1, Memory: 1 << 20, MaxOutput: 1 << 10, Fuel: 1000, Timeout: time.Second, FoldTimeout: time.Minute,
+			Command: runtime.Command{Args: []string{"a", ""}, Env: []string{"K=V"}, Stdin: runtime.StdinCBOR},
 		},
+		Dirs:    []bundle.Dir{{Guest: "/data", Digest: sha256.Sum256([]byte("data"))}},
 		Failure: abi.Failure{Class: abi.ClassTrap, Message: "unreachable", Stack: []string{"a", "b"}, Fuel: 12},
 	}
 }
@@ -104,7 +106,7 @@ func TestContents(t *testing.T) {
 	right := func() map[string]any {
 		return map[string]any{
 			"id": 1, "chunk": []byte{1}, "context": []byte{0xf6}, "module": map[string]any{"sha256": make([]byte, 32), "size": 5},
-			"settings": map[string]any{"abi": abi.Version, "memory": 1, "max_output": 1, "metering": runtime.MeteringVersion},
+			"settings": map[string]any{"abi": abi.Version, "memory": 1, "max_output": 1, "metering": runtime.MeteringVersion, "command": map[string]any{"stdin": "raw"}},
 			"failure":  map[string]any{"class": "trap", "message": "m", "stack": []string{}},
 		}
 	}
@@ -126,7 +128,11 @@ func TestContents(t *testing.T) {
 		{"time", func(m map[string]any) { m["settings"].(map[string]any)["timeout"] = uint64(1) << 63 }, "a limit of time is too long"},
 		{"message", func(m map[string]any) { m["failure"].(map[string]any)["message"] = strings.Repeat("a", 1<<17) }, "the message"},
 		{"frame", func(m map[string]any) { m["failure"].(map[string]any)["stack"] = []string{strings.Repeat("a", 1<<17)} }, "a frame"},
-		{"frames", func(m map[string]any) { m["failure"].(map[string]any)["stack"] = make([]string, 5000) }, "not those of a bundle"},
+		{"frames", func(m map[string]any) { m["failure"].(map[string]any)["stack"] = make([]string, 5000) }, "more than 1024 frames"},
+		{"standard input", func(m map[string]any) { command(m)["stdin"] = "file" }, "expected raw or cbor"},
+		{"directory", func(m map[string]any) {
+			command(m)["dirs"] = []any{map[string]any{"guest": "/data", "sha256": []byte{1}}}
+		}, "SHA-256 of directory"},
 		{"unknown key", func(m map[string]any) { m["more"] = 1 }, "not those of a bundle"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -170,6 +176,7 @@ func TestEverySettingIsKept(t *testing.T) {
 		"Context": "context", "Seed": "settings.seed", "Memory": "settings.memory", "MaxOutput": "settings.max_output", "Fuel": "settings.fuel",
 		"Timeout": "settings.timeout", "FoldTimeout": "settings.fold_timeout",
 		"NoMetering": "settings.metering", "NativeNaNs": "settings.native_nans",
+		"Command":      "settings.command, and Bundle.Dirs",
 		"MaxAggregate": "", // no limit of exec
 		"Isolation":    "", // another way to the same
 	}
@@ -180,4 +187,8 @@ func TestEverySettingIsKept(t *testing.T) {
 			}
 		}
 	}
+}
+
+func command(m map[string]any) map[string]any {
+	return m["settings"].(map[string]any)["command"].(map[string]any)
 }

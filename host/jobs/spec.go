@@ -49,6 +49,23 @@ type Settings struct {
 	Retries      int           `json:"retries"`
 	RetryOn      []abi.Class   `json:"retry_on"`
 	MaxRequeues  int           `json:"max_requeues"`
+	Command      *Command      `json:"command,omitempty"` // nil where a WASI command has chunks alone
+}
+
+// Command is what a WASI command gets beside its chunks.
+type Command struct {
+	Args  []string `json:"args,omitempty"`
+	Env   []string `json:"env,omitempty"`
+	Stdin string   `json:"stdin"`
+	Dirs  []Dir    `json:"dirs,omitempty"`
+}
+
+// Dir is a directory that guests read, under their name for it.
+type Dir struct {
+	Guest  string `json:"guest"`
+	Digest string `json:"digest"`
+	Files  int    `json:"files"`
+	Bytes  int64  `json:"bytes"`
 }
 
 // Process is where a run goes on: the JSON of [store.Run.Info].

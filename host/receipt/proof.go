@@ -64,17 +64,15 @@ func NewProof(id abi.ID, output []byte, p merkle.Proof) *Proof {
 }
 
 // Marshal returns the only bytes that stand for a proof, in the form of
-// [Receipt.Marshal].
+// [Receipt.Marshal], but that an id may be any UTF-8: in it the characters <, >, &,
+// U+2028 and U+2029 are escaped as \u and four lower hex digits, beside those
+// that must be.
 func (p *Proof) Marshal() ([]byte, error) {
 	if err := p.check(); err != nil {
 		return nil, fmt.Errorf("proof: %w", err)
 	}
-	var b bytes.Buffer
-	e := json.NewEncoder(&b)
-	e.SetEscapeHTML(false) // of an id
-	e.SetIndent("", "  ")
-	err := e.Encode(p)
-	return b.Bytes(), err
+	b, err := json.MarshalIndent(p, "", "  ")
+	return append(b, '\n'), err
 }
 
 func (p *Proof) check() error {

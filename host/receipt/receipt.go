@@ -13,15 +13,18 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 )
 
 // Version is the version of the format.
 const Version = 1
 
-// MaxSize is the limit of a receipt, in bytes. None comes near it.
-const MaxSize = 64 << 10
+// MaxSize is the limit of a receipt, in bytes. One of a job without arguments and
+// environment has less than a thousand.
+const MaxSize = 16 << 20
 
 // Receipt describes a finished job. Its fields are in the order of their names
 // in JSON, which is that of the format.
@@ -47,11 +50,24 @@ type Engine struct {
 // Settings are those that can change a result. Limits that only decide whether
 // there is one are none of them.
 type Settings struct {
-	Context  *Digest `json:"context,omitempty"` // of the item that setup gets; nil where that is null
-	Memory   uint64  `json:"memory"`            // limit, in bytes
-	Metering bool    `json:"metering"`
-	NaNs     NaNs    `json:"nans"`
-	Seed     uint64  `json:"seed"`
+	Args     []string `json:"args,omitempty"`    // of a WASI command, behind the first
+	Context  *Digest  `json:"context,omitempty"` // of the item that setup gets; nil where that is null
+	Dirs     []Dir    `json:"dirs,omitempty"`    // that it may read
+	Env      []string `json:"env,omitempty"`     // KEY=VALUE, in order
+	Memory   uint64   `json:"memory"`            // limit, in bytes
+	Metering bool     `json:"metering"`
+	NaNs     NaNs     `json:"nans"`
+	Seed     uint64   `json:"seed"`
+	Stdin    string   `json:"stdin,omitempty"` // [StdinCBOR], or empty for the content of strings
+}
+
+// StdinCBOR says that a WASI command reads the bytes of chunks of any kind.
+const StdinCBOR = "cbor"
+
+// Dir is a directory that guests read, under their name for it.
+type Dir struct {
+	Digest Digest `json:"digest"` // of its tree: see docs/receipt.md
+	Guest  string `json:"guest"`
 }
 
 // NaNs says which bits NaNs have.
@@ -85,13 +101,18 @@ func (d *Digest) UnmarshalText(text []byte) error {
 }
 
 // Marshal returns the only bytes that stand for a receipt: JSON (RFC 8259) in
-// ASCII, two spaces for each level, one key on each line, keys in bytewise
-// order, a newline at the end.
+// UTF-8, two spaces for each level, one key or element on each line, keys in
+// bytewise order, a newline at the end. In strings, the characters <, >, &, U+2028
+// and U+2029 are escaped as \u and four lower hex digits, beside those that must
+// be.
 func (r *Receipt) Marshal() ([]byte, error) {
 	if err := r.check(); err != nil {
 		return nil, fmt.Errorf("receipt: %w", err)
 	}
 	b, err := json.MarshalIndent(r, "", "  ")
+	if len(b) >= MaxSize {
+		return nil, fmt.Errorf("receipt: it would be larger than %d bytes", MaxSize)
+	}
 	return append(b, '\n'), err
 }
 
@@ -99,10 +120,6 @@ func (r *Receipt) check() error {
 	switch {
 	case r.Version != Version:
 		return fmt.Errorf("it has version %d, and %d is the one that is known", r.Version, Version)
-	case r.Settings.NaNs != CanonicalNaNs && r.Settings.NaNs != NativeNaNs:
-		return fmt.Errorf("settings.nans is %.40q, expected canonical or native", r.Settings.NaNs)
-	case r.Settings.Memory == 0:
-		return errors.New("settings.memory is 0, expected a limit in bytes")
 	case r.Engine.ABI < 1 || r.Engine.Metering < 1:
 		return errors.New("engine has a version below 1")
 	case !isVersion(r.Engine.Wazero):
@@ -110,7 +127,31 @@ func (r *Receipt) check() error {
 	case !r.Settings.Metering && r.Fuel != 0:
 		return fmt.Errorf("fuel is %d without metering, expected 0", r.Fuel)
 	}
+	return r.Settings.Check()
+}
+
+// Check returns nil where a receipt can have the settings.
+func (s *Settings) Check() error {
+	switch {
+	case s.NaNs != CanonicalNaNs && s.NaNs != NativeNaNs:
+		return fmt.Errorf("settings.nans is %.40q, expected canonical or native", s.NaNs)
+	case s.Stdin != "" && s.Stdin != StdinCBOR:
+		return fmt.Errorf("settings.stdin is %.40q, expected cbor or none", s.Stdin)
+	case !s.validText():
+		return errors.New("an argument, a variable or the name of a directory is not UTF-8")
+	case s.Memory == 0:
+		return errors.New("settings.memory is 0, expected a limit in bytes")
+	}
 	return nil
+}
+
+func (s *Settings) validText() bool {
+	for _, d := range s.Dirs {
+		if !utf8.ValidString(d.Guest) {
+			return false
+		}
+	}
+	return !slices.ContainsFunc(slices.Concat(s.Args, s.Env), func(s string) bool { return !utf8.ValidString(s) })
 }
 
 // isVersion reports whether s is made of what versions of Go modules are.
@@ -211,6 +252,15 @@ func Compare(a, b *Receipt) (found []Difference) {
 	return found
 }
 
+// list returns a list as JSON; nothing where it is empty.
+func list[T any](elements []T) string {
+	if len(elements) == 0 {
+		return ""
+	}
+	b, _ := json.Marshal(elements) // texts can be
+	return string(b)
+}
+
 // Field is a field of a receipt as a text; empty where it is not there.
 type Field struct{ Name, Value string }
 
@@ -227,8 +277,9 @@ func (r *Receipt) Fields() []Field {
 	return []Field{
 		{"version", strconv.Itoa(r.Version)}, {"module", r.Module.String()},
 		{"chunks", number(r.Chunks)}, {"input", r.Input.String()},
-		{"settings.context", optional(s.Context)}, {"settings.memory", number(s.Memory)},
-		{"settings.metering", strconv.FormatBool(s.Metering)}, {"settings.nans", string(s.NaNs)}, {"settings.seed", number(s.Seed)},
+		{"settings.args", list(s.Args)}, {"settings.context", optional(s.Context)},
+		{"settings.dirs", list(s.Dirs)}, {"settings.env", list(s.Env)}, {"settings.memory", number(s.Memory)},
+		{"settings.metering", strconv.FormatBool(s.Metering)}, {"settings.nans", string(s.NaNs)}, {"settings.seed", number(s.Seed)}, {"settings.stdin", s.Stdin},
 		{"engine.abi", strconv.Itoa(e.ABI)}, {"engine.metering", strconv.Itoa(e.Metering)}, {"engine.wazero", e.Wazero},
 		{"outputs", r.Outputs.String()}, {"aggregate", optional(r.Aggregate)}, {"fuel", number(r.Fuel)},
 	}

@@ -16,7 +16,10 @@ import (
 func sample() *receipt.Receipt {
 	return &receipt.Receipt{
 		Version: 1, Module: receipt.Digest{1}, Chunks: 10, Input: receipt.Digest{2}, Outputs: receipt.Digest{3}, Aggregate: &receipt.Digest{4},
-		Fuel: 1<<64 - 1, Settings: receipt.Settings{Context: &receipt.Digest{5}, Memory: 1 << 20, Metering: true, NaNs: receipt.CanonicalNaNs, Seed: 1<<64 - 1},
+		Fuel: 1<<64 - 1, Settings: receipt.Settings{
+			Args: []string{"-v", "a b"}, Context: &receipt.Digest{5}, Dirs: []receipt.Dir{{Digest: receipt.Digest{6}, Guest: "/data"}}, Env: []string{"A=1"},
+			Memory: 1 << 20, Metering: true, NaNs: receipt.CanonicalNaNs, Seed: 1<<64 - 1, Stdin: receipt.StdinCBOR,
+		},
 		Engine: receipt.Engine{ABI: 1, Metering: 1, Wazero: "v1.2.3-rc.1"},
 	}
 }
@@ -57,7 +60,9 @@ func TestForm(t *testing.T) {
 func TestParseIsTheInverse(t *testing.T) {
 	without := sample()
 	without.Aggregate, without.Settings.Context = nil, nil
-	for _, r := range []*receipt.Receipt{sample(), without} {
+	texts := sample()
+	texts.Settings.Args = []string{"", "é<&>\u2028\"\\\n\x00"}
+	for _, r := range []*receipt.Receipt{sample(), without, texts} {
 		b := marshal(t, r)
 		got, err := receipt.Parse(b)
 		if err != nil {
@@ -79,6 +84,19 @@ func TestParseIsTheInverse(t *testing.T) {
 		if _, err := receipt.Parse(b); err != nil {
 			t.Errorf("%s: %v", path, err)
 		}
+	}
+}
+
+// TestDocs holds the receipt in docs/receipt.md to the form that it describes.
+func TestDocs(t *testing.T) {
+	b, err := os.ReadFile("../../docs/receipt.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(b), "```json\n")
+	text, _, _ := strings.Cut(rest, "```")
+	if _, err := receipt.Parse([]byte(text)); err != nil {
+		t.Error(err)
 	}
 }
 
@@ -112,6 +130,9 @@ func TestParseRefuses(t *testing.T) {
 		{"a short digest", change(`sha256:0100`, `sha256:01`), "no digest"},
 		{"another hash", change(`sha256:01`, `sha512:01`), "no digest"},
 		{"another version", change(`"version": 1`, `"version": 2`), "version 2"},
+		{"another stdin", change(`"stdin": "cbor"`, `"stdin": "raw"`), "settings.stdin"},
+		{"no UTF-8", change(`"-v"`, "\"\xff\""), "line "},
+		{"an empty list", change("\"args\": [\n      \"-v\",\n      \"a b\"\n    ]", `"args": []`), "line "},
 		{"other NaNs", change(`canonical`, `signalling`), "settings.nans"},
 		{"no memory", change(`"memory": 1048576`, `"memory": 0`), "settings.memory"},
 		{"no metering", change(`"metering": true`, `"metering": false`), "without metering"},
@@ -132,6 +153,20 @@ func TestMarshalRefusesWhatParseDoes(t *testing.T) {
 	if _, err := new(receipt.Receipt).Marshal(); err == nil {
 		t.Error("an empty receipt was written")
 	}
+	for _, change := range []func(*receipt.Settings){
+		func(s *receipt.Settings) { s.Args[1] = "\xff" }, func(s *receipt.Settings) { s.Env[0] = "A=\xff" }, func(s *receipt.Settings) { s.Dirs[0].Guest = "\xff" },
+	} {
+		r := sample()
+		change(&r.Settings)
+		if _, err := r.Marshal(); err == nil || !strings.Contains(err.Error(), "UTF-8") {
+			t.Errorf("text that is not UTF-8: %v", err)
+		}
+	}
+	large := sample()
+	large.Settings.Args[0] = strings.Repeat("a", receipt.MaxSize)
+	if _, err := large.Marshal(); err == nil {
+		t.Error("a receipt was written that is too large to be read")
+	}
 }
 
 // TestCompareNamesEachField changes one field after the other.
@@ -141,6 +176,10 @@ func TestCompareNamesEachField(t *testing.T) {
 		"module":            func(r *receipt.Receipt) { r.Module[31] = 1 },
 		"chunks":            func(r *receipt.Receipt) { r.Chunks++ },
 		"input":             func(r *receipt.Receipt) { r.Input[31] = 1 },
+		"settings.args":     func(r *receipt.Receipt) { r.Settings.Args = nil },
+		"settings.dirs":     func(r *receipt.Receipt) { r.Settings.Dirs[0].Digest[31] = 1 },
+		"settings.env":      func(r *receipt.Receipt) { r.Settings.Env = append(r.Settings.Env, "B=2") },
+		"settings.stdin":    func(r *receipt.Receipt) { r.Settings.Stdin = "" },
 		"settings.context":  func(r *receipt.Receipt) { r.Settings.Context = nil },
 		"settings.memory":   func(r *receipt.Receipt) { r.Settings.Memory++ },
 		"settings.metering": func(r *receipt.Receipt) { r.Settings.Metering = false },

@@ -2,7 +2,8 @@ package wasi
 
 import "github.com/tetratelabs/wazero/api"
 
-// stdio is the number of descriptors: 0, 1 and 2. Nothing can be opened.
+// stdio is the number of descriptors that every guest has: 0, 1 and 2. Those of
+// directories follow.
 const stdio = 3
 
 // stream is what a descriptor stands for.
@@ -13,12 +14,20 @@ const (
 	stdin
 	stdout
 	stderr
+	regular
+	directory
 )
 
 // file is an entry of the table of descriptors.
 type file struct {
 	stream stream
 	flags  uint16 // witx: fdflags; kept for the guest, of no effect
+
+	// Of files and directories only.
+	preopen bool
+	dir     uint32 // which of State.Dirs, from 1: the guest's number of a device
+	node    *node
+	offset  uint64
 }
 
 // Rights of streams (witx: rights). Those to seek and tell are not among them,
@@ -26,11 +35,20 @@ type file struct {
 // that it is no character device.
 const (
 	rightRead      = 1 << 1
+	rightSeek      = 1 << 2
 	rightSetFlags  = 1 << 3
+	rightTell      = 1 << 5
 	rightWrite     = 1 << 6
+	rightAdvise    = 1 << 7
+	rightOpen      = 1 << 13
+	rightReaddir   = 1 << 14
+	rightReadlink  = 1 << 15
+	rightPathStat  = 1 << 18
 	rightFilestat  = 1 << 21
 	rightPoll      = 1 << 27
 	rightsOfStream = rightSetFlags | rightFilestat | rightPoll
+	rightsOfFile   = rightsOfStream | rightRead | rightSeek | rightTell | rightAdvise
+	rightsOfDir    = rightSetFlags | rightFilestat | rightOpen | rightReaddir | rightReadlink | rightPathStat
 )
 
 const (
@@ -44,7 +62,7 @@ const (
 
 // file returns the entry of an open descriptor, or nil.
 func (s *State) file(fd uint64) *file {
-	if n := uint32(fd); n < stdio && s.files[n].stream != closed {
+	if n := uint32(fd); uint64(n) < uint64(len(s.files)) && s.files[n].stream != closed {
 		return &s.files[n]
 	}
 	return nil
@@ -52,21 +70,7 @@ func (s *State) file(fd uint64) *file {
 
 // onFile makes a function which has the same answer for every open descriptor,
 // its first parameter. It touches no memory.
-func onFile(answer errno) function { return onFiles(0, 0, answer) }
-
-// onFiles is onFile with two descriptors, in the parameters i and j.
-func onFiles(i, j int, answer errno) function {
-	return func(s *State, _ api.Memory, p []uint64) errno {
-		if s.file(p[i]) == nil || s.file(p[j]) == nil {
-			return errBadf
-		}
-		return answer
-	}
-}
-
-// noPreopen tells that a descriptor is no directory opened in advance: from
-// this answer for descriptor 3 guests know that there is none.
-func noPreopen(*State, api.Memory, []uint64) errno { return errBadf }
+func onFile(answer errno) function { return onRegular(answer, answer) }
 
 func fdClose(s *State, _ api.Memory, p []uint64) errno {
 	f := s.file(p[0])
@@ -101,15 +105,31 @@ func fdFdstatGet(s *State, m api.Memory, p []uint64) errno {
 	if e != success {
 		return e
 	}
-	rights := uint64(rightsOfStream | rightWrite)
-	if f.stream == stdin {
-		rights = rightsOfStream | rightRead
-	}
 	clear(b)
 	b[0] = filetype
+	if f.node != nil {
+		b[0] = f.node.kind
+	}
+	rights, inherited := f.stream.rights()
 	le.PutUint16(b[2:], f.flags)
 	le.PutUint64(b[8:], rights)
+	le.PutUint64(b[16:], inherited)
 	return success
+}
+
+// rights returns those of a descriptor, and of what can be opened through it.
+func (s stream) rights() (own, inherited uint64) {
+	switch s {
+	case stdin:
+		return rightsOfStream | rightRead, 0
+	case regular:
+		return rightsOfFile, 0
+	case directory:
+		// The C library asks for no right that cannot be inherited: without this
+		// one, opening a file to write would not be refused.
+		return rightsOfDir, rightsOfDir | rightsOfFile | rightWrite
+	}
+	return rightsOfStream | rightWrite, 0
 }
 
 func fdFdstatSetFlags(s *State, _ api.Memory, p []uint64) errno {
@@ -124,6 +144,8 @@ func fdFdstatSetFlags(s *State, _ api.Memory, p []uint64) errno {
 	return success
 }
 
+const filestatSize = 64
+
 // fdFilestatGet writes a filestat: dev u64, ino u64 at 8, filetype u8 at 16,
 // nlink u64 at 24, size u64 at 32, and three times. Streams differ in their ino
 // alone, have one link, no size and no times.
@@ -132,9 +154,13 @@ func fdFilestatGet(s *State, m api.Memory, p []uint64) errno {
 	if f == nil {
 		return errBadf
 	}
-	b, e := view(m, p[1], 64)
+	b, e := view(m, p[1], filestatSize)
 	if e != success {
 		return e
+	}
+	if f.node != nil {
+		putFilestat(b, f.dir, f.node)
+		return success
 	}
 	clear(b)
 	le.PutUint64(b[8:], uint64(f.stream))

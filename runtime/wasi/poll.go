@@ -7,7 +7,7 @@ import (
 )
 
 // maxSubscriptions bounds those of one poll_oneoff; more are EINVAL. A guest
-// has three descriptors and few reasons for more than one clock.
+// has few descriptors to wait for and few reasons for more than one clock.
 const maxSubscriptions = 1024
 
 // Sizes of the records of poll_oneoff.
@@ -98,9 +98,12 @@ func (s *State) subscribeClock(sub *subscription, b []byte) {
 // input is at its end.
 func (s *State) subscribeFile(sub *subscription, fd uint64) {
 	f := s.file(fd)
+	reads := f != nil && (f.stream == stdin || f.stream == regular)
 	switch {
-	case f == nil, (f.stream == stdin) != (sub.kind == eventFdRead):
+	case f == nil, f.stream == directory, reads != (sub.kind == eventFdRead):
 		sub.errno = errBadf
+	case f.stream == regular:
+		sub.bytes = uint64(len(f.node.rest(f.offset)))
 	case sub.kind == eventFdWrite:
 		sub.bytes = piece
 	default:

@@ -61,10 +61,18 @@ func (s *State) transfer(m api.Memory, move func(s *State, part []byte) int) (n 
 	return n
 }
 
-// fdRead reads from standard input, which has all its bytes from the start: it
-// never waits, and reads 0 bytes at the end.
+// fdRead reads from a file, or from standard input, which has all its bytes from
+// the start: it never waits, and reads 0 bytes at the end.
 func fdRead(s *State, m api.Memory, p []uint64) errno {
-	if f := s.file(p[0]); f == nil || f.stream != stdin {
+	f := s.file(p[0])
+	switch {
+	case f != nil && f.stream == directory:
+		return errIsdir
+	case f != nil && f.stream == regular:
+		n, e := s.readFile(m, f, p[1], p[2], f.offset, p[3])
+		f.offset += n
+		return e
+	case f == nil || f.stream != stdin:
 		return errBadf
 	}
 	n, e := view(m, p[3], 4)
@@ -87,7 +95,7 @@ func takeStdin(s *State, part []byte) int {
 // fdWrite writes to standard output or error.
 func fdWrite(s *State, m api.Memory, p []uint64) errno {
 	f := s.file(p[0])
-	if f == nil || f.stream == stdin {
+	if f == nil || f.stream != stdout && f.stream != stderr {
 		return errBadf
 	}
 	n, e := view(m, p[3], 4)

@@ -1,8 +1,8 @@
 // Package wasi serves wasi_snapshot_preview1 to guests that must not see the
 // machine they run on.
 //
-// Nothing real reaches a guest: no clock, no entropy, no environment, no file,
-// no network, no other process. What a guest observes through these functions
+// Nothing real reaches a guest: no clock, no entropy, no environment, no network,
+// no other process, and of files only what a [Tree] holds. What a guest observes through these functions
 // is a function of the [Config] and the [Call] that its [State] was made and
 // reset with, and of the calls it made since; a reset state cannot be told from
 // a new one.
@@ -34,6 +34,8 @@ type Config struct {
 	// Args and Env are the arguments and the environment, as "KEY=value", of a
 	// WASI command. Guests of all other kinds have none.
 	Args, Env *Strings
+	// Dirs are opened in advance, as descriptors 3 and following, to be read.
+	Dirs []Dir
 
 	// Charge, unless nil, is told of work before it is done: of how many bytes
 	// are about to be read, written, hashed or made, at most 64 KiB at a time.
@@ -74,7 +76,7 @@ type State struct {
 	call   Call
 	clock  clock
 	random random
-	files  [stdio]file
+	files  []file
 	read   int // of call.Stdin
 
 	// Kept to save allocations; what they hold means nothing between calls.
@@ -96,7 +98,10 @@ func (s *State) Reset(c Call) {
 	s.call = c
 	s.clock.reset(c.Preparing)
 	s.random.keyed = false
-	s.files = [stdio]file{{stream: stdin}, {stream: stdout}, {stream: stderr}}
+	s.files = append(s.files[:0], file{stream: stdin}, file{stream: stdout}, file{stream: stderr})
+	for i := range s.Dirs {
+		s.files = append(s.files, file{stream: directory, preopen: true, dir: uint32(i) + 1, node: s.Dirs[i].Tree.root})
+	}
 	s.read = 0
 }
 

@@ -1,0 +1,3 @@
+module github.com/chzyer/readline
+
+go 1.24
