@@ -312,7 +312,7 @@ func (v *signatureCheck) print(out io.Writer, s *statement) error {
 	}
 	show := func(all []resource) {
 		for _, r := range all {
-			for _, algorithm := range []string{plainDigest, treeDigest} {
+			for _, algorithm := range []string{plainDigest, treeDigest, dirDigest} {
 				if digest := r.Digest[algorithm]; digest != "" {
 					row(printable(r.Name), "%s %s", algorithm, printable(digest))
 				}

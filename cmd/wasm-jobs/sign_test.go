@@ -18,6 +18,8 @@ import (
 	"testing"
 
 	"github.com/secure-systems-lab/go-securesystemslib/dsse"
+
+	"github.com/wasm-jobs/wasm-jobs/host/receipt"
 )
 
 // signingCase is a folder with a receipt, its envelope and the keys.
@@ -277,9 +279,17 @@ func TestStatements(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		command := strings.Contains(path, "command")
+		if command {
+			r.Settings.Dirs = []receipt.Dir{{Digest: r.Module, Guest: "/data"}}
+		}
 		s, err := newStatement(r, runDetails{})
 		if err != nil {
 			t.Fatal(err)
+		}
+		want := resource{"directory /data", digestSet{dirDigest: hexOf(r.Module)}}
+		if all := s.Predicate.Definition.Dependency; command && !reflect.DeepEqual(all[len(all)-1], want) {
+			t.Errorf("the last dependency of a command with a directory is %v, expected %v", all[len(all)-1], want)
 		}
 		payload, err := json.Marshal(s)
 		if err != nil {

@@ -24,11 +24,12 @@ const (
 )
 
 // Algorithms of a digestSet. The second is the Merkle tree hash of RFC 6962,
-// section 2.1, over entries of outputs or chunks, which is the SHA-256 of no
-// file.
+// section 2.1, over entries of outputs or chunks, and the third that of a
+// directory, as docs/receipt.md has it: they are the SHA-256 of no file.
 const (
 	plainDigest = "sha256"
 	treeDigest  = "rfc6962Sha256"
+	dirDigest   = "wasmJobsDir"
 )
 
 // digestSet has digests in hex, by algorithm.
@@ -108,6 +109,9 @@ func newStatement(r *receipt.Receipt, details runDetails) (*statement, error) {
 	}
 	if c := r.Settings.Context; c != nil {
 		d.Dependency = append(d.Dependency, resource{"context", digestSet{plainDigest: hexOf(*c)}})
+	}
+	for _, dir := range r.Settings.Dirs {
+		d.Dependency = append(d.Dependency, resource{"directory " + dir.Guest, digestSet{dirDigest: hexOf(dir.Digest)}})
 	}
 	s.Predicate.Run = details
 	return s, nil
