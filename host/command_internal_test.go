@@ -69,7 +69,8 @@ func TestActionOfCommands(t *testing.T) {
 		}
 		seen[a] = i
 	}
-	if action(runtime.Command{Dirs: []wasi.Dir{{Guest: "d", Tree: tree("1")}}}) != action(runtime.Command{Dirs: []wasi.Dir{{Guest: "d", Tree: tree("1")}}}) {
+	one, same := wasi.Dir{Guest: "d", Tree: tree("1")}, wasi.Dir{Guest: "d", Tree: tree("1")}
+	if action(runtime.Command{Dirs: []wasi.Dir{one}}) != action(runtime.Command{Dirs: []wasi.Dir{same}}) {
 		t.Error("two directories of one content have two keys")
 	}
 }
