@@ -45,11 +45,6 @@ func workFile(t *testing.T) string {
 	return path
 }
 
-// command returns the real command.
-func command(args ...string) *exec.Cmd {
-	return &exec.Cmd{Path: os.Args[0], Args: append([]string{"wasm-jobs"}, args...)}
-}
-
 func workCommand(chunks, outputs string, flags ...string) *exec.Cmd {
 	args := []string{"run", "../../guest-examples/faulty/c/faulty.wasm", chunks, "--progress", "none", "--outputs", outputs}
 	return command(append(args, flags...)...)

@@ -2,10 +2,6 @@ package wasi
 
 import "github.com/tetratelabs/wazero/api"
 
-// stdio is the number of descriptors that every guest has: 0, 1 and 2. Those of
-// directories follow.
-const stdio = 3
-
 // stream is what a descriptor stands for.
 type stream uint8
 
