@@ -173,7 +173,8 @@ func (p *prober) run(ctx context.Context, w way) ([]outcome, error) {
 				return nil
 			}
 			i := w.order[n]
-			if outcomes[i], err = callOnce(ctx, instance, &p.calls[i]); err != nil {
+			outcome, err := callOnce(ctx, instance, &p.calls[i])
+			if outcomes[i] = outcome; err != nil {
 				return err
 			}
 		}
