@@ -63,8 +63,9 @@ func (c *Coordinator) Close(ctx context.Context) error {
 // The end of ctx cancels running attempts; job.Stop ends the job softly. Both
 // give [ErrInterrupted] with a result that holds what was finished. Other
 // errors are *[runtime.RefusedError], *[runtime.InitError] and [ErrOtherJob],
-// before anything ran, *[chunks.InputError] where the chunk file changed, *[FoldError] and
-// *[StoreError], and *[DifferenceError] where the job is to be verified. The result is nil where the job or its module is refused.
+// before anything ran, *[chunks.InputError] where the chunk file changed,
+// *[FoldError], *[StoreError], and *[DifferenceError] where the job is to be
+// verified. The result is nil where the job or its module is refused.
 //
 // Run returns after all its goroutines have ended and its instances are closed.
 func (c *Coordinator) Run(ctx context.Context, job *Job) (*Result, error) {
