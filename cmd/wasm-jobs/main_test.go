@@ -20,12 +20,20 @@ import (
 
 // TestMain makes the real command available to scripts as "wasm-jobs".
 func TestMain(m *testing.M) {
+	if raceDetector {
+		os.Setenv("GORACE", raceOptions+" "+os.Getenv("GORACE"))
+	}
 	testscript.Main(m, map[string]func(){
 		"wasm-jobs": func() {
 			os.Exit(Main(context.Background(), os.Args, os.Stdin, os.Stdout, os.Stderr))
 		},
 	})
 }
+
+// raceOptions are for the processes that tests start, hundreds of them. The race
+// detector would have each sleep for a second before it exits, for goroutines
+// that are still running then; the command waits for all of its own.
+const raceOptions = "atexit_sleep_ms=0"
 
 // TestScripts runs the real binary. In scripts, $GUESTS is the folder of the
 // example guests and $WASM that of the small test modules; "cbor FILE JSON..."
@@ -45,6 +53,7 @@ func TestScripts(t *testing.T) {
 			e.Setenv("WASM", filepath.Join(root, "testdata", "wasm"))
 			e.Setenv("COMMAND", filepath.Join(root, "testdata", "command", "command.wasm"))
 			e.Setenv("XDG_CACHE_HOME", filepath.Join(e.WorkDir, ".cache"))
+			e.Setenv("GORACE", os.Getenv("GORACE"))
 			e.Setenv("GOCOVERDIR", os.Getenv("GOCOVERDIR"))
 			return nil
 		},
