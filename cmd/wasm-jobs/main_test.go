@@ -46,13 +46,21 @@ func TestScripts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	compiled := t.TempDir() // for all scripts, which have few modules and need them often
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
 		Setup: func(e *testscript.Env) error {
+			cache := filepath.Join(e.WorkDir, ".cache")
+			if err := os.MkdirAll(filepath.Join(cache, "wasm-jobs"), 0o700); err != nil {
+				return err
+			}
+			if err := os.Symlink(compiled, filepath.Join(cache, "wasm-jobs", "compiled")); err != nil {
+				return err
+			}
 			e.Setenv("GUESTS", filepath.Join(root, "guest-examples"))
 			e.Setenv("WASM", filepath.Join(root, "testdata", "wasm"))
 			e.Setenv("COMMAND", filepath.Join(root, "testdata", "command", "command.wasm"))
-			e.Setenv("XDG_CACHE_HOME", filepath.Join(e.WorkDir, ".cache"))
+			e.Setenv("XDG_CACHE_HOME", cache)
 			e.Setenv("GORACE", os.Getenv("GORACE"))
 			e.Setenv("GOCOVERDIR", os.Getenv("GOCOVERDIR"))
 			return nil
