@@ -1,10 +1,8 @@
 package receipt
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 
@@ -68,11 +66,11 @@ func NewProof(id abi.ID, output []byte, p merkle.Proof) *Proof {
 // U+2028 and U+2029 are escaped as \u and four lower hex digits, beside those
 // that must be.
 func (p *Proof) Marshal() ([]byte, error) {
-	if err := p.check(); err != nil {
+	b, err := encode(p, MaxProofSize)
+	if err != nil {
 		return nil, fmt.Errorf("proof: %w", err)
 	}
-	b, err := json.MarshalIndent(p, "", "  ")
-	return append(b, '\n'), err
+	return b, nil
 }
 
 func (p *Proof) check() error {
@@ -81,6 +79,9 @@ func (p *Proof) check() error {
 	}
 	if p.Path == nil {
 		return errors.New("it has no path")
+	}
+	if len(p.Path) > merkle.MaxPath {
+		return fmt.Errorf("its path has %d hashes, and %d are the most", len(p.Path), merkle.MaxPath)
 	}
 	if err := abi.CheckItem(p.Output); err != nil {
 		return fmt.Errorf("its output is no CBOR item: %w", err)
@@ -95,24 +96,9 @@ var ErrProofForm = errors.New("this is no proof")
 // ParseProof reads the bytes of a proof. Others than those that [Proof.Marshal]
 // gives are refused with [ErrProofForm].
 func ParseProof(b []byte) (*Proof, error) {
-	if len(b) > MaxProofSize {
-		return nil, fmt.Errorf("%w: it is larger than %d bytes", ErrProofForm, MaxProofSize)
-	}
 	p := new(Proof)
-	d := json.NewDecoder(bytes.NewReader(b))
-	d.DisallowUnknownFields()
-	if err := d.Decode(p); err != nil {
-		return nil, fmt.Errorf("%w: %s", ErrProofForm, jsonError(err))
-	}
-	if len(p.Path) > merkle.MaxPath {
-		return nil, fmt.Errorf("%w: its path has %d hashes, and %d are the most", ErrProofForm, len(p.Path), merkle.MaxPath)
-	}
-	own, err := p.Marshal()
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrProofForm, errors.Unwrap(err))
-	}
-	if line := firstDifference(own, b); line > 0 {
-		return nil, fmt.Errorf("%w in its one form: line %d differs: it was changed, or written by something else", ErrProofForm, line)
+	if err := decode(b, p, MaxProofSize, ErrProofForm); err != nil {
+		return nil, err
 	}
 	return p, nil
 }

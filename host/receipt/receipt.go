@@ -6,13 +6,11 @@
 package receipt
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"strconv"
 	"strings"
@@ -106,14 +104,11 @@ func (d *Digest) UnmarshalText(text []byte) error {
 // and U+2029 are escaped as \u and four lower hex digits, beside those that must
 // be.
 func (r *Receipt) Marshal() ([]byte, error) {
-	if err := r.check(); err != nil {
+	b, err := encode(r, MaxSize)
+	if err != nil {
 		return nil, fmt.Errorf("receipt: %w", err)
 	}
-	b, err := json.MarshalIndent(r, "", "  ")
-	if len(b) >= MaxSize {
-		return nil, fmt.Errorf("receipt: it would be larger than %d bytes", MaxSize)
-	}
-	return append(b, '\n'), err
+	return b, nil
 }
 
 func (r *Receipt) check() error {
@@ -167,51 +162,11 @@ var ErrForm = errors.New("this is no receipt")
 // Parse reads the bytes of a receipt. Others than those that [Receipt.Marshal]
 // gives, also of the same JSON, are refused with [ErrForm].
 func Parse(b []byte) (*Receipt, error) {
-	if len(b) > MaxSize {
-		return nil, fmt.Errorf("%w: it is larger than %d bytes", ErrForm, MaxSize)
-	}
 	r := new(Receipt)
-	d := json.NewDecoder(bytes.NewReader(b))
-	d.DisallowUnknownFields()
-	if err := d.Decode(r); err != nil {
-		return nil, fmt.Errorf("%w: %s", ErrForm, jsonError(err))
-	}
-	own, err := r.Marshal()
-	if err != nil {
-		return nil, fmt.Errorf("%w: %s", ErrForm, strings.TrimPrefix(err.Error(), "receipt: "))
-	}
-	if line := firstDifference(own, b); line > 0 {
-		return nil, fmt.Errorf("%w in its one form: line %d differs: it was changed, or written by something else", ErrForm, line)
+	if err := decode(b, r, MaxSize, ErrForm); err != nil {
+		return nil, err
 	}
 	return r, nil
-}
-
-func jsonError(err error) string {
-	switch {
-	case errors.Is(err, io.EOF):
-		return "it is empty"
-	case errors.Is(err, io.ErrUnexpectedEOF):
-		return "it ends in the middle"
-	}
-	if field, unknown := strings.CutPrefix(err.Error(), "json: unknown field "); unknown {
-		return "it has a field that is not known: " + field
-	}
-	return strings.TrimPrefix(err.Error(), "json: ")
-}
-
-// firstDifference returns the first line, from 1, in which a and b differ; 0
-// where they are the same.
-func firstDifference(a, b []byte) int {
-	if bytes.Equal(a, b) {
-		return 0
-	}
-	la, lb := bytes.Split(a, []byte("\n")), bytes.Split(b, []byte("\n"))
-	for i := range min(len(la), len(lb)) {
-		if !bytes.Equal(la[i], lb[i]) {
-			return i + 1
-		}
-	}
-	return min(len(la), len(lb)) + 1
 }
 
 // Difference is a field that two receipts do not have in common.

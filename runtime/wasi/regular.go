@@ -59,6 +59,18 @@ func fdPread(s *State, m api.Memory, p []uint64) errno {
 	return e
 }
 
+// positioned returns what has a place to read from: a file or a directory.
+func (s *State) positioned(fd uint64) (*file, errno) {
+	f := s.file(fd)
+	switch {
+	case f == nil:
+		return nil, errBadf
+	case f.node == nil:
+		return nil, errSpipe
+	}
+	return f, success
+}
+
 // Ways to seek (witx: whence).
 const (
 	seekSet = 0
@@ -69,12 +81,9 @@ const (
 // fdSeek moves to a place in a file, which may be behind its end. A directory
 // can be sent to its start, where it is.
 func fdSeek(s *State, m api.Memory, p []uint64) errno {
-	f := s.file(p[0])
-	switch {
-	case f == nil:
-		return errBadf
-	case f.node == nil:
-		return errSpipe
+	f, e := s.positioned(p[0])
+	if e != success {
+		return e
 	}
 	var base uint64
 	switch uint32(p[2]) {
@@ -90,20 +99,16 @@ func fdSeek(s *State, m api.Memory, p []uint64) errno {
 	if offset > math.MaxInt64 || f.stream == directory && offset != 0 {
 		return errInval
 	}
-	e := writeUint64(m, p[3], offset)
-	if e == success {
+	if e = writeUint64(m, p[3], offset); e == success {
 		f.offset = offset
 	}
 	return e
 }
 
 func fdTell(s *State, m api.Memory, p []uint64) errno {
-	f := s.file(p[0])
-	switch {
-	case f == nil:
-		return errBadf
-	case f.node == nil:
-		return errSpipe
+	f, e := s.positioned(p[0])
+	if e != success {
+		return e
 	}
 	return writeUint64(m, p[1], f.offset)
 }
