@@ -195,14 +195,20 @@ func writeConcat(ctx context.Context, w *bufio.Writer, result *host.Result) erro
 		if err != nil {
 			return err
 		}
-		t := transcoder{rest: o.Output}
-		h := t.head()
-		if h.Major != abi.MajorBytes {
-			return fmt.Errorf("chunk %v: its output is no byte string, and --concat takes nothing else", o.ID)
-		}
-		if _, err := w.Write(t.bytes(h)); err != nil {
+		if err := writeBytes(w, o.ID, o.Output); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// writeBytes writes the bytes of one output.
+func writeBytes(w *bufio.Writer, id abi.ID, output []byte) error {
+	t := transcoder{rest: output}
+	h := t.head()
+	if h.Major != abi.MajorBytes {
+		return fmt.Errorf("chunk %v: its output is no byte string, and --concat takes nothing else", id)
+	}
+	_, err := w.Write(t.bytes(h))
+	return err
 }

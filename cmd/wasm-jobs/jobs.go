@@ -463,9 +463,10 @@ func outputCommand(c *console) *cli.Command {
 		ArgsUsage: "JOB [CHUNK]",
 		Flags: []cli.Flag{
 			storeFlag(), &cli.BoolFlag{Name: "json", Usage: "-f json"},
-			&cli.StringFlag{Name: "output", Aliases: []string{"o"}, Usage: "write CBOR to `FILE` (- = stdout): of a job a chunk file, as run --outputs does"},
+			&cli.StringFlag{Name: "output", Aliases: []string{"o"}, Usage: "write CBOR, or what --concat gives, to `FILE` (- = stdout): of a job a chunk file, as run --outputs does"},
 			&cli.StringFlag{Name: "outputs", Usage: "write all outputs to `FILE` as run --outputs does: CBOR, .jsonl, .csv, or a file for each in a directory"},
 			&cli.StringFlag{Name: "format", Aliases: []string{"f"}, Value: "json", Usage: "how it goes to stdout: json, diag or cbor"},
+			&cli.BoolFlag{Name: "concat", Usage: "the bytes of outputs, which are byte strings, one after another in id order, as run --concat"},
 			&cli.BoolFlag{Name: "aggregate", Usage: "the job's aggregate instead of its outputs"},
 		},
 		Action: func(ctx *cli.Context) error {
@@ -481,8 +482,14 @@ func outputCommand(c *console) *cli.Command {
 				return refuse("--json and --format %s exclude each other: give one of them", format)
 			case id != nil && ctx.Bool("aggregate"):
 				return refuse("--aggregate is of the whole job: give it or a CHUNK")
-			case isSet(ctx, "outputs") && (id != nil || ctx.Bool("aggregate") || isSet(ctx, "output")):
-				return refuse("--outputs is all that is written: give it without CHUNK, --aggregate and --output")
+			case isSet(ctx, "outputs") && (id != nil || ctx.Bool("aggregate") || ctx.Bool("concat") || isSet(ctx, "output")):
+				return refuse("--outputs is all that is written: give it without CHUNK, --aggregate, --concat and --output")
+			case ctx.Bool("concat") && (ctx.Bool("json") || isSet(ctx, "format")):
+				return refuse("--concat and --format exclude each other: give one of them")
+			case ctx.Bool("concat") && ctx.Bool("aggregate"):
+				return refuse("--concat is of outputs, and --aggregate is none: give one of them")
+			case ctx.Bool("concat"):
+				format = concatenated
 			}
 			return withJob(ctx, c, false, func(_ *sqlite.Store, j *jobs.Job) error {
 				return output(ctx, c, j, id, format)
@@ -504,7 +511,9 @@ func output(ctx *cli.Context, c *console, j *jobs.Job, id *abi.ID, format string
 	}
 	to := &target{path: "-", out: c.out}
 	if files.result != "" {
-		to, format = files.targets[files.result], "cbor"
+		if to = files.targets[files.result]; format != concatenated {
+			format = "cbor"
+		}
 	}
 	err := to.write(func(w *bufio.Writer) error {
 		switch {
@@ -538,6 +547,9 @@ func writeChunkOutput(ctx context.Context, w *bufio.Writer, j *jobs.Job, id abi.
 	case chunk.Output == nil:
 		return &exitError{exitFailed, fmt.Errorf("chunk %v has no output: it is %s", id, chunk.State)}
 	}
+	if format == concatenated {
+		return writeBytes(w, id, chunk.Output.Output)
+	}
 	return writeItem(w, chunk.Output.Output, format)
 }
 
@@ -557,6 +569,9 @@ func writeAggregate(ctx context.Context, w *bufio.Writer, j *jobs.Job, format st
 func writeJobOutputs(ctx context.Context, c *console, w *bufio.Writer, j *jobs.Job, format string) error {
 	var entry []byte
 	err := eachJobOutput(ctx, c, j, func(id abi.ID, output []byte) error {
+		if format == concatenated {
+			return writeBytes(w, id, output)
+		}
 		entry = abi.AppendOutput(entry[:0], id, output)
 		return writeItem(w, entry, format)
 	})
