@@ -213,6 +213,9 @@ as they are, and refused.`,
 			if ctx.NArg() > 0 {
 				return refuse("keygen takes no arguments, and %d are given", ctx.NArg())
 			}
+			if ctx.String("output") == "-" {
+				return refuse("--output - : a private key goes to a file that its owner alone may read, and not to stdout")
+			}
 			return keygen(c, ctx.String("output"))
 		},
 	}

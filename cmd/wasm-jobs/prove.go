@@ -118,7 +118,8 @@ func verifyProofCommand(c *console) *cli.Command {
 		Name: "verify-proof", Usage: "check a proof that a chunk's output is in the job that a receipt is of",
 		UsageText: `wasm-jobs verify-proof [--json] RECEIPT PROOF
 
-Nothing else is needed, and nothing is executed. The output goes to stdout.
+Nothing else is needed, and nothing is executed. It prints the output, of which
+PROOF has all the bytes, or where it is long, a part.
 
 Example: wasm-jobs verify-proof receipt.json proof.json
 

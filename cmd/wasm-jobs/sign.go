@@ -60,6 +60,11 @@ func sign(ctx *cli.Context, c *console) error {
 	if err != nil {
 		return err
 	}
+	for _, path := range []string{ctx.Args().First(), source.file} {
+		if path != "" && resolve(path) == resolve(ctx.String("output")) {
+			return refuse("--output %s would replace what is signed, or the key: give another name", ctx.String("output"))
+		}
+	}
 	details, err := parseRunDetails(ctx)
 	if err != nil {
 		return err
@@ -299,7 +304,9 @@ func wellFormed(signature string) bool {
 
 func (v *signatureCheck) print(out io.Writer, s *statement) error {
 	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
-	row := func(name, format string, args ...any) { fmt.Fprintf(w, name+"\t"+format+"\n", args...) }
+	row := func(name, format string, args ...any) {
+		fmt.Fprintf(w, "%s\t%s\n", name, fmt.Sprintf(format, args...))
+	}
 	row("signed with", "%s, key %s", v.keyName, v.key.id)
 	row("builder", "%s", printable(s.Predicate.Run.Builder.ID))
 	if m := s.Predicate.Run.Metadata; m != nil {
