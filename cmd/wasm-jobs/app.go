@@ -86,7 +86,7 @@ func Main(ctx context.Context, args []string, in io.Reader, out, err io.Writer) 
 		return exitOK
 	}
 	if text := runErr.Error(); text != "" {
-		fmt.Fprintln(c.err, "wasm-jobs: "+strings.ReplaceAll(text, "\n", "; "))
+		fmt.Fprintln(c.err, "wasm-jobs: "+printable(strings.ReplaceAll(text, "\n", "; "))) // names in files may be anything
 	}
 	return exitCode(runErr)
 }

@@ -268,8 +268,12 @@ func appendQuoted(dst []byte, s string) []byte {
 const shortLine = 72
 
 // diagnosisLines returns diagnostic notation of a well-formed item, with the
-// elements of what is long on lines of their own.
+// elements of what is long on lines of their own. Of an item beyond
+// maxDiagnosed, whose lines may take many times as much, it is the first bytes.
 func diagnosisLines(item []byte) []string {
+	if len(item) > maxDiagnosed {
+		return []string{notation(item, 0)}
+	}
 	text, err := diagnostic().Diagnose(item)
 	if err != nil { // such as a text that is not UTF-8
 		text = fmt.Sprintf("cbor h'%x'", item)
@@ -315,6 +319,10 @@ const (
 
 // diffItems shows how got differs from want, in lines of diagnostic notation.
 func diffItems(want, got []byte) []string {
+	if len(want) > maxDiagnosed || len(got) > maxDiagnosed {
+		at := firstDifferent(want, got)
+		return []string{"- " + notation(want, at), "+ " + notation(got, at)}
+	}
 	a, b := diagnosisLines(want), diagnosisLines(got)
 	if slices.Equal(a, b) { // heads that are longer than needed, or indefinite lengths of strings
 		a, b = []string{fmt.Sprintf("h'%x'", want)}, []string{fmt.Sprintf("h'%x'", got)}

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/hex"
+	"slices"
 	"strings"
 	"testing"
 
@@ -59,6 +60,26 @@ func FuzzItemJSON(f *testing.F) {
 			t.Errorf("%x has no lines", item)
 		}
 	})
+}
+
+// Items that are large, or nested in a way that gives lines of hundreds of times
+// their size, are shown by the bytes around what differs.
+func TestDiffOfLargeItems(t *testing.T) {
+	nested := func(last byte) []byte {
+		item := append(bytes.Repeat([]byte{0x81}, 200), abi.AppendHead(nil, abi.MajorArray, 1<<20)...)
+		return append(append(item, make([]byte, 1<<20-1)...), last)
+	}
+	a, b := nested(1), nested(2)
+	want := []string{"- bytes 1048772-1048780 of 1048781: 000000000000000001", "+ bytes 1048772-1048780 of 1048781: 000000000000000002"}
+	if got := diffItems(a, b); !slices.Equal(got, want) {
+		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+	if got := diffItems(a, []byte{0}); len(got) != 2 || got[1] != "+ 0" {
+		t.Errorf("a large item and 0: %q", got)
+	}
+	if got := diagnosisLines(a); len(got) != 1 || !strings.HasPrefix(got[0], "bytes 0-74 of 1048781: 8181") {
+		t.Errorf("%d lines, of which the first is %.100q", len(got), got[0])
+	}
 }
 
 func TestDiffItems(t *testing.T) {

@@ -134,6 +134,7 @@ func (f *vectorFile) parseList(d *json.Decoder, text []byte, update bool) (offse
 	if t, _ := d.Token(); t != json.Delim('[') {
 		return d.InputOffset(), errors.New("vectors are an array")
 	}
+	named := map[string]bool{}
 	for d.More() {
 		var raw json.RawMessage
 		if err := d.Decode(&raw); err != nil {
@@ -141,9 +142,10 @@ func (f *vectorFile) parseList(d *json.Decoder, text []byte, update bool) (offse
 		}
 		offset := d.InputOffset() - int64(len(raw))
 		v, err := parseVector(raw, update)
-		if err == nil && slices.ContainsFunc(f.Vectors, func(o *vector) bool { return o.Name == v.Name }) {
+		if err == nil && named[v.Name] {
 			err = errors.New("another vector has this name")
 		}
+		named[v.Name] = true
 		if err != nil {
 			if v.Name == "" {
 				return offset, fmt.Errorf("vector %d: %w", len(f.Vectors)+1, err)
@@ -203,8 +205,10 @@ func (v *vector) parseInputs() error {
 	if v.IDs != nil && (v.Aggregate == nil || len(v.IDs) != len(v.Aggregate)) {
 		return errors.New("ids name the outputs of aggregate: as many as there are")
 	}
-	if !slices.IsSortedFunc(v.IDs, func(a, b abi.ID) int { return a.Compare(b) }) {
-		return errors.New("ids are not in id order: integers by value, then texts")
+	for i := 1; i < len(v.IDs); i++ {
+		if v.IDs[i-1].Compare(v.IDs[i]) >= 0 {
+			return errors.New("ids are not in id order, each once: integers by value, then texts")
+		}
 	}
 	if v.Context != nil {
 		if _, err := itemOfJSON(v.Context); err != nil {

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 	"unicode"
+	"unicode/utf8"
 
 	"github.com/urfave/cli/v2"
 
@@ -365,7 +366,7 @@ func (v *vector) update(got *verdict) {
 
 // printable escapes what a terminal would obey.
 func printable(line string) string {
-	if strings.IndexFunc(line, func(r rune) bool { return !unicode.IsPrint(r) }) < 0 {
+	if utf8.ValidString(line) && strings.IndexFunc(line, func(r rune) bool { return !unicode.IsPrint(r) }) < 0 {
 		return line
 	}
 	quoted := strconv.QuoteToGraphic(line)

@@ -285,16 +285,21 @@ func (d *chunkDifferences) add(id abi.ID, a, b []byte, failure *abi.Failure) {
 	if d.Count++; d.Count > maxDifferent {
 		return
 	}
-	at := 0
+	at := firstDifferent(a, b)
 	difference := chunkDifference{ID: id, Failure: failure}
 	if a != nil && b != nil {
-		for at < min(len(a), len(b)) && a[at] == b[at] {
-			at++
-		}
 		difference.Offset = &at
 	}
 	difference.A, difference.B = notation(a, at), notation(b, at)
 	d.Listed = append(d.Listed, difference)
+}
+
+// firstDifferent returns the first byte in which a and b differ.
+func firstDifferent(a, b []byte) (at int) {
+	for at < min(len(a), len(b)) && a[at] == b[at] {
+		at++
+	}
+	return at
 }
 
 // notation shows an output to people, or, where it is long, what stands around a
