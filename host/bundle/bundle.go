@@ -294,9 +294,12 @@ func (c *contents) bundle() (*Bundle, error) {
 			return nil, fmt.Errorf("a frame of the stack has more than %d bytes", maxMessage)
 		}
 	}
-	for what, item := range map[string][]byte{"chunk": c.Chunk, "context": c.Context} {
-		if err := abi.CheckItem(item); err != nil {
-			return nil, fmt.Errorf("the %s is not one CBOR item: %w", what, err)
+	for _, x := range []struct {
+		what string
+		item []byte
+	}{{"chunk", c.Chunk}, {"context", c.Context}} {
+		if err := abi.CheckItem(x.item); err != nil {
+			return nil, fmt.Errorf("the %s is not one CBOR item: %w", x.what, err)
 		}
 	}
 	b := &Bundle{
