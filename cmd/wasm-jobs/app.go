@@ -36,7 +36,7 @@ const exitHelp = `Exit codes:
    2    refused before anything ran: usage, module or input
    3    _initialize, setup, aggregate or merge failed
    4    the store failed, or results could not be written
-   5    an execution or a proof gives something else than it should
+   5    an execution, a proof or a signature gives something else than it should
    130  interrupted`
 
 // exitError ends the command with a code of its own.
