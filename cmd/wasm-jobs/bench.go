@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	goruntime "runtime"
 	"slices"
-	"text/tabwriter"
 	"time"
 
 	"github.com/dustin/go-humanize"
@@ -475,8 +474,8 @@ func median(all []float64) float64 {
 }
 
 func (r *benchReport) print(out io.Writer) error {
-	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
-	row := func(name, format string, args ...any) { fmt.Fprintf(w, name+"\t"+format+"\n", args...) }
+	t := newTable(out)
+	row := t.field
 	row("compile, without a cache", "%s", duration(r.Compile.Cold))
 	row("compile, from the cache", "%s", duration(r.Compile.Warm))
 	row("first instance and snapshot", "%s", duration(r.Prepare))
@@ -498,13 +497,14 @@ func (r *benchReport) print(out io.Writer) error {
 	if r.Failed > 0 {
 		row("failed", "%d chunks, the first with %v", r.Failed, r.Failure)
 	}
-	fmt.Fprintln(w, "\nworkers\tchunks/s\tgain\tof a chunk's time: calls\thost\tscan\tstart\tfold")
+	t.row("")
+	t.row("workers", "chunks/s", "gain", "of a chunk's time: calls", "host", "scan", "start", "fold")
 	for _, s := range r.Scale {
 		share := func(part float64) string { return fmt.Sprintf("%.0f%%", 100*part/s.Seconds) }
-		fmt.Fprintf(w, "%d\t%.0f\t%.2f\t%s\t%s\t%s\t%s\t%s\n", s.Workers, s.Rate, s.Gain,
+		t.row(s.Workers, fmt.Sprintf("%.0f", s.Rate), fmt.Sprintf("%.2f", s.Gain),
 			share(s.Calls), share(s.Host), share(s.Scan), share(s.Prepare), share(s.Fold))
 	}
-	return w.Flush()
+	return t.flush()
 }
 
 // duration shows seconds with three digits.

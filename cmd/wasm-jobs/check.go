@@ -8,7 +8,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/dustin/go-humanize"
@@ -264,10 +263,8 @@ func (r *checkReport) lintImports() {
 }
 
 func (r *checkReport) print(out io.Writer) error {
-	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
-	row := func(name, format string, args ...any) {
-		fmt.Fprintf(w, "%s\t%s\n", name, printable(fmt.Sprintf(format, args...)))
-	}
+	t := newTable(out)
+	row := t.field
 	d := r.Description
 	row("module", "%s, %s, sha256 %s", r.Module, humanize.IBytes(uint64(d.Size)), d.SHA256)
 	for _, p := range d.Problems {
@@ -293,7 +290,7 @@ func (r *checkReport) print(out io.Writer) error {
 	default:
 		row("verdict", "no differences")
 	}
-	return w.Flush()
+	return t.flush()
 }
 
 func (r *checkReport) printCalls(row func(name, format string, args ...any)) {

@@ -3,10 +3,8 @@ package main
 import (
 	"bytes"
 	"encoding/json"
-	"fmt"
 	"io"
 	"os"
-	"text/tabwriter"
 
 	"github.com/dustin/go-humanize"
 	"github.com/urfave/cli/v2"
@@ -62,8 +60,8 @@ func inspect(ctx *cli.Context, c *console, path string, asJSON bool) error {
 }
 
 func printDescription(out io.Writer, path string, d *runtime.Description) error {
-	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
-	row := func(name, format string, args ...any) { fmt.Fprintf(w, name+"\t"+format+"\n", args...) }
+	t := newTable(out)
+	row := t.field
 	row("module", "%s", path)
 	row("sha256", "%s", d.SHA256)
 	row("size", "%s", humanize.IBytes(uint64(d.Size)))
@@ -82,10 +80,10 @@ func printDescription(out io.Writer, path string, d *runtime.Description) error 
 		row("made by", "%s", p)
 	}
 	for _, e := range d.Exports {
-		row("export", "%s\t%s %s", e.Name, e.Kind, e.Type)
+		t.row("export", e.Name, e.Kind+" "+e.Type)
 	}
 	for _, i := range d.Imports {
-		row("import", "%s.%s\t%s %s", i.Module, i.Name, i.Kind, i.Type)
+		t.row("import", i.Module+"."+i.Name, i.Kind+" "+i.Type)
 	}
 	if d.Isolation != "" {
 		row("isolation", "%s", d.Isolation)
@@ -101,7 +99,7 @@ func printDescription(out io.Writer, path string, d *runtime.Description) error 
 		verdict = "no"
 	}
 	row("accepted", "%s", verdict)
-	return w.Flush()
+	return t.flush()
 }
 
 // readModule reads a module's file, of which no more than the limit is held.

@@ -9,7 +9,6 @@ import (
 	"io"
 	"slices"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/dustin/go-humanize"
@@ -202,15 +201,15 @@ func list(ctx *cli.Context, c *console) (err error) {
 	if ctx.Bool("json") {
 		return written(writeJSON(c.out, all))
 	}
-	w := tabwriter.NewWriter(c.out, 0, 8, 2, ' ', 0)
+	t := newTable(c.out)
 	if len(all) > 0 {
-		fmt.Fprintln(w, "JOB\tNAME\tSTATE\tSUCCEEDED\tFAILED\tSTARTED\tTOOK")
+		t.row("JOB", "NAME", "STATE", "SUCCEEDED", "FAILED", "STARTED", "TOOK")
 	}
 	for _, l := range all {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%d/%d\t%d\t%s\t%s\n", l.Job[:shortName], l.Name, l.State, l.Succeeded, l.Total, l.Failed,
+		t.row(l.Job[:shortName], l.Name, l.State, fmt.Sprintf("%d/%d", l.Succeeded, l.Total), l.Failed,
 			l.Started.Local().Format(time.DateTime), took(&l.jobState))
 	}
-	return written(w.Flush())
+	return written(t.flush())
 }
 
 // took says how long the last run took, as far as that is known.
@@ -250,21 +249,21 @@ func statusCommand(c *console) *cli.Command {
 }
 
 func printStatus(out io.Writer, j *jobs.Job, s *jobs.Status) error {
-	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
+	t := newTable(out)
 	state := stateOf(j)
-	fmt.Fprintf(w, "job\t%s\n", state.Job)
-	fmt.Fprintf(w, "name\t%s\n", state.Name)
-	fmt.Fprintf(w, "state\t%s%s\n", state.State, circumstances(&state))
+	t.field("job", "%s", state.Job)
+	t.field("name", "%s", state.Name)
+	t.field("state", "%s%s", state.State, circumstances(&state))
 	if state.Error != "" {
-		fmt.Fprintf(w, "error\t%s\n", state.Error)
+		t.field("error", "%s", state.Error)
 	}
 	for _, g := range []struct {
 		name string
 		jobs.Group
 	}{{"pending", s.Pending}, {"active", s.Active}, {"succeeded", s.Succeeded}, {"failed", s.Failed}} {
-		fmt.Fprintf(w, "%s\t%d\t%s\n", g.name, g.Count, shortText(g.IDs.String()))
+		t.row(g.name, g.Count, shortText(g.IDs.String()))
 	}
-	return w.Flush()
+	return t.flush()
 }
 
 // circumstances say where and since when a state is.
@@ -337,22 +336,22 @@ func chunkArgument(ctx *cli.Context, needed bool) (*abi.ID, error) {
 }
 
 func printChunk(out io.Writer, chunk *jobs.Chunk) error {
-	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
-	fmt.Fprintf(w, "chunk\t%v\n", chunk.ID)
-	fmt.Fprintf(w, "state\t%s\n", chunk.State)
+	t := newTable(out)
+	t.field("chunk", "%v", chunk.ID)
+	t.field("state", "%s", chunk.State)
 	switch {
 	case chunk.Output != nil:
-		fmt.Fprintf(w, "output\t%s, %d bytes, fuel %d\n", chunk.Output.Digest, chunk.Output.Size, chunk.Output.Fuel)
+		t.field("output", "%s, %d bytes, fuel %d", chunk.Output.Digest, chunk.Output.Size, chunk.Output.Fuel)
 	case chunk.Digest != "":
-		fmt.Fprintf(w, "output\tgone: it was damaged, or deleted; the next run computes it again\n")
+		t.field("output", "gone: it was damaged, or deleted; the next run computes it again")
 	}
 	for _, a := range chunk.Attempts {
-		fmt.Fprintf(w, "attempt\t%s\n", attemptLine(&a))
+		t.field("attempt", "%s", attemptLine(&a))
 		for _, frame := range a.Stack {
-			fmt.Fprintf(w, "\t    at %s\n", frame)
+			t.field("", "    at %s", frame)
 		}
 	}
-	return w.Flush()
+	return t.flush()
 }
 
 func attemptLine(a *jobs.Attempt) string {
@@ -414,8 +413,8 @@ func describe(j *jobs.Job) *described {
 }
 
 func printDescribed(out io.Writer, d *described) error {
-	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
-	row := func(name, format string, args ...any) { fmt.Fprintf(w, name+"\t"+format+"\n", args...) }
+	t := newTable(out)
+	row := t.field
 	row("job", "%s", d.Job)
 	row("name", "%s", d.Name)
 	for _, key := range slices.Sorted(mapKeys(d.Meta)) {
@@ -443,7 +442,7 @@ func printDescribed(out io.Writer, d *described) error {
 		row("run", "%d: %s, process %d on %s, %d workers, %s, %s", run.Number, run.State, run.PID, run.Host, run.Workers,
 			run.Started.Local().Format(time.DateTime), end)
 	}
-	return w.Flush()
+	return t.flush()
 }
 
 func mapKeys(m map[string]string) func(func(string) bool) {

@@ -39,11 +39,17 @@ Makefile and a README. Nothing is fetched.`,
 }
 
 // projectName is what can be a directory, a Go module and a file everywhere.
-var projectName = regexp.MustCompile(`^[a-z][a-z0-9_-]{0,63}$`)
+var (
+	projectName  = regexp.MustCompile(`^[a-z][a-z0-9_-]{0,63}$`)
+	reservedName = regexp.MustCompile(`^(vendor|con|prn|aux|nul|com[0-9]|lpt[0-9])$`)
+)
 
 func newProject(c *console, name, language string) error {
 	if !projectName.MatchString(name) {
 		return refuse("%q is no name for a project: it is 1 to 64 of a-z, 0-9, - and _, of which the first is a letter", name)
+	}
+	if reservedName.MatchString(name) {
+		return refuse("%q is no name for a project: Go or Windows means something else by it", name)
 	}
 	if !slices.Contains(sdk.Languages(), language) {
 		return refuse("--lang %q is none of %s", language, strings.Join(sdk.Languages(), ", "))

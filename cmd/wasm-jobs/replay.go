@@ -10,7 +10,6 @@ import (
 	"io"
 	"slices"
 	"strings"
-	"text/tabwriter"
 
 	"github.com/dustin/go-humanize"
 	"github.com/urfave/cli/v2"
@@ -372,8 +371,8 @@ func (r *replayed) print(out io.Writer, asJSON bool) error {
 	if len(r.Trace) > 0 {
 		fmt.Fprintln(b)
 	}
-	w := tabwriter.NewWriter(b, 0, 8, 2, ' ', 0)
-	row := func(name, format string, args ...any) { fmt.Fprintf(w, name+"\t"+format+"\n", args...) }
+	t := newTable(b)
+	row := t.field
 	row("bundle", "%s", r.Bundle)
 	row("chunk", "%s, %s", printable(r.Chunk.String()), humanize.IBytes(uint64(r.Size)))
 	row("module", "%s", r.Module)
@@ -395,7 +394,7 @@ func (r *replayed) print(out io.Writer, asJSON bool) error {
 		verdict = "different"
 	}
 	row("ended", "%s", verdict)
-	return errors.Join(w.Flush(), b.Flush())
+	return errors.Join(t.flush(), b.Flush())
 }
 
 // texts are what there is to show of each thing that is compared.

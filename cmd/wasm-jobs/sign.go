@@ -12,7 +12,6 @@ import (
 	"io"
 	"net/url"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/secure-systems-lab/go-securesystemslib/dsse"
@@ -303,12 +302,10 @@ func wellFormed(signature string) bool {
 }
 
 func (v *signatureCheck) print(out io.Writer, s *statement) error {
-	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
-	row := func(name, format string, args ...any) {
-		fmt.Fprintf(w, "%s\t%s\n", name, fmt.Sprintf(format, args...))
-	}
+	t := newTable(out)
+	row := t.field
 	row("signed with", "%s, key %s", v.keyName, v.key.id)
-	row("builder", "%s", printable(s.Predicate.Run.Builder.ID))
+	row("builder", "%s", s.Predicate.Run.Builder.ID)
 	if m := s.Predicate.Run.Metadata; m != nil {
 		if m.StartedOn != nil {
 			row("started on", "%s", m.StartedOn.Format(time.RFC3339))
@@ -321,7 +318,7 @@ func (v *signatureCheck) print(out io.Writer, s *statement) error {
 		for _, r := range all {
 			for _, algorithm := range []string{plainDigest, treeDigest, dirDigest} {
 				if digest := r.Digest[algorithm]; digest != "" {
-					row(printable(r.Name), "%s %s", algorithm, printable(digest))
+					row(r.Name, "%s %s", algorithm, digest)
 				}
 			}
 		}
@@ -331,5 +328,5 @@ func (v *signatureCheck) print(out io.Writer, s *statement) error {
 	if v.receipt != nil {
 		row("about", "%s", v.receiptPath)
 	}
-	return w.Flush()
+	return t.flush()
 }
