@@ -201,7 +201,7 @@ func readEnvelope(path string) (*dsse.Envelope, error) {
 	e := &dsse.Envelope{}
 	d := json.NewDecoder(bytes.NewReader(text))
 	if err := d.Decode(e); err != nil {
-		return nil, refuse("%s: this is no envelope: %s", path, oneLine(err))
+		return nil, refuse("%s: this is no envelope: %s", path, notJSON(err))
 	}
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
 		return nil, refuse("%s: more than one envelope, or something behind it", path)
@@ -215,7 +215,16 @@ func readEnvelope(path string) (*dsse.Envelope, error) {
 	return e, nil
 }
 
-func oneLine(err error) string { return strings.ReplaceAll(printable(err.Error()), "\n", " ") }
+// notJSON says in one line why something is no JSON of the kind that is needed.
+func notJSON(err error) string {
+	switch {
+	case errors.Is(err, io.EOF):
+		return "it is empty"
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return "it ends in the middle"
+	}
+	return printable(err.Error())
+}
 
 // signatureCheck is one question of verify-signature.
 type signatureCheck struct {

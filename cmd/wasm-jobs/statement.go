@@ -126,7 +126,7 @@ func parseStatement(payload []byte) (*statement, error) {
 	d := json.NewDecoder(bytes.NewReader(payload))
 	d.DisallowUnknownFields()
 	if err := d.Decode(s); err != nil {
-		return nil, fmt.Errorf("the payload is no statement about a receipt: %s", oneLine(err))
+		return nil, fmt.Errorf("the payload is no statement about a receipt: %s", notJSON(err))
 	}
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
 		return nil, errors.New("the payload has more than one statement")
