@@ -23,7 +23,8 @@ const (
 	usableSize = pageSize - 8
 )
 
-// schema holds the outputs in the order in which a job makes them.
+// schema holds the outputs in the order in which a job makes them, in packs;
+// the view outputs is for those who look.
 //
 // batches is a log of what each commit added: for each output the first 8
 // bytes of its chunk's digest, and its order. Processes follow it to know
@@ -34,10 +35,17 @@ create table actions(
 	id integer primary key autoincrement,
 	digest blob not null unique,
 	indexed integer not null default 0); -- batches up to it are in chunks
-create table outputs(
+create table packs(
 	action integer not null, ord blob not null, chunk blob not null,
-	checksum blob not null, fuel integer not null, output blob not null,
+	places text not null, body blob not null,
 	primary key(action, ord, chunk)) without rowid;
+create view outputs as select packs.action as action,
+	substr(body, p.value->>0 + 1, p.value->>1) as ord,
+	substr(body, p.value->>0 + p.value->>1 + 1, 32) as chunk,
+	substr(body, p.value->>0 + p.value->>1 + 33, 16) as checksum,
+	p.value->>3 as fuel,
+	substr(body, p.value->>0 + p.value->>1 + 49, p.value->>2) as output
+	from packs, json_each(places) as p;
 create table batches(
 	action integer not null, seq integer not null,
 	count integer not null, entries blob not null,
@@ -274,14 +282,15 @@ func (db *database) dropOlder() error {
 		return nil
 	}
 	err := db.writer.transaction("begin immediate", func() error {
-		var names []string
-		err := db.writer.rows(func(r *columns) { names = append(names, string(r.blob())) },
-			"select name from sqlite_schema where type='table' and name not like 'sqlite\\_%' escape '\\'")
+		var drops []string
+		err := db.writer.rows(func(r *columns) {
+			drops = append(drops, "drop "+string(r.blob())+" "+sqlite3.QuoteIdentifier(string(r.blob())))
+		}, "select type, name from sqlite_schema where type in ('table', 'view') and name not like 'sqlite\\_%' escape '\\'")
 		if err != nil {
 			return err
 		}
-		for _, name := range names {
-			if err := db.writer.Exec("drop table " + sqlite3.QuoteIdentifier(name)); err != nil {
+		for _, drop := range drops {
+			if err := db.writer.Exec(drop); err != nil {
 				return err
 			}
 		}
@@ -306,7 +315,7 @@ func (db *database) check() error {
 		return fmt.Errorf("%w: it has application id %#x, version %#x and pages of %d bytes", errDamaged, id, version, size)
 	}
 	for _, query := range []string{
-		"select id, digest, indexed from actions limit 1", "select action, ord, chunk, checksum, fuel, output from outputs limit 1",
+		"select id, digest, indexed from actions limit 1", "select action, ord, chunk, places, body from packs limit 1",
 		"select action, seq, count, entries from batches limit 1", "select action, prefix, ord from chunks limit 1",
 		"select id, digest, action, derived, input, total, created, spec from jobs limit 1", "select job, part, ids from job_ids limit 1",
 		"select id, job, number, started, seen, ended, info, active, report from runs limit 1",
