@@ -36,9 +36,10 @@ create table actions(
 	digest blob not null unique,
 	indexed integer not null default 0); -- batches up to it are in chunks
 create table packs(
+	id integer primary key,
 	action integer not null, ord blob not null, chunk blob not null,
 	places text not null, body blob not null,
-	primary key(action, ord, chunk)) without rowid;
+	unique(action, ord, chunk));
 create view outputs as select packs.action as action,
 	substr(body, p.value->>0 + 1, p.value->>1) as ord,
 	substr(body, p.value->>0 + p.value->>1 + 1, 32) as chunk,
@@ -59,6 +60,7 @@ create table chunks(
 type conn struct {
 	*sqlite3.Conn
 	stmts map[string]*sqlite3.Stmt
+	pack  pack // of packOf; kept for its memory
 }
 
 func (s *Store) connect(path string) (*conn, error) {
@@ -70,7 +72,7 @@ func (s *Store) connect(path string) (*conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &conn{raw, map[string]*sqlite3.Stmt{}}
+	c := &conn{Conn: raw, stmts: map[string]*sqlite3.Stmt{}}
 	// SQLite deletes the log by its name when the last connection closes; by
 	// then the name may belong to another file, where this one was set aside.
 	if _, err := c.FileControl("", sqlite3.FCNTL_PERSIST_WAL, true); err != nil {
@@ -89,6 +91,9 @@ func (c *conn) Close() error {
 	c.stmts = nil
 	return c.Conn.Close()
 }
+
+// text is an argument that is a text, and no blob.
+type text []byte
 
 // prepare returns the statement of a query, reset and with its arguments
 // bound: int64s, blobs and texts.
@@ -111,6 +116,8 @@ func (c *conn) prepare(query string, args ...any) (*sqlite3.Stmt, error) {
 			err = bind(stmt, i+1, arg)
 		case string:
 			err = stmt.BindText(i+1, arg)
+		case text:
+			err = stmt.BindRawText(i+1, arg)
 		default:
 			panic(fmt.Sprintf("argument of type %T", arg))
 		}

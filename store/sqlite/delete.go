@@ -224,8 +224,6 @@ func (s *Store) Sweep(ctx context.Context) error {
 func (tx *transaction) sweep(table, key string, owner int64) (more bool, err error) {
 	query := "delete from " + table + " where rowid in (select rowid from " + table + " where " + key + "=? limit ?)"
 	switch table { // those without a rowid
-	case "packs":
-		query = "delete from packs where (action, ord, chunk) in (select action, ord, chunk from packs where action=? limit ?)"
 	case "batches":
 		query = "delete from batches where (action, seq) in (select action, seq from batches where action=? limit ?)"
 	case "chunks":

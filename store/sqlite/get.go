@@ -75,7 +75,8 @@ type lookup struct {
 
 	at    position
 	tail  tail
-	sweep sweep
+	own   finder
+	moved finder // of those that are found under another order: often all, in theirs
 }
 
 func (l *lookup) run(db *database, c *conn) (err error) {
@@ -85,8 +86,7 @@ func (l *lookup) run(db *database, c *conn) (err error) {
 	}
 	h := db.shelf(l.action)
 	caughtUp := false
-	l.tail, l.sweep = nil, sweep{conn: c, at: l.at}
-	defer l.sweep.close()
+	l.tail, l.own, l.moved = nil, finder{conn: c, at: l.at}, finder{conn: c, at: l.at}
 	for ; l.next < len(l.keys) && l.stop == nil && !l.long; l.next++ {
 		key := l.keys[l.next]
 		if l.next%256 == 0 && l.ctx.Err() != nil {
@@ -94,12 +94,12 @@ func (l *lookup) run(db *database, c *conn) (err error) {
 			return nil
 		}
 		if key.Order != nil {
-			i, ok, err := l.sweep.to(key)
+			i, ok, err := l.own.to(key)
 			if err != nil {
 				return err
 			}
 			if ok {
-				l.deliver(&l.sweep.pack, i)
+				l.deliver(&l.own.pack, i)
 				continue
 			}
 		}
@@ -150,9 +150,13 @@ func (l *lookup) anywhere(c *conn, h *shelf, key store.Key) error {
 		return err
 	}
 	for _, order := range orders {
-		ok, err := c.one(l.at, store.Key{Chunk: key.Chunk, Order: order}, l.deliver)
-		if err != nil || ok {
+		i, ok, err := l.moved.to(store.Key{Chunk: key.Chunk, Order: order})
+		if err != nil {
 			return err
+		}
+		if ok {
+			l.deliver(&l.moved.pack, i)
+			return nil
 		}
 	}
 	return nil
@@ -208,21 +212,29 @@ func (p *page) read(c *conn) error {
 		p.over = true
 		return err
 	}
-	sweep := sweep{conn: c, at: at}
-	defer sweep.close()
-	if p.last == nil {
-		err = sweep.begin(store.Key{})
-	} else {
-		err = sweep.begin(*p.last)
+	var first store.Key
+	if p.last != nil { // the pack that it is in may have more by now
+		if first, _, err = c.beginning(selectBefore, at, *p.last); err != nil {
+			return err
+		}
 	}
-	for err == nil && sweep.has && len(p.records) < pageRows && len(p.arena) < pageBytes {
-		p.take(&sweep.pack)
-		err = sweep.step()
-	}
+	stmt, err := c.prepare("select ord, chunk, places, body from packs where action=? and (ord, chunk)>=(?, ?) order by ord, chunk",
+		at.id, first.Order, first.Chunk[:])
 	if err != nil {
 		return err
 	}
-	p.over = !sweep.has
+	defer stmt.Reset()
+	for p.over = true; stmt.Step(); {
+		if len(p.records) >= pageRows || len(p.arena) >= pageBytes {
+			p.over = false
+			break
+		}
+		readPack(stmt, &c.pack)
+		p.take(&c.pack)
+	}
+	if err := stmt.Err(); err != nil {
+		return err
+	}
 	if n := len(p.records); n > 0 {
 		p.last = &store.Key{Chunk: p.records[n-1].Chunk, Order: bytes.Clone(p.records[n-1].Order)}
 	}

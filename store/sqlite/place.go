@@ -15,8 +15,6 @@ const (
 	// selectBefore gives what it begins with, selectAfter what the next one does.
 	selectBefore = "select ord, chunk from packs where action=? and (ord, chunk)<=(?, ?) order by ord desc, chunk desc limit 1"
 	selectAfter  = "select ord, chunk from packs where action=? and (ord, chunk)>(?, ?) order by ord, chunk limit 1"
-
-	insertPack = "insert into packs values(?, ?, ?, ?, ?)"
 )
 
 // readPack reads the pack that a statement stands on. It is valid until the
@@ -25,8 +23,9 @@ func readPack(stmt *sqlite3.Stmt, p *pack) {
 	p.read(stmt.ColumnRawBlob(0), stmt.ColumnRawBlob(1), stmt.ColumnRawText(2), stmt.ColumnRawBlob(3))
 }
 
-// packOf calls found with the pack that a key lies in, or would.
-func (c *conn) packOf(at position, key store.Key, found func(*pack) error) error {
+// packOf calls found with the pack that a key lies in, or would; it is valid
+// until found returns.
+func (c *conn) packOf(at position, key store.Key, found func(*pack)) error {
 	stmt, err := c.prepare(selectPack, at.id, key.Order, key.Chunk[:])
 	if err != nil {
 		return err
@@ -35,30 +34,19 @@ func (c *conn) packOf(at position, key store.Key, found func(*pack) error) error
 	if !stmt.Step() {
 		return stmt.Err()
 	}
-	var p pack
-	readPack(stmt, &p)
-	return found(&p)
-}
-
-// takePack returns a copy of the pack that a key lies in, or would; nil where
-// there is none.
-func (c *conn) takePack(at position, key store.Key) (taken *pack, err error) {
-	err = c.packOf(at, key, func(p *pack) error {
-		taken = &pack{bytes.Clone(p.order), bytes.Clone(p.chunk), p.places, bytes.Clone(p.body), p.whole}
-		return nil
-	})
-	return taken, err
+	readPack(stmt, &c.pack)
+	found(&c.pack)
+	return nil
 }
 
 // one looks an output up where its order says. found is called with where it
 // is; it may be damaged.
-func (c *conn) one(at position, key store.Key, found func(p *pack, i int)) (ok bool, err error) {
-	err = c.packOf(at, key, func(p *pack) error {
+func (c *conn) one(at position, key store.Key, found func(row)) (ok bool, err error) {
+	err = c.packOf(at, key, func(p *pack) {
 		var i int
 		if i, ok = p.find(key); ok {
-			found(p, i)
+			found(p.row(i))
 		}
-		return nil
 	})
 	return ok, err
 }
@@ -82,21 +70,30 @@ func (c *conn) beginning(query string, at position, key store.Key) (first store.
 func (c *conn) insertPacks(at position, packs []packed) error {
 	for i := range packs {
 		p := &packs[i]
-		stmt, err := c.prepare(insertPack, at.id, p.first.Order, p.first.Chunk[:])
-		if err == nil {
-			err = stmt.BindRawText(4, p.places)
-		}
-		if err == nil {
-			err = bind(stmt, 5, p.body)
-		}
-		if err == nil {
-			err = stmt.Exec()
-		}
-		if err != nil {
+		if err := c.exec("insert into packs values(null, ?, ?, ?, ?, ?)", at.id, p.first.Order, p.first.Chunk[:], text(p.places), p.body); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// rewrite replaces a pack, where there is one, by as many as some rows take. The
+// first of them stays where it lay.
+func (c *conn) rewrite(at position, old *pack, rows []row) error {
+	packs := repack(rows)
+	switch {
+	case old == nil:
+		return c.insertPacks(at, packs)
+	case len(packs) == 0:
+		return c.exec("delete from packs where action=? and ord=? and chunk=?", at.id, old.order, old.chunk)
+	}
+	p := &packs[0]
+	err := c.exec("update packs set ord=?, chunk=?, places=?, body=? where action=? and ord=? and chunk=?",
+		p.first.Order, p.first.Chunk[:], text(p.places), p.body, at.id, old.order, old.chunk)
+	if err != nil {
+		return err
+	}
+	return c.insertPacks(at, packs[1:])
 }
 
 // insert puts packs, whose keys ascend, among those of the action. In the
@@ -107,10 +104,7 @@ func (tx *transaction) insert(w *work, r *request, packs []packed) error {
 	}
 	first, last := packs[0].first, packs[len(packs)-1].last
 	free := true
-	err := tx.conn.packOf(w.at, first, func(p *pack) error {
-		free = compareKeys(p.last(), first) < 0
-		return nil
-	})
+	err := tx.conn.packOf(w.at, first, func(p *pack) { free = compareKeys(p.last(), first) < 0 })
 	if err != nil {
 		return err
 	}
@@ -144,39 +138,30 @@ func (tx *transaction) merge(w *work, r *request, rows []row) error {
 		}
 		group := rows[:n]
 		rows = rows[n:]
-		if old != nil && compareKeys(old.last(), key) >= 0 {
-			group = tx.join(w, r, tx.sound(w, old), group)
-			if err := tx.conn.deletePack(w.at, old); err != nil {
-				return err
-			}
+		if old != nil && compareKeys(old.last(), key) < 0 {
+			old = nil
 		}
-		if err := tx.conn.insertRows(w.at, group); err != nil {
+		if old != nil {
+			group = tx.join(w, r, tx.sound(w, old), group)
+		}
+		if err := tx.conn.rewrite(w.at, old, group); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// around returns the pack that a key lies in, or would, and where the next one
-// begins.
+// around returns a copy of the pack that a key lies in or would, nil where there
+// is none, and where the next one begins.
 func (c *conn) around(at position, key store.Key) (p *pack, next store.Key, bounded bool, err error) {
-	if p, err = c.takePack(at, key); err != nil {
-		return nil, next, false, err
+	err = c.packOf(at, key, func(found *pack) {
+		p = &pack{}
+		p.copy(found)
+	})
+	if err == nil {
+		next, bounded, err = c.beginning(selectAfter, at, key)
 	}
-	next, bounded, err = c.beginning(selectAfter, at, key)
 	return p, next, bounded, err
-}
-
-func (c *conn) insertRows(at position, rows []row) error {
-	b := &packer{}
-	for _, r := range rows {
-		b.add(r)
-	}
-	return c.insertPacks(at, b.all())
-}
-
-func (c *conn) deletePack(at position, p *pack) error {
-	return c.exec("delete from packs where action=? and ord=? and chunk=?", at.id, p.order, p.chunk)
 }
 
 // sound returns the outputs of a pack that pass their checksum, and names the
@@ -213,7 +198,7 @@ func (tx *transaction) join(w *work, r *request, there, added []row) (rows []row
 // clean takes the damaged outputs out of the pack that begins with a key,
 // unless they were put again meanwhile.
 func (tx *transaction) clean(w *work, first store.Key) error {
-	p, err := tx.conn.takePack(w.at, first)
+	p, _, _, err := tx.conn.around(w.at, first)
 	if err != nil || p == nil {
 		return err
 	}
@@ -225,14 +210,6 @@ func (tx *transaction) clean(w *work, first store.Key) error {
 		return nil
 	}
 	return tx.conn.rewrite(w.at, p, sound)
-}
-
-// rewrite replaces a pack by one or more with these rows.
-func (c *conn) rewrite(at position, p *pack, rows []row) error {
-	if err := c.deletePack(at, p); err != nil {
-		return err
-	}
-	return c.insertRows(at, rows)
 }
 
 // without deletes what is stored under keys, which ascend.

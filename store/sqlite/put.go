@@ -438,8 +438,7 @@ func (tx *transaction) compare(w *work, r *request, record *store.Record) (done 
 func (tx *transaction) compareAt(w *work, r *request, record *store.Record, order []byte) (there bool, err error) {
 	moved := store.Record{Key: store.Key{Chunk: record.Chunk, Order: order}, Value: record.Value}
 	damaged := false
-	there, err = tx.conn.one(w.at, moved.Key, func(p *pack, i int) {
-		stored := p.row(i)
+	there, err = tx.conn.one(w.at, moved.Key, func(stored row) {
 		if _, ok := stored.verify(w.action, &tx.scratch); ok {
 			r.compare(w.action, stored.Value, record)
 		} else {

@@ -240,7 +240,7 @@ func (db *database) nameLost(lost []Damage) error {
 		there := false
 		at, ok, err := db.writer.locate(d.Action)
 		if err == nil && ok {
-			there, err = db.writer.one(at, d.Key, func(*pack, int) {})
+			there, err = db.writer.one(at, d.Key, func(row) {})
 		}
 		if err != nil {
 			return err
@@ -383,18 +383,12 @@ func (p *pages) numbered(page []byte, number uint32) bool {
 	return true
 }
 
-const (
-	indexInterior = 0x02
-	indexLeaf     = 0x0a
-	tableLeaf     = 0x0d
-)
+// tableLeaf is the type of the pages that have the rows of a table.
+const tableLeaf = 0x0d
 
-// cells calls f with what follows each cell's start on a page.
+// cells calls f with what follows each cell's start on a table's leaf.
 func cells(page []byte, f func(cell []byte) error) error {
-	header := 8
-	if page[0] == indexInterior {
-		header = 12
-	}
+	const header = 8
 	count := int(binary.BigEndian.Uint16(page[3:]))
 	for i := range min(count, (pageSize-header)/2) {
 		at := int(binary.BigEndian.Uint16(page[header+2*i:]))
@@ -428,24 +422,18 @@ func (p *pages) actions(page []byte, f func(id int64, digest store.Action)) {
 
 // outputs finds the outputs in the rows of the table packs on a page.
 func (p *pages) outputs(page []byte, f func(action int64, r row) error) error {
-	if page[0] != indexLeaf && page[0] != indexInterior {
+	if page[0] != tableLeaf {
 		return nil
 	}
 	return cells(page, func(cell []byte) error {
-		if page[0] == indexInterior {
-			if len(cell) < 4 {
-				return nil
-			}
-			cell = cell[4:]
-		}
 		c := parseRecord(p.payload(cell))
-		if len(c) != 5 || c[4].blob == nil {
+		if len(c) != 6 || c[5].blob == nil {
 			return nil
 		}
 		var found pack
-		found.read(c[1].blob, c[2].blob, c[3].blob, c[4].blob)
+		found.read(c[2].blob, c[3].blob, c[4].blob, c[5].blob)
 		for _, r := range found.rows() {
-			if err := f(c[0].integer, r); err != nil {
+			if err := f(c[1].integer, r); err != nil {
 				return err
 			}
 		}
@@ -453,16 +441,17 @@ func (p *pages) outputs(page []byte, f func(action int64, r row) error) error {
 	})
 }
 
-// payload returns a cell's record, with what overflows onto other pages, as far
-// as these are there.
+// payload returns the record of a cell of a table's leaf, with what overflows
+// onto other pages, as far as these are there.
 func (p *pages) payload(cell []byte) []byte {
 	const (
-		maxLocal = (usableSize-12)*64/255 - 23
+		maxLocal = usableSize - 35
 		minLocal = (usableSize-12)*32/255 - 23
 		overflow = usableSize - 4
 	)
 	size, rest, ok := varint(cell)
-	if !ok || size > 1<<30 {
+	ok2 := false
+	if _, rest, ok2 = varint(rest); !ok || !ok2 || size > 1<<30 {
 		return nil
 	}
 	if size <= maxLocal {
