@@ -3,11 +3,13 @@ package main
 import (
 	"bytes"
 	"encoding/hex"
+	"encoding/json"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/wasm-jobs/wasm-jobs/abi"
+	"github.com/wasm-jobs/wasm-jobs/runtime"
 )
 
 func TestItemOfJSON(t *testing.T) {
@@ -98,5 +100,34 @@ func TestDiffItems(t *testing.T) {
 		if got := strings.Join(diffItems(tt.want, tt.got), "\n"); got != string(tt.diff) {
 			t.Errorf("got\n%s\nwant\n%s", got, tt.diff)
 		}
+	}
+}
+
+// Each seed has instances of its own, with memories: those of one are held.
+func TestVectorsHoldOnePool(t *testing.T) {
+	tester, err := openTester(t.Context(), &testOptions{module: "../../testdata/wasm/echo.wasm"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tester.close(t.Context())
+	try := func(seed uint64) *runtime.Pool {
+		v := &vector{Name: "v", Chunk: json.RawMessage("1"), inputs: [][]byte{{1}}, output: []byte{1}, seed: seed}
+		if verdict, err := tester.try(t.Context(), v); err != nil || !verdict.OK {
+			t.Fatalf("seed %d: %+v, %v", seed, verdict, err)
+		}
+		return tester.pool
+	}
+	first := try(1)
+	if again := try(1); again != first {
+		t.Error("a vector with the same seed has other instances")
+	}
+	if s := first.Stats(); s.Created == 0 || s.Closed == s.Created {
+		t.Errorf("in use: %+v", s)
+	}
+	if second := try(2); second == first {
+		t.Error("another seed has the same instances")
+	}
+	if s := first.Stats(); s.Closed != s.Created {
+		t.Errorf("no longer in use: %+v", s)
 	}
 }

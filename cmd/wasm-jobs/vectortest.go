@@ -195,7 +195,9 @@ type tester struct {
 	runtime  *runtime.Runtime
 	module   *runtime.Module
 	settings runtime.Settings
-	pools    map[string]*runtime.Pool // by context and seed
+	pool     *runtime.Pool // for the context and the seed of the last vector; nil at first
+	context  []byte
+	seed     uint64
 }
 
 func openTester(ctx context.Context, o *testOptions) (*tester, error) {
@@ -207,7 +209,7 @@ func openTester(ctx context.Context, o *testOptions) (*tester, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &tester{runtime: r, settings: o.settings, pools: map[string]*runtime.Pool{}}
+	t := &tester{runtime: r, settings: o.settings}
 	if t.module, err = r.Compile(ctx, wasm, runtime.Options{}); err != nil {
 		return nil, errors.Join(err, r.Close(ctx))
 	}
@@ -215,25 +217,30 @@ func openTester(ctx context.Context, o *testOptions) (*tester, error) {
 }
 
 func (t *tester) close(ctx context.Context) {
-	for _, pool := range t.pools {
-		_ = pool.Close()
+	if t.pool != nil {
+		_ = t.pool.Close()
 	}
 	_ = t.runtime.Close(ctx)
 }
 
-// pool returns the instances for a vector's context and seed.
-func (t *tester) pool(ctx context.Context, v *vector) (*runtime.Pool, error) {
-	key := fmt.Sprintf("%d %x", v.seed, v.context)
-	if pool := t.pools[key]; pool != nil {
-		return pool, nil
+// poolFor returns the instances for a vector's context and seed. Those of the
+// vector before are closed where it has others: there may be as many as vectors,
+// each with a memory.
+func (t *tester) poolFor(ctx context.Context, v *vector) (*runtime.Pool, error) {
+	if t.pool != nil && v.seed == t.seed && bytes.Equal(v.context, t.context) {
+		return t.pool, nil
+	}
+	if t.pool != nil {
+		if err := t.pool.Close(); err != nil {
+			return nil, err
+		}
 	}
 	settings := t.settings
 	settings.Context, settings.Seed = v.context, v.seed
-	pool, err := t.module.Prepare(ctx, settings)
-	if err == nil {
-		t.pools[key] = pool
-	}
-	return pool, err
+	var err error
+	t.pool, err = t.module.Prepare(ctx, settings)
+	t.context, t.seed = v.context, v.seed
+	return t.pool, err
 }
 
 // try runs a vector. The error is that of the tester itself.
@@ -262,7 +269,7 @@ func (t *tester) try(ctx context.Context, v *vector) (*verdict, error) {
 }
 
 func (t *tester) call(ctx context.Context, v *vector) ([]byte, error) {
-	pool, err := t.pool(ctx, v)
+	pool, err := t.poolFor(ctx, v)
 	if err != nil {
 		return nil, err
 	}
