@@ -80,6 +80,8 @@ type Span struct {
 	first, count uint64
 	nodes        []subtree // from left to right; their sizes rise and then fall
 	leaf         hasher
+	prover       *Prover // is given the nodes that it needs; nil = none
+	next         cursors // in its rows
 }
 
 // subtree is the root of 2^level leaves that begin at a multiple of that.
@@ -90,24 +92,45 @@ type subtree struct {
 
 // Reset empties the span. Its first leaf is then the one of that number in the
 // tree, counted from 0.
-func (s *Span) Reset(first uint64) { s.first, s.count, s.nodes = first, 0, s.nodes[:0] }
+func (s *Span) Reset(first uint64) {
+	s.first, s.count, s.nodes = first, 0, s.nodes[:0]
+	if s.prover != nil {
+		s.next = s.prover.cursorsAt(first)
+	}
+}
 
 // AddEntry appends the leaf [id, item] as [Tree.AddEntry] does.
-func (s *Span) AddEntry(id abi.ID, item []byte) {
-	right := subtree{0, s.leaf.entry(id, item)}
+func (s *Span) AddEntry(id abi.ID, item []byte) { s.push(s.leaf.entry(id, item)) }
+
+// push appends a leaf, and joins the subtrees that it completes.
+func (s *Span) push(leaf [sha256.Size]byte) {
+	right := subtree{0, leaf}
 	s.count++
 	end := s.first + s.count
+	s.tell(end, &right)
 	for end>>right.level&1 == 0 && len(s.nodes) > 0 && s.nodes[len(s.nodes)-1].level == right.level {
 		last := len(s.nodes) - 1
 		right.sum = node(&s.nodes[last].sum, &right.sum)
 		right.level++
 		s.nodes = s.nodes[:last]
+		s.tell(end, &right)
 	}
 	s.nodes = append(s.nodes, right)
 }
 
+// tell gives the prover a subtree that ends before a leaf.
+func (s *Span) tell(end uint64, n *subtree) {
+	if s.prover != nil {
+		s.prover.note(&s.next, n.level, end>>n.level-1, &n.sum)
+	}
+}
+
 // Len returns the number of leaves.
 func (s *Span) Len() uint64 { return s.count }
+
+// maxJoined bounds the items that are copied behind their heads to be hashed in
+// one piece, in bytes: for a small one that takes less time than a second piece.
+const maxJoined = 1 << 10
 
 // hasher hashes leaves, without taking memory for each.
 type hasher struct {
@@ -121,7 +144,12 @@ func (h *hasher) leaf(leaf []byte) [sha256.Size]byte {
 }
 
 func (h *hasher) entry(id abi.ID, item []byte) [sha256.Size]byte {
-	h.head = abi.AppendEntry(append(h.head[:0], leafPrefix), id, nil)
+	h.head = append(h.head[:0], leafPrefix)
+	if len(item) <= maxJoined {
+		h.head = abi.AppendEntry(h.head, id, item)
+		return sha256.Sum256(h.head)
+	}
+	h.head = abi.AppendEntry(h.head, id, nil)
 	return h.sum(item)
 }
 

@@ -60,74 +60,124 @@ func HashEntry(id abi.ID, item []byte) [sha256.Size]byte {
 
 // Prover hashes the leaves of a tree as they come, as a [Tree], and keeps what
 // the proofs of some of them need: no more than 64 hashes for each. The zero
-// Prover is empty and ready for use. It must not be copied after the first leaf,
-// nor be used by two goroutines at once.
+// Prover is empty and ready for use; [NewProver] makes one for a [Digester]. It
+// must not be copied after the first leaf, nor be used by two goroutines at
+// once.
 type Prover struct {
 	tree Tree
-	kept []keptLeaf
-	rows [MaxPath]row // by level
+	kept []uint64              // leaves whose proofs will be asked for, ascending
+	rows [MaxPath][]besideNode // by level; ascending
+	next cursors
 }
 
-// keptLeaf is a leaf whose proof will be asked for, with the part of its path
-// that stands to the left of it, from the leaf up.
-type keptLeaf struct {
+// besideNode is a node that stands beside the way from a kept leaf to the root.
+type besideNode struct {
 	index uint64
-	left  [][sha256.Size]byte
+	sum   [sha256.Size]byte // once it came
 }
 
-// row has the nodes of one level that are to come, and stand to the right of
-// something on the way from a kept leaf to the root; ascending.
-type row struct {
-	nodes []comingNode
-	next  int // those before it came
+// cursors say for each row how many of its nodes stand before the one that
+// comes next.
+type cursors [MaxPath]int
+
+// NewProver returns an empty Prover for the proofs of the leaves at indices,
+// which ascend.
+func NewProver(indices []uint64) *Prover {
+	p := &Prover{kept: indices}
+	for _, index := range indices {
+		for level := range p.rows {
+			p.expect(level, besideNode{index: index >> level ^ 1})
+		}
+	}
+	return p
 }
 
-type comingNode struct {
-	index uint64
-	sum   [sha256.Size]byte
+// expect puts a node into the row of a level, unless it is there; added reports
+// whether it was not. Of leaves that ascend, it is the last one or the one before.
+func (p *Prover) expect(level int, n besideNode) (added bool) {
+	row := p.rows[level]
+	at := len(row)
+	for at > 0 && row[at-1].index > n.index {
+		at--
+	}
+	if at > 0 && row[at-1].index == n.index {
+		return false
+	}
+	p.rows[level] = slices.Insert(row, at, n)
+	return true
 }
 
 // Keep says that the proof of the next leaf will be asked for.
 func (p *Prover) Keep() {
-	leaf := keptLeaf{index: p.tree.count}
-	for level := range p.tree.edge {
-		if beside := leaf.index>>level ^ 1; beside < leaf.index>>level {
-			leaf.left = append(leaf.left, p.tree.edge[level]) // the last of its level
-		} else {
-			p.rows[level].expect(beside)
+	index := p.tree.count
+	for level := range p.rows {
+		n := besideNode{index: index>>level ^ 1}
+		came := n.index < index>>level // it is the last that came of its level
+		if came {
+			n.sum = p.tree.edge[level]
+		}
+		if p.expect(level, n) && came {
+			p.next[level]++
 		}
 	}
-	p.kept = append(p.kept, leaf)
+	p.kept = append(p.kept, index)
 }
 
-func (r *row) expect(index uint64) {
-	if n := len(r.nodes); n == 0 || r.nodes[n-1].index < index {
-		r.nodes = append(r.nodes, comingNode{index: index})
+// find returns where in a level's row a node is, or would be.
+func (p *Prover) find(level int, index uint64) (at int, found bool) {
+	return slices.BinarySearchFunc(p.rows[level], index, func(n besideNode, index uint64) int { return cmp.Compare(n.index, index) })
+}
+
+// cursorsAt returns the cursors of a span that begins at a leaf.
+func (p *Prover) cursorsAt(first uint64) (next cursors) {
+	for level := range p.rows {
+		next[level], _ = p.find(level, first>>level)
 	}
+	return next
 }
 
-// note keeps a node where it is expected. Those of a level come from left to
-// right.
-func (p *Prover) note(level int, index uint64, sum [sha256.Size]byte) {
+// note keeps a node where it is needed. With one cursors, those of a level come
+// from left to right; each node comes with one of them alone, so that several
+// goroutines may note what they hash.
+func (p *Prover) note(next *cursors, level int, index uint64, sum *[sha256.Size]byte) {
 	if level >= MaxPath {
 		return
 	}
-	r := &p.rows[level]
-	if r.next < len(r.nodes) && r.nodes[r.next].index == index {
-		r.nodes[r.next].sum = sum
-		r.next++
+	row, at := p.rows[level], next[level]
+	for at < len(row) && row[at].index < index {
+		at++
+	}
+	if at < len(row) && row[at].index == index {
+		row[at].sum = *sum
+		at++
+	}
+	next[level] = at
+}
+
+// noteNext notes a node of a tree whose leaves come one after another.
+func (p *Prover) noteNext(level int, index uint64, sum [sha256.Size]byte) {
+	p.note(&p.next, level, index, &sum)
+}
+
+// set keeps a node where it is needed, in whatever order nodes come.
+func (p *Prover) set(level int, index uint64, sum [sha256.Size]byte) {
+	if level >= MaxPath {
+		return
+	}
+	if at, found := p.find(level, index); found {
+		p.rows[level][at].sum = sum
 	}
 }
 
 // Add appends a leaf, as [Tree.Add] does.
 func (p *Prover) Add(leaf []byte) {
-	p.tree.seen = p.note
+	p.tree.seen = p.noteNext
 	p.tree.Add(leaf)
 }
 
 // AddEntry appends the leaf [id, item], as [Tree.AddEntry] does.
 func (p *Prover) AddEntry(id abi.ID, item []byte) {
-	p.tree.seen = p.note
+	p.tree.seen = p.noteNext
 	p.tree.AddEntry(id, item)
 }
 
@@ -139,26 +189,20 @@ func (p *Prover) Root() [sha256.Size]byte {
 	if p.tree.count == 0 {
 		return p.tree.Root()
 	}
-	return p.tree.close(p.note)
+	return p.tree.close(p.set)
 }
 
 // Proof returns the proof of a leaf that was kept. The error says that it was
 // not.
 func (p *Prover) Proof(index uint64) (Proof, error) {
 	proof := Proof{Index: index, Size: p.tree.count}
-	at, found := slices.BinarySearchFunc(p.kept, index, func(k keptLeaf, index uint64) int { return cmp.Compare(k.index, index) })
-	if !found || index >= proof.Size {
+	if _, found := slices.BinarySearch(p.kept, index); !found || index >= proof.Size {
 		return proof, fmt.Errorf("merkle: leaf %d was not kept for a proof", index)
 	}
-	left := p.kept[at].left
 	for level, i, last := 0, index, proof.Size-1; last > 0; level, i, last = level+1, i>>1, last>>1 {
-		switch {
-		case i&1 == 1:
-			proof.Path, left = append(proof.Path, left[0]), left[1:]
-		case i < last:
-			nodes := p.rows[level].nodes
-			k, _ := slices.BinarySearchFunc(nodes, i^1, func(n comingNode, index uint64) int { return cmp.Compare(n.index, index) })
-			proof.Path = append(proof.Path, nodes[k].sum)
+		if i&1 == 1 || i < last {
+			at, _ := p.find(level, i^1)
+			proof.Path = append(proof.Path, p.rows[level][at].sum)
 		}
 	}
 	return proof, nil
