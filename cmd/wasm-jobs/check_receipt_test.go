@@ -218,14 +218,14 @@ func TestSample(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	draw := func(s sample, total int) []int {
+	draw := func(s sample, total int) []uint64 {
 		t.Helper()
 		indices, err := s.of(total, r)
 		if err != nil {
 			t.Fatal(err)
 		}
 		for i, index := range indices {
-			if index < 0 || index >= total || i > 0 && indices[i-1] >= index {
+			if index >= uint64(total) || i > 0 && indices[i-1] >= index {
 				t.Fatalf("%+v of %d: %v", s, total, indices)
 			}
 		}
