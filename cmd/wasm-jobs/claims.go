@@ -85,6 +85,12 @@ func eachFileOutput(ctx context.Context, path string, r io.Reader, each func(abi
 
 // cutOutput takes apart a map of id and output, one well-formed item.
 func cutOutput(item []byte) (id abi.ID, output []byte, ok bool) {
+	if rest, ok := bytes.CutPrefix(item, headOfOutput); ok { // as AppendOutput writes it
+		h, err := abi.ReadHead(rest)
+		if err == nil && h.Major == abi.MajorUint && bytes.HasPrefix(rest[h.Size:], outputKey) {
+			return abi.IntID(h.Arg), rest[h.Size+len(outputKey):], true
+		}
+	}
 	h, err := abi.ReadHead(item)
 	if err != nil || h.Major != abi.MajorMap || h.Indefinite || h.Arg != 2 {
 		return id, nil, false
@@ -104,7 +110,10 @@ func cutOutput(item []byte) (id abi.ID, output []byte, ok bool) {
 	return id, nil, false
 }
 
-var outputKey = abi.AppendText(nil, "output")
+var (
+	outputKey    = abi.AppendText(nil, "output")
+	headOfOutput = abi.AppendText(abi.AppendHead(nil, abi.MajorMap, 2), "id")
+)
 
 // storeClaims are the outputs of the job in a store that a receipt is of. It is
 // nil where the store, or the job in it, is not there.

@@ -165,16 +165,6 @@ func (p *proving) wait() error {
 	return p.err
 }
 
-// proves reports whether the leaf at an index of the receipt's tree has a hash.
-func (p *proving) proves(index uint64, leaf [sha256.Size]byte) bool {
-	proof, err := p.prover.Proof(index)
-	if err != nil || proof.Size != p.v.receipt.Chunks {
-		return false
-	}
-	root, err := proof.Root(leaf)
-	return err == nil && root == p.v.receipt.Outputs
-}
-
 func (p *proving) close() {
 	if p.done != nil {
 		p.cancel()
@@ -223,8 +213,10 @@ func (v *verifier) verifySample(ctx context.Context, p *proving) error {
 	return v.compareSample(v.stops.soft, result, p, all)
 }
 
-// prove counts the chunks of the sample whose outputs are proved.
+// prove counts the chunks of the sample whose outputs are proved to be in the
+// receipt's tree, which has a leaf for each chunk.
 func (v *verifier) prove(ctx context.Context, result *host.Result, p *proving, all *chunks.File) error {
+	whole := p.prover.Len() == v.receipt.Chunks
 	again := newOutputsOf(ctx, result)
 	defer again.stop()
 	for _, i := range p.indices {
@@ -232,7 +224,7 @@ func (v *verifier) prove(ctx context.Context, result *host.Result, p *proving, a
 		if !again.there || again.output.ID != id { // it failed
 			continue
 		}
-		if p.proves(i, merkle.HashEntry(id, again.output.Output)) {
+		if whole && p.prover.Proves(i, merkle.HashEntry(id, again.output.Output), v.receipt.Outputs) {
 			v.found.Proved++
 		}
 		again.advance()

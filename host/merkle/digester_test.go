@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"github.com/wasm-jobs/wasm-jobs/abi"
@@ -75,12 +76,54 @@ func TestDigesterProves(t *testing.T) {
 			for _, index := range indices {
 				got, err := side.Proof(index)
 				want, wantErr := alone.Proof(index)
-				if err != nil || wantErr != nil || fmt.Sprint(got) != fmt.Sprint(want) {
+				if err != nil || wantErr != nil || got.Index != want.Index || got.Size != want.Size || !slices.Equal(got.Path, want.Path) {
 					t.Fatalf("%d leaves: proof of %d is %v, %v; expected %v, %v", n, index, got, err, want, wantErr)
 				}
 			}
 			if _, err := side.Proof(uint64(n)); err == nil {
 				t.Errorf("%d leaves: one more is proved", n)
+			}
+		}
+	}
+}
+
+// TestProvesAgreesWithProofs asks in any order, and with leaves and roots that
+// are wrong, after those that were right and before.
+func TestProvesAgreesWithProofs(t *testing.T) {
+	r := rand.New(rand.NewPCG(7, 8))
+	for _, n := range []uint64{1, 2, 3, 7, 64, 100, 5000} {
+		var indices []uint64
+		for i := range n {
+			if n < 10 || r.IntN(5) == 0 {
+				indices = append(indices, i)
+			}
+		}
+		p := merkle.NewProver(indices)
+		d := merkle.NewDigester(p)
+		for i := range n {
+			d.Add(abi.IntID(i), fmt.Append(nil, i))
+		}
+		root := d.Root()
+		d.Close()
+		leaf := func(i uint64) [32]byte { return merkle.HashEntry(abi.IntID(i), fmt.Append(nil, i)) }
+		for _, index := range indices {
+			if !p.Proves(index, leaf(index), root) {
+				t.Fatalf("%d leaves: leaf %d is not proved", n, index)
+			}
+		}
+		for range 300 {
+			index, asked, want := r.Uint64N(n), r.Uint64N(n), root
+			if r.IntN(2) == 0 {
+				index = asked
+			}
+			if r.IntN(10) == 0 {
+				want[r.IntN(len(want))] ^= 1
+			}
+			proof, err := p.Proof(index)
+			got, rootErr := proof.Root(leaf(asked))
+			holds := err == nil && rootErr == nil && got == want
+			if holds != (index == asked && err == nil && want == root) || p.Proves(index, leaf(asked), want) != holds {
+				t.Fatalf("%d leaves: leaf %d as leaf %d: the proof holds: %v, and Proves says %v", n, asked, index, holds, !holds)
 			}
 		}
 	}
@@ -97,7 +140,7 @@ func TestDigesterOfFewerLeavesThanAreToBeProved(t *testing.T) {
 		t.Errorf("root %x, errors %v and %v; expected %x", got, err, rootErr, root)
 	}
 	for _, index := range []uint64{1, 5, 1 << 40} {
-		if _, err := p.Proof(index); err == nil {
+		if _, err := p.Proof(index); err == nil || p.Proves(index, merkle.HashEntry(abi.IntID(0), abi.Null), root) {
 			t.Errorf("leaf %d is proved, of a tree of one", index)
 		}
 	}

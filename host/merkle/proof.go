@@ -68,6 +68,8 @@ type Prover struct {
 	kept []uint64              // leaves whose proofs will be asked for, ascending
 	rows [MaxPath][]besideNode // by level; ascending
 	next cursors
+	way  []besideNode      // to a root, by level: of the leaf that was proved last
+	top  [sha256.Size]byte // that root
 }
 
 // besideNode is a node that stands beside the way from a kept leaf to the root.
@@ -86,7 +88,7 @@ func NewProver(indices []uint64) *Prover {
 	p := &Prover{kept: indices}
 	for _, index := range indices {
 		for level := range p.rows {
-			p.expect(level, besideNode{index: index >> level ^ 1})
+			p.expect(level, besideNode{index: index>>level ^ 1})
 		}
 	}
 	return p
@@ -206,4 +208,39 @@ func (p *Prover) Proof(index uint64) (Proof, error) {
 		}
 	}
 	return proof, nil
+}
+
+// Proves reports whether the proof of a leaf that was kept leads from its hash
+// to a root. It goes no farther up than to where the way meets that of the leaf
+// before: many leaves in ascending order are proved with a hash for each node.
+func (p *Prover) Proves(index uint64, leaf, root [sha256.Size]byte) bool {
+	if _, found := slices.BinarySearch(p.kept, index); !found || index >= p.tree.count {
+		return false
+	}
+	if p.top != root {
+		p.way, p.top = p.way[:0], root
+	}
+	var way [MaxPath]besideNode
+	sum, level := leaf, 0
+	for i, last := index, p.tree.count-1; last > 0; level, i, last = level+1, i>>1, last>>1 {
+		way[level] = besideNode{i, sum}
+		if level < len(p.way) && p.way[level] == way[level] {
+			copy(p.way, way[:level])
+			return true
+		}
+		if i&1 == 0 && i == last { // has nothing beside it
+			continue
+		}
+		at, _ := p.find(level, i^1)
+		if beside := &p.rows[level][at].sum; i&1 == 1 {
+			sum = node(beside, &sum)
+		} else {
+			sum = node(&sum, beside)
+		}
+	}
+	if sum != root {
+		return false
+	}
+	p.way = append(p.way[:0], way[:level]...)
+	return true
 }
