@@ -122,6 +122,7 @@ func (p *proving) begin() {
 	if p.indices, p.err = p.v.sample.of(int(p.v.receipt.Chunks), p.v.receipt); p.err != nil {
 		return
 	}
+	lowerGCPercent(gcPercent) // little is held: waiting for garbage would be most of the memory
 	p.prover = merkle.NewProver(p.indices)
 	ctx, cancel := context.WithCancel(p.v.stops.soft)
 	p.cancel, p.done = cancel, make(chan struct{})
