@@ -111,7 +111,7 @@ type proving struct {
 // receipt states can be true: a sample of it is drawn before chunks were counted.
 func (v *verifier) beginProving(ctx context.Context) *proving {
 	p := &proving{v: v}
-	if p.claimed, p.err = v.claims(ctx); p.claimed != nil && v.receipt.Chunks <= uint64(p.claimed.most) {
+	if p.claimed, p.err = v.claims(ctx); p.claimed != nil && v.receipt.Chunks <= uint64(min(p.claimed.most, math.MaxInt)) {
 		p.begin()
 	}
 	return p
@@ -207,6 +207,9 @@ func (v *verifier) verifySample(ctx context.Context, p *proving) error {
 	if p.root != v.receipt.Outputs {
 		v.found.Differences = append(v.found.Differences, receipt.Difference{Field: "outputs", A: v.receipt.Outputs.String(), B: p.root.String()})
 		v.found.Notes = append(v.found.Notes, fmt.Sprintf("the outputs in %s are not those of the receipt, and prove nothing", p.claimed.name))
+	}
+	if n := p.prover.Len(); p.root == v.receipt.Outputs && n != v.receipt.Chunks {
+		v.found.Notes = append(v.found.Notes, fmt.Sprintf("there are %d outputs in %s, of %d chunks", n, p.claimed.name, v.receipt.Chunks))
 	}
 	if err := v.prove(v.stops.soft, result, p, all); err != nil || v.found.Proved == len(p.indices) {
 		return err
