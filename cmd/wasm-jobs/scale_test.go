@@ -58,7 +58,7 @@ func TestScaleSample(t *testing.T) {
 		t.Skip("a million chunks take a while: make scale")
 	}
 	dir := t.TempDir()
-	cheap, dear := newSampled(t, dir, "cheap", 5_000), newSampled(t, dir, "dear", 35_000)
+	cheap, dear := newSampled(t, dir, "cheap", 5_000), newSampled(t, dir, "dear", 75_000)
 	stored := *cheap
 	stored.name, stored.from = "cheap, of a store", []string{"--store", filepath.Join(dir, "store")}
 	stored.run(t, stored.from...)

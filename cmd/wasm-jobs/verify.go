@@ -571,9 +571,10 @@ func (o *outputsOf) failure(id abi.ID) *abi.Failure {
 func (v *verifier) compareAll(ctx context.Context, result *host.Result, claimed *claims) error {
 	again := newOutputsOf(ctx, result)
 	defer again.stop()
-	var tree merkle.Tree
+	tree := merkle.NewDigester(nil)
+	defer tree.Close()
 	err := claimed.each(ctx, func(id abi.ID, output []byte) error {
-		tree.AddEntry(id, output)
+		tree.Add(id, output)
 		for again.there && again.output.ID.Compare(id) < 0 {
 			v.found.add(again.output.ID, nil, again.output.Output, nil)
 			again.advance()
