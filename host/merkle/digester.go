@@ -33,8 +33,8 @@ type Digester struct {
 // portion is a run of leaves, with what is hashed of them once done has been
 // received from.
 type portion struct {
-	ends  []int // of each leaf, in bytes
-	bytes []byte
+	ends  []int  // of each leaf, in bytes
+	bytes []byte // leaves, each with its padding
 	span  Span
 	done  chan struct{}
 }
@@ -57,7 +57,8 @@ func (d *Digester) Add(id abi.ID, item []byte) {
 		d.open.span.Reset(d.count)
 	}
 	p := d.open
-	p.bytes = abi.AppendEntry(append(p.bytes, leafPrefix), id, item)
+	start := len(p.bytes)
+	p.bytes = appendPadding(abi.AppendEntry(append(p.bytes, leafPrefix), id, item), start)
 	p.ends = append(p.ends, len(p.bytes))
 	d.count++
 	if len(p.ends) == portionCount || len(p.bytes) >= portionBytes {
@@ -90,7 +91,7 @@ func (d *Digester) dispatch() {
 	d.hashing.Go(func() {
 		start := 0
 		for _, end := range p.ends {
-			p.span.push(sha256.Sum256(p.bytes[start:end]))
+			p.span.push(p.span.hash.padded(p.bytes[start:end]))
 			start = end
 		}
 		p.done <- struct{}{} // has room

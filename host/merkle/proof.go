@@ -31,6 +31,7 @@ func (p *Proof) Root(leaf [sha256.Size]byte) ([sha256.Size]byte, error) {
 	if p.Index >= p.Size || len(p.Path) > MaxPath {
 		return leaf, ErrProof
 	}
+	var hash hasher
 	path, sum := p.Path, leaf
 	for i, last := p.Index, p.Size-1; last > 0; i, last = i>>1, last>>1 {
 		if i == last && i&1 == 0 { // has nothing beside it, and is passed on
@@ -40,9 +41,9 @@ func (p *Proof) Root(leaf [sha256.Size]byte) ([sha256.Size]byte, error) {
 			return leaf, ErrProof
 		}
 		if i&1 == 1 {
-			sum = node(&path[0], &sum)
+			sum = hash.node(&path[0], &sum)
 		} else {
-			sum = node(&sum, &path[0])
+			sum = hash.node(&sum, &path[0])
 		}
 		path = path[1:]
 	}
@@ -50,12 +51,6 @@ func (p *Proof) Root(leaf [sha256.Size]byte) ([sha256.Size]byte, error) {
 		return leaf, ErrProof
 	}
 	return sum, nil
-}
-
-// HashEntry returns the hash of the leaf [id, item].
-func HashEntry(id abi.ID, item []byte) [sha256.Size]byte {
-	var h hasher
-	return h.entry(id, item)
 }
 
 // Prover hashes the leaves of a tree as they come, as a [Tree], and keeps what
@@ -233,9 +228,9 @@ func (p *Prover) Proves(index uint64, leaf, root [sha256.Size]byte) bool {
 		}
 		at, _ := p.find(level, i^1)
 		if beside := &p.rows[level][at].sum; i&1 == 1 {
-			sum = node(beside, &sum)
+			sum = p.tree.hash.node(beside, &sum)
 		} else {
-			sum = node(&sum, beside)
+			sum = p.tree.hash.node(&sum, beside)
 		}
 	}
 	if sum != root {
