@@ -1,7 +1,6 @@
 package merkle
 
 import (
-	"cmp"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -60,17 +59,24 @@ func (p *Proof) Root(leaf [sha256.Size]byte) ([sha256.Size]byte, error) {
 // once.
 type Prover struct {
 	tree Tree
-	kept []uint64              // leaves whose proofs will be asked for, ascending
-	rows [MaxPath][]besideNode // by level; ascending
+	kept []uint64     // leaves whose proofs will be asked for, ascending
+	rows [MaxPath]row // by level
 	next cursors
-	way  []besideNode      // to a root, by level: of the leaf that was proved last
+	way  []wayNode         // to a root, by level: of the leaf that was proved last
 	top  [sha256.Size]byte // that root
 }
 
-// besideNode is a node that stands beside the way from a kept leaf to the root.
-type besideNode struct {
-	index uint64
-	sum   [sha256.Size]byte // once it came
+// row has the nodes of a level that stand beside the way from a kept leaf to the
+// root. Numbers stay as they are while several goroutines write sums.
+type row struct {
+	numbers []uint64 // of the nodes in their level, ascending
+	sums    [][sha256.Size]byte
+}
+
+// wayNode is a node on the way from a leaf to the root.
+type wayNode struct {
+	number uint64
+	sum    [sha256.Size]byte
 }
 
 // cursors say for each row how many of its nodes stand before the one that
@@ -81,26 +87,25 @@ type cursors [MaxPath]int
 // which ascend.
 func NewProver(indices []uint64) *Prover {
 	p := &Prover{kept: indices}
-	for _, index := range indices {
-		for level := range p.rows {
-			p.expect(level, besideNode{index: index>>level ^ 1})
+	for level := range p.rows {
+		for _, index := range indices {
+			p.rows[level].expect(index>>level^1, [sha256.Size]byte{})
 		}
 	}
 	return p
 }
 
-// expect puts a node into the row of a level, unless it is there; added reports
-// whether it was not. Of leaves that ascend, it is the last one or the one before.
-func (p *Prover) expect(level int, n besideNode) (added bool) {
-	row := p.rows[level]
-	at := len(row)
-	for at > 0 && row[at-1].index > n.index {
+// expect puts a node into a row, unless it is there; added reports whether it
+// was not. Of leaves that ascend, it is the last one or the one before.
+func (r *row) expect(number uint64, sum [sha256.Size]byte) (added bool) {
+	at := len(r.numbers)
+	for at > 0 && r.numbers[at-1] > number {
 		at--
 	}
-	if at > 0 && row[at-1].index == n.index {
+	if at > 0 && r.numbers[at-1] == number {
 		return false
 	}
-	p.rows[level] = slices.Insert(row, at, n)
+	r.numbers, r.sums = slices.Insert(r.numbers, at, number), slices.Insert(r.sums, at, sum)
 	return true
 }
 
@@ -108,27 +113,23 @@ func (p *Prover) expect(level int, n besideNode) (added bool) {
 func (p *Prover) Keep() {
 	index := p.tree.count
 	for level := range p.rows {
-		n := besideNode{index: index>>level ^ 1}
-		came := n.index < index>>level // it is the last that came of its level
+		number := index>>level ^ 1
+		came := number < index>>level // it is the last that came of its level
+		var sum [sha256.Size]byte
 		if came {
-			n.sum = p.tree.edge[level]
+			sum = p.tree.edge[level]
 		}
-		if p.expect(level, n) && came {
+		if p.rows[level].expect(number, sum) && came {
 			p.next[level]++
 		}
 	}
 	p.kept = append(p.kept, index)
 }
 
-// find returns where in a level's row a node is, or would be.
-func (p *Prover) find(level int, index uint64) (at int, found bool) {
-	return slices.BinarySearchFunc(p.rows[level], index, func(n besideNode, index uint64) int { return cmp.Compare(n.index, index) })
-}
-
 // cursorsAt returns the cursors of a span that begins at a leaf.
 func (p *Prover) cursorsAt(first uint64) (next cursors) {
 	for level := range p.rows {
-		next[level], _ = p.find(level, first>>level)
+		next[level], _ = slices.BinarySearch(p.rows[level].numbers, first>>level)
 	}
 	return next
 }
@@ -136,34 +137,40 @@ func (p *Prover) cursorsAt(first uint64) (next cursors) {
 // note keeps a node where it is needed. With one cursors, those of a level come
 // from left to right; each node comes with one of them alone, so that several
 // goroutines may note what they hash.
-func (p *Prover) note(next *cursors, level int, index uint64, sum *[sha256.Size]byte) {
+func (p *Prover) note(next *cursors, level int, number uint64, sum *[sha256.Size]byte) {
 	if level >= MaxPath {
 		return
 	}
-	row, at := p.rows[level], next[level]
-	for at < len(row) && row[at].index < index {
+	numbers, at := p.rows[level].numbers, next[level]
+	for at < len(numbers) && numbers[at] < number {
 		at++
 	}
-	if at < len(row) && row[at].index == index {
-		row[at].sum = *sum
+	if at < len(numbers) && numbers[at] == number {
+		p.rows[level].sums[at] = *sum
 		at++
 	}
 	next[level] = at
 }
 
 // noteNext notes a node of a tree whose leaves come one after another.
-func (p *Prover) noteNext(level int, index uint64, sum [sha256.Size]byte) {
-	p.note(&p.next, level, index, &sum)
+func (p *Prover) noteNext(level int, number uint64, sum [sha256.Size]byte) {
+	p.note(&p.next, level, number, &sum)
 }
 
 // set keeps a node where it is needed, in whatever order nodes come.
-func (p *Prover) set(level int, index uint64, sum [sha256.Size]byte) {
+func (p *Prover) set(level int, number uint64, sum [sha256.Size]byte) {
 	if level >= MaxPath {
 		return
 	}
-	if at, found := p.find(level, index); found {
-		p.rows[level][at].sum = sum
+	if at, found := slices.BinarySearch(p.rows[level].numbers, number); found {
+		p.rows[level].sums[at] = sum
 	}
+}
+
+// beside returns the node beside one on the way from a kept leaf to the root.
+func (p *Prover) beside(level int, number uint64) *[sha256.Size]byte {
+	at, _ := slices.BinarySearch(p.rows[level].numbers, number^1)
+	return &p.rows[level].sums[at]
 }
 
 // Add appends a leaf, as [Tree.Add] does.
@@ -198,8 +205,7 @@ func (p *Prover) Proof(index uint64) (Proof, error) {
 	}
 	for level, i, last := 0, index, proof.Size-1; last > 0; level, i, last = level+1, i>>1, last>>1 {
 		if i&1 == 1 || i < last {
-			at, _ := p.find(level, i^1)
-			proof.Path = append(proof.Path, p.rows[level][at].sum)
+			proof.Path = append(proof.Path, *p.beside(level, i))
 		}
 	}
 	return proof, nil
@@ -215,10 +221,10 @@ func (p *Prover) Proves(index uint64, leaf, root [sha256.Size]byte) bool {
 	if p.top != root {
 		p.way, p.top = p.way[:0], root
 	}
-	var way [MaxPath]besideNode
+	var way [MaxPath]wayNode
 	sum, level := leaf, 0
 	for i, last := index, p.tree.count-1; last > 0; level, i, last = level+1, i>>1, last>>1 {
-		way[level] = besideNode{i, sum}
+		way[level] = wayNode{i, sum}
 		if level < len(p.way) && p.way[level] == way[level] {
 			copy(p.way, way[:level])
 			return true
@@ -226,8 +232,7 @@ func (p *Prover) Proves(index uint64, leaf, root [sha256.Size]byte) bool {
 		if i&1 == 0 && i == last { // has nothing beside it
 			continue
 		}
-		at, _ := p.find(level, i^1)
-		if beside := &p.rows[level][at].sum; i&1 == 1 {
+		if beside := p.beside(level, i); i&1 == 1 {
 			sum = p.tree.hash.node(beside, &sum)
 		} else {
 			sum = p.tree.hash.node(&sum, beside)
