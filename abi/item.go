@@ -99,8 +99,40 @@ func ItemSize(b []byte) (int, error) {
 	return itemEnd(b, 0, 0)
 }
 
+// plainSize is the size in bytes, by the first one, of the items that are
+// well-formed whatever follows it: numbers, short strings, simple values and
+// floats. Of others it is 0. Nearly all items are such.
+var plainSize = func() (sizes [256]uint8) {
+	for b := range sizes {
+		info := b & 0x1f
+		switch major := byte(b >> 5); {
+		case info < 24 && (major == MajorBytes || major == MajorText):
+			sizes[b] = uint8(1 + info)
+		case info < 24 && (major == MajorUint || major == MajorNegint || major == MajorSimple):
+			sizes[b] = 1
+		case info < 28 && (major == MajorUint || major == MajorNegint || major == MajorSimple && info > 24):
+			sizes[b] = uint8(1 + 1<<(info-24))
+		}
+	}
+	return sizes
+}()
+
+// plainEnd returns the offset behind the item that starts at offset at where
+// [plainSize] says it and b has all of it, else 0.
+func plainEnd(b []byte, at int) int {
+	if at < len(b) {
+		if size := int(plainSize[b[at]]); size != 0 && size <= len(b)-at {
+			return at + size
+		}
+	}
+	return 0
+}
+
 // itemEnd returns the offset behind the item that starts at offset at.
 func itemEnd(b []byte, at, depth int) (int, error) {
+	if end := plainEnd(b, at); end != 0 {
+		return end, nil
+	}
 	h, err := headAt(b, at)
 	if err != nil {
 		return 0, err
@@ -161,6 +193,10 @@ func containerEnd(b []byte, next, depth int, h Head) (int, error) {
 		return 0, moreOrMalformed(b, next, depth)
 	}
 	for range count {
+		if end := plainEnd(b, next); end != 0 {
+			next = end
+			continue
+		}
 		var err error
 		if next, err = itemEnd(b, next, depth); err != nil {
 			return 0, err
@@ -269,13 +305,23 @@ func FindID(chunk []byte, key string) (id ID, ok bool, err error) {
 }
 
 func cutPair(b []byte) (key, value, rest []byte) {
-	k, _ := ItemSize(b)
-	v, _ := ItemSize(b[k:])
-	return b[:k], b[k : k+v], b[k+v:]
+	k := plainEnd(b, 0)
+	if k == 0 {
+		k, _ = ItemSize(b)
+	}
+	v := plainEnd(b, k)
+	if v == 0 {
+		v, _ = itemEnd(b, k, 0)
+		v = max(v, k)
+	}
+	return b[:k], b[k:v], b[v:]
 }
 
 // isKey compares without allocating for keys of definite length.
 func isKey(item []byte, key string) bool {
+	if n := item[0] ^ MajorText<<5; n < 24 { // is the length of a short text
+		return int(n) == len(key) && string(item[1:]) == key
+	}
 	if h, _ := headAt(item, 0); h.Major == MajorText && !h.Indefinite {
 		return string(item[h.Size:]) == key
 	}

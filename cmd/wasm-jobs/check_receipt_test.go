@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -134,11 +135,12 @@ func TestTheOtherProgramFindsChanges(t *testing.T) {
 	}
 }
 
-// TestForgedReceipt makes a receipt of outputs of which one is not what the
-// module gives, with all digests right: only an execution can tell.
-func TestForgedReceipt(t *testing.T) {
+// forge writes outputs that were changed, and a receipt of them with all digests
+// right. change returns what becomes of an output; more are outputs behind all
+// others.
+func forge(t *testing.T, c receiptCase, change func(id abi.ID, output []byte) []byte, more ...abi.ID) (r *receipt.Receipt, path, forged string) {
+	t.Helper()
 	dir := t.TempDir()
-	c := receiptCases()[1]
 	outputs, forged, path := filepath.Join(dir, "outputs.cbor"), filepath.Join(dir, "forged.cbor"), filepath.Join(dir, "forged.json")
 	mustRun(t, "run", c.modulePath(), c.path(".cbor"), "--no-store", "--progress", "none", "--outputs", outputs, "-o", filepath.Join(dir, "o"))
 	file, err := fileClaims(outputs)
@@ -148,35 +150,56 @@ func TestForgedReceipt(t *testing.T) {
 	defer file.close()
 	var tree merkle.Tree
 	var all []byte
-	err = file.each(t.Context(), func(id abi.ID, output []byte) error {
-		if id == abi.IntID(123) {
-			output = []byte{7}
-		}
+	add := func(id abi.ID, output []byte) error {
 		tree.AddEntry(id, output)
 		all = abi.AppendOutput(all, id, output)
 		return nil
-	})
-	if err != nil {
+	}
+	if err := file.each(t.Context(), func(id abi.ID, output []byte) error { return add(id, change(id, output)) }); err != nil {
 		t.Fatal(err)
+	}
+	for _, id := range more {
+		add(id, abi.Null)
 	}
 	b, err := os.ReadFile(c.path(".receipt.json"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := receipt.Parse(b)
-	if err != nil {
+	if r, err = receipt.Parse(b); err != nil {
 		t.Fatal(err)
 	}
 	r.Outputs = tree.Root()
 	if b, err = r.Marshal(); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(forged, all, 0o600); err != nil {
+	if err := errors.Join(os.WriteFile(forged, all, 0o600), os.WriteFile(path, b, 0o600)); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(path, b, 0o600); err != nil {
-		t.Fatal(err)
+	return r, path, forged
+}
+
+// TestReceiptOfMoreOutputsThanChunks has a tree with a leaf too many, in which
+// all outputs are.
+func TestReceiptOfMoreOutputsThanChunks(t *testing.T) {
+	c := receiptCases()[1]
+	_, path, forged := forge(t, c, func(_ abi.ID, output []byte) []byte { return output }, abi.TextID("one more"))
+	out, code := verifyOf(t, path, c.modulePath(), c.path(".cbor"), "--sample", "10%", "--outputs", forged)
+	said := fmt.Sprintf("note: there are %d outputs in %s, of %d chunks", len(c.chunks)+1, forged, len(c.chunks))
+	if code != exitDiffers || !strings.Contains(out, "outputs are not proved") || !strings.Contains(out, said) {
+		t.Errorf("exit code %d: %s", code, out)
 	}
+}
+
+// TestForgedReceipt has one output that is not what the module gives: only an
+// execution can tell.
+func TestForgedReceipt(t *testing.T) {
+	c := receiptCases()[1]
+	r, path, forged := forge(t, c, func(id abi.ID, output []byte) []byte {
+		if id == abi.IntID(123) {
+			return []byte{7}
+		}
+		return output
+	})
 	for _, flags := range [][]string{{"--against", forged}, {"--sample", "100%", "--outputs", forged}} {
 		out, code := verifyOf(t, append([]string{path, c.modulePath(), c.path(".cbor")}, flags...)...)
 		if code != exitDiffers || !strings.Contains(out, "chunk 123 differs\n  claimed: 7\n  executed: 15129\n") {
@@ -218,14 +241,14 @@ func TestSample(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	draw := func(s sample, total int) []int {
+	draw := func(s sample, total int) []uint64 {
 		t.Helper()
 		indices, err := s.of(total, r)
 		if err != nil {
 			t.Fatal(err)
 		}
 		for i, index := range indices {
-			if index < 0 || index >= total || i > 0 && indices[i-1] >= index {
+			if index >= uint64(total) || i > 0 && indices[i-1] >= index {
 				t.Fatalf("%+v of %d: %v", s, total, indices)
 			}
 		}

@@ -1,12 +1,12 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -22,12 +22,17 @@ import (
 // store.
 type claims struct {
 	name  string // for messages
+	most  int64  // how many outputs there can be
 	each  func(ctx context.Context, each func(id abi.ID, output []byte) error) error
 	close func() error
 }
 
 // maxClaim is the limit of one output in a file of them, in bytes.
 const maxClaim = 1 << 30
+
+// minClaim is the size of the smallest map of id and output in it: five heads
+// and two keys.
+const minClaim = 1 + 3 + 1 + 7 + 1
 
 // fileClaims are the outputs in a file that run --outputs wrote, as CBOR.
 func fileClaims(path string) (*claims, error) {
@@ -39,21 +44,24 @@ func fileClaims(path string) (*claims, error) {
 	if err != nil {
 		return nil, refuse("%s: cannot be opened: %s", path, withoutPath(err))
 	}
-	if stat, err := file.Stat(); err == nil && !stat.Mode().IsRegular() { // it is read more than once
-		file.Close()
-		return nil, refuse("%s: is no regular file, and a file of outputs is needed", path)
-	}
 	c := &claims{name: path, close: file.Close}
+	if stat, err := file.Stat(); err == nil {
+		if !stat.Mode().IsRegular() { // it is read more than once
+			file.Close()
+			return nil, refuse("%s: is no regular file, and a file of outputs is needed", path)
+		}
+		c.most = stat.Size() / minClaim
+	}
 	c.each = func(ctx context.Context, each func(abi.ID, []byte) error) error {
 		if _, err := file.Seek(0, 0); err != nil {
 			return err
 		}
-		return eachFileOutput(ctx, path, bufio.NewReaderSize(file, 1<<18), each)
+		return eachFileOutput(ctx, path, file, each)
 	}
 	return c, nil
 }
 
-func eachFileOutput(ctx context.Context, path string, r *bufio.Reader, each func(abi.ID, []byte) error) error {
+func eachFileOutput(ctx context.Context, path string, r io.Reader, each func(abi.ID, []byte) error) error {
 	var last abi.ID
 	o := chunks.Options{Name: path, Format: chunks.Sequence, NoIDKey: true, MaxChunk: maxClaim}
 	for item, err := range chunks.Stream(ctx, r, o) {
@@ -77,6 +85,12 @@ func eachFileOutput(ctx context.Context, path string, r *bufio.Reader, each func
 
 // cutOutput takes apart a map of id and output, one well-formed item.
 func cutOutput(item []byte) (id abi.ID, output []byte, ok bool) {
+	if rest, ok := bytes.CutPrefix(item, headOfOutput); ok { // as AppendOutput writes it
+		h, err := abi.ReadHead(rest)
+		if err == nil && h.Major == abi.MajorUint && bytes.HasPrefix(rest[h.Size:], outputKey) {
+			return abi.IntID(h.Arg), rest[h.Size+len(outputKey):], true
+		}
+	}
 	h, err := abi.ReadHead(item)
 	if err != nil || h.Major != abi.MajorMap || h.Indefinite || h.Arg != 2 {
 		return id, nil, false
@@ -96,7 +110,10 @@ func cutOutput(item []byte) (id abi.ID, output []byte, ok bool) {
 	return id, nil, false
 }
 
-var outputKey = abi.AppendText(nil, "output")
+var (
+	outputKey    = abi.AppendText(nil, "output")
+	headOfOutput = abi.AppendText(abi.AppendHead(nil, abi.MajorMap, 2), "id")
+)
 
 // storeClaims are the outputs of the job in a store that a receipt is of. It is
 // nil where the store, or the job in it, is not there.
@@ -136,9 +153,11 @@ func isOf(spec *jobs.Spec, r *receipt.Receipt) bool {
 // jobClaims are the outputs of a job in a store, which close closes.
 func jobClaims(c *console, j *jobs.Job, name string, close func() error) *claims {
 	each := func(ctx context.Context, each func(abi.ID, []byte) error) error {
-		return eachJobOutput(ctx, c, j, each)
+		err := eachJobOutput(ctx, c, j, each)
+		c = &console{err: io.Discard} // what it says is said once
+		return err
 	}
-	return &claims{name: name, each: each, close: close}
+	return &claims{name: name, most: int64(j.Record.Total), each: each, close: close}
 }
 
 // settingsOf are the settings of a recorded job that can change a result.

@@ -164,9 +164,10 @@ func (s *side) digest(ctx context.Context) error {
 	if s.claims == nil {
 		return nil
 	}
-	var tree merkle.Tree
+	tree := merkle.NewDigester(nil)
+	defer tree.Close()
 	err := s.claims.each(ctx, func(id abi.ID, output []byte) error {
-		tree.AddEntry(id, output)
+		tree.Add(id, output)
 		return nil
 	})
 	s.fields["outputs"], s.fields["chunks"] = receipt.Digest(tree.Root()).String(), fmt.Sprint(tree.Len())

@@ -65,6 +65,16 @@ func (s *screen) say(format string, args ...any) {
 	s.line(format, args...)
 }
 
+// Write prints what others say in whole lines, as say does.
+func (s *screen) Write(lines []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.bar != nil {
+		_ = s.bar.Clear()
+	}
+	return s.err.Write(lines)
+}
+
 // line is say where mu is held.
 func (s *screen) line(format string, args ...any) {
 	if s.bar != nil {

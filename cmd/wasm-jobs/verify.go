@@ -8,9 +8,7 @@ import (
 	"io"
 	"iter"
 	"math"
-	"math/rand/v2"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -163,78 +161,6 @@ func claimsDir(ctx *cli.Context) (string, error) {
 	return storeDir(ctx)
 }
 
-// sample says which chunks are executed. The zero sample has all.
-type sample struct {
-	made    bool
-	seeded  bool
-	seed    uint64
-	count   int
-	percent float64 // where share
-	share   bool
-}
-
-func (s *sample) parse(ctx *cli.Context) (err error) {
-	s.made, s.seeded, s.seed = isSet(ctx, "sample"), isSet(ctx, "sample-seed"), ctx.Uint64("sample-seed")
-	if !s.made {
-		if s.seeded {
-			return refuse("--sample-seed is about --sample, which is not given")
-		}
-		return nil
-	}
-	text := ctx.String("sample")
-	if s.percent, s.share = parsePercent(text); s.share {
-		return nil
-	}
-	if s.count, err = strconv.Atoi(text); err != nil || s.count < 0 {
-		return refuse("--sample %q is neither a number of chunks nor a percentage such as 1%%", text)
-	}
-	return nil
-}
-
-func parsePercent(text string) (percent float64, ok bool) {
-	number, ok := strings.CutSuffix(text, "%")
-	if !ok {
-		return 0, false
-	}
-	percent, err := strconv.ParseFloat(number, 64)
-	return percent, err == nil && percent >= 0 && percent <= 100
-}
-
-// of returns the numbers of the chunks in the sample, ascending: as many as were
-// asked for, chosen by the seed, or by a hash of the receipt.
-func (s *sample) of(total int, r *receipt.Receipt) ([]int, error) {
-	count := min(s.count, total)
-	if s.share {
-		count = min(total, int(math.Ceil(float64(total)*s.percent/100)))
-	}
-	basis := []byte("wasm-jobs sample\n")
-	if s.seeded {
-		basis = fmt.Appendf(basis, "seed %d\n", s.seed)
-	} else {
-		b, err := r.Marshal()
-		if err != nil {
-			return nil, err
-		}
-		basis = append(basis, b...)
-	}
-	// Floyd's way to draw without drawing twice, in as much memory as the sample.
-	random := rand.New(rand.NewChaCha8(sha256.Sum256(basis)))
-	drawn := make(map[int]bool, count)
-	for last := total - count; last < total; last++ {
-		if i := random.IntN(last + 1); !drawn[i] {
-			drawn[i] = true
-		} else {
-			drawn[last] = true
-		}
-	}
-	indices := make([]int, 0, count)
-	for i := range drawn {
-		indices = append(indices, i)
-	}
-	slices.Sort(indices)
-	return indices, nil
-}
-
 // verification is what verify found, as JSON for other programs.
 type verification struct {
 	Holds    bool   `json:"holds"`
@@ -247,11 +173,12 @@ type verification struct {
 	// Differences are of fields: A is the receipt's, B what was found.
 	Differences []receipt.Difference `json:"differences"`
 	chunkDifferences
-	Notes   []string `json:"notes,omitempty"`
+	Notes []string `json:"notes,omitempty"`
+	// Outputs for a sample are hashed from the start, beside all else.
 	Seconds struct {
 		Scan    float64 `json:"scan"`
 		Execute float64 `json:"execute"` // chunks, and their fold where all are executed
-		Compare float64 `json:"compare"`
+		Compare float64 `json:"compare"` // what is left of it after execution
 	} `json:"seconds"`
 }
 
@@ -361,6 +288,11 @@ func verify(ctx context.Context, c *console, o *verifyOptions) error {
 		return err
 	}
 	started := time.Now()
+	var proving *proving
+	if o.sample.made {
+		proving = v.beginProving(ctx)
+		defer proving.close()
+	}
 	file, err := v.scan()
 	if err != nil {
 		return interruptedScan(v.stops.soft, err)
@@ -370,7 +302,7 @@ func verify(ctx context.Context, c *console, o *verifyOptions) error {
 	v.found.Engine, v.found.Chunks, v.found.Sample = o.engine, v.receipt.Chunks, o.sample.made
 	v.found.Differences, v.found.Listed = []receipt.Difference{}, []chunkDifference{}
 	if o.sample.made {
-		err = v.verifySample(ctx)
+		err = v.verifySample(ctx, proving)
 	} else {
 		err = v.verifyAll(ctx)
 	}
@@ -603,7 +535,7 @@ func (v *verifier) claims(ctx context.Context) (*claims, error) {
 	case v.outputs != "":
 		return fileClaims(v.outputs)
 	case v.store != "":
-		return storeClaims(ctx, v.c, v.store, v.receipt)
+		return storeClaims(ctx, &console{err: v.screen}, v.store, v.receipt)
 	}
 	return nil, nil
 }
@@ -644,9 +576,10 @@ func (o *outputsOf) failure(id abi.ID) *abi.Failure {
 func (v *verifier) compareAll(ctx context.Context, result *host.Result, claimed *claims) error {
 	again := newOutputsOf(ctx, result)
 	defer again.stop()
-	var tree merkle.Tree
+	tree := merkle.NewDigester(nil)
+	defer tree.Close()
 	err := claimed.each(ctx, func(id abi.ID, output []byte) error {
-		tree.AddEntry(id, output)
+		tree.Add(id, output)
 		for again.there && again.output.ID.Compare(id) < 0 {
 			v.found.add(again.output.ID, nil, again.output.Output, nil)
 			again.advance()
@@ -670,108 +603,6 @@ func (v *verifier) compareAll(ctx context.Context, result *host.Result, claimed 
 	}
 	if root := receipt.Digest(tree.Root()); root != v.receipt.Outputs {
 		v.found.Notes = append(v.found.Notes, fmt.Sprintf("the outputs in %s are not those of the receipt: they have %v", claimed.name, root))
-	}
-	return nil
-}
-
-// verifySample executes some chunks, and proves that their outputs are those of
-// the receipt.
-func (v *verifier) verifySample(ctx context.Context) error {
-	all := v.job.Chunks
-	indices, err := v.sample.of(all.Len(), v.receipt)
-	if err != nil {
-		return err
-	}
-	claimed, err := v.claims(ctx)
-	if err != nil {
-		return err
-	}
-	if claimed == nil {
-		return refuse("the outputs of the other chunks are needed to prove those of a sample, and the store has no such job: --outputs FILE, or --store DIR of the run")
-	}
-	defer claimed.close()
-	v.found.Outputs = claimed.name
-	var ids abi.IDSet
-	for _, i := range indices {
-		ids.Add(all.ID(i))
-	}
-	some := *v.job
-	some.NoFold = true
-	if some.Chunks, err = all.Select(v.stops.soft, ids); err != nil {
-		return interruptedScan(v.stops.soft, err)
-	}
-	result, err := v.execute(ctx, &some)
-	if err != nil {
-		return err
-	}
-	v.found.Notes = append(v.found.Notes, "aggregate and fuel were not computed again")
-	started := time.Now()
-	defer func() { v.found.Seconds.Compare = time.Since(started).Seconds() }()
-	return v.prove(v.stops.soft, result, claimed, all, indices)
-}
-
-// executed is a chunk of the sample that has an output.
-type executed struct {
-	index int
-	leaf  [sha256.Size]byte
-}
-
-// prove goes through all claimed outputs, in which those of the sample stand at
-// indices.
-func (v *verifier) prove(ctx context.Context, result *host.Result, claimed *claims, all *chunks.File, indices []int) error {
-	again := newOutputsOf(ctx, result)
-	defer again.stop()
-	var prover merkle.Prover
-	var leaves []executed
-	position := 0
-	check := func(id abi.ID, output []byte) error { // of the next chunk in the sample
-		index := indices[0]
-		indices = indices[1:]
-		if !again.there || again.output.ID != id {
-			v.found.add(id, output, nil, again.failure(id))
-			return again.err
-		}
-		leaves = append(leaves, executed{index, merkle.HashEntry(id, again.output.Output)})
-		if string(output) != string(again.output.Output) || output == nil {
-			v.found.add(id, output, again.output.Output, nil)
-		}
-		again.advance()
-		return again.err
-	}
-	err := claimed.each(ctx, func(id abi.ID, output []byte) error {
-		for len(indices) > 0 && all.ID(indices[0]).Compare(id) < 0 {
-			if err := check(all.ID(indices[0]), nil); err != nil {
-				return err
-			}
-		}
-		if len(indices) > 0 && all.ID(indices[0]) == id {
-			prover.Keep()
-			if err := check(id, output); err != nil {
-				return err
-			}
-		}
-		prover.AddEntry(id, output)
-		position++
-		return nil
-	})
-	for err == nil && len(indices) > 0 {
-		err = check(all.ID(indices[0]), nil)
-	}
-	if err != nil {
-		return interruptedScan(ctx, err)
-	}
-	if root := receipt.Digest(prover.Root()); root != v.receipt.Outputs {
-		v.found.Differences = append(v.found.Differences, receipt.Difference{Field: "outputs", A: v.receipt.Outputs.String(), B: root.String()})
-		v.found.Notes = append(v.found.Notes, fmt.Sprintf("the outputs in %s are not those of the receipt, and prove nothing", claimed.name))
-	}
-	for _, l := range leaves {
-		proof, err := prover.Proof(uint64(l.index))
-		if err != nil { // the outputs are not those of these chunks, and the root says so
-			continue
-		}
-		if root, err := proof.Root(l.leaf); err == nil && root == v.receipt.Outputs {
-			v.found.Proved++
-		}
 	}
 	return nil
 }

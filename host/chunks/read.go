@@ -11,12 +11,16 @@ import (
 // single chunk that is larger.
 const readSize = 1 << 20
 
+// readGap is how many bytes between two chunks are read with them, rather than
+// in two reads: so many take about as long as a call of the system.
+const readGap = 8 << 10
+
 // buffers holds *[]byte of readSize, for [File.Read].
 var buffers = sync.Pool{New: func() any { b := make([]byte, readSize); return &b }}
 
 // Read calls each for the chunks from..to-1 in id order. A chunk's bytes are
-// those of the file and may be used until each returns. Chunks that are
-// neighbours in the file are read together.
+// those of the file and may be used until each returns. Chunks that follow each
+// other closely in the file are read together.
 //
 // The error is the first that each returns, ctx's where ctx ended, or an
 // *[InputError], of [ErrChanged] where what stands at a chunk's place is no
@@ -50,14 +54,10 @@ func (f *File) Read(ctx context.Context, from, to int, each func(i int, chunk []
 // run returns how far the chunks from i on, to be read before to, lie together
 // in the file, and which bytes of it they are.
 func (f *File) run(i, to int) (next int, start int64, size int) {
-	position := f.index.position(i)
-	start, end := f.index.span(position)
+	start, end := f.index.span(f.index.position(i))
 	for next = i + 1; next < to; next++ {
-		if position++; f.index.position(next) != position {
-			break
-		}
-		_, e := f.index.span(position)
-		if e-start > readSize {
+		s, e := f.index.span(f.index.position(next))
+		if s < end || s-end > readGap || e-start > readSize {
 			break
 		}
 		end = e

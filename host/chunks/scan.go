@@ -11,6 +11,7 @@ import (
 	"math"
 
 	"github.com/wasm-jobs/wasm-jobs/abi"
+	"github.com/wasm-jobs/wasm-jobs/host/merkle"
 )
 
 // maxItem is the largest chunk whatever the limit asked for: a guest's lengths
@@ -32,7 +33,7 @@ type scanner struct {
 	file *File
 	o    Options
 	w    *window
-	tree *digester // of the chunks so far; of use while their ids ascend
+	tree *merkle.Digester // of the chunks so far; of use while their ids ascend
 
 	stream func(Chunk) bool // takes chunks that are not indexed; nil = they are
 	passed int              // how many it took
@@ -48,8 +49,8 @@ func (s *scanner) position() int {
 
 // scan reads all chunks from r, of size bytes where that is not negative.
 func (f *File) scan(ctx context.Context, r io.Reader, size int64, o Options) error {
-	s := &scanner{file: f, o: o, w: newWindow(ctx, r, size, o), tree: newDigester()}
-	defer s.tree.close()
+	s := &scanner{file: f, o: o, w: newWindow(ctx, r, size, o), tree: merkle.NewDigester(nil)}
+	defer s.tree.Close()
 	if err := s.top(); err != nil {
 		return err
 	}
@@ -166,7 +167,7 @@ func (s *scanner) add(item []byte, offset int64) error {
 	}
 	id = x.add(uint64(offset), uint64(offset)+uint64(len(item)), id, stated)
 	if x.sorted {
-		s.tree.add(id, item)
+		s.tree.Add(id, item)
 	}
 	return nil
 }
@@ -246,8 +247,8 @@ func (s *scanner) failAt(offset int64, cause error, reason, hint string) error {
 
 // collect takes each item of seq as a chunk and writes it to w.
 func (f *File) collect(ctx context.Context, seq iter.Seq2[[]byte, error], w io.Writer, o Options) error {
-	s := &scanner{file: f, o: o, w: newWindow(ctx, nil, -1, o), tree: newDigester()}
-	defer s.tree.close()
+	s := &scanner{file: f, o: o, w: newWindow(ctx, nil, -1, o), tree: merkle.NewDigester(nil)}
+	defer s.tree.Close()
 	buffered := bufio.NewWriterSize(w, windowSize)
 	for item, err := range seq {
 		if ctxErr := ctx.Err(); ctxErr != nil {
@@ -290,7 +291,7 @@ func (s *scanner) collectOne(item []byte, w io.Writer) error {
 
 // finish puts the chunks into id order, once all are known, and makes the
 // digest where file order was another.
-func (f *File) finish(ctx context.Context, tree *digester) error {
+func (f *File) finish(ctx context.Context, tree *merkle.Digester) error {
 	first, second, unique, err := f.index.sort(ctx)
 	if err != nil {
 		return err
@@ -304,7 +305,7 @@ func (f *File) finish(ctx context.Context, tree *digester) error {
 	if f.index.order != nil {
 		f.digest, err = f.hash(ctx)
 	} else {
-		f.digest = tree.root()
+		f.digest = tree.Root()
 	}
 	if err != nil {
 		return err
@@ -327,13 +328,13 @@ func (f *File) seal() error {
 
 // hash reads all chunks again, in id order.
 func (f *File) hash(ctx context.Context) ([sha256.Size]byte, error) {
-	tree := newDigester()
-	defer tree.close()
+	tree := merkle.NewDigester(nil)
+	defer tree.Close()
 	err := f.Read(ctx, 0, f.Len(), func(i int, chunk []byte) error {
-		tree.add(f.ID(i), chunk)
+		tree.Add(f.ID(i), chunk)
 		return nil
 	})
-	return tree.root(), err
+	return tree.Root(), err
 }
 
 func (f *File) duplicate(first, second int) error {

@@ -1,7 +1,9 @@
 package chunks
 
 import (
+	"bytes"
 	"io"
+	"strings"
 	"testing"
 
 	"github.com/wasm-jobs/wasm-jobs/abi"
@@ -18,28 +20,38 @@ func (r *countingReader) ReadAt(b []byte, at int64) (int, error) {
 	return r.ReaderAt.ReadAt(b, at)
 }
 
-func TestNeighboursOfASelectionAreReadTogether(t *testing.T) {
+// TestChunksThatAreCloseAreReadTogether leaves out a small chunk, and one that
+// takes longer to read than a call.
+func TestChunksThatAreCloseAreReadTogether(t *testing.T) {
 	items := make([][]byte, 100)
 	for i := range items {
-		items[i] = []byte{0x01}
+		items[i] = []byte{byte(i % 24)}
 	}
+	items[60] = abi.AppendText(nil, strings.Repeat("x", readGap))
 	whole, err := Of(items...)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var set abi.IDSet
 	set.AddRange(10, 39)
-	set.AddRange(41, 90)
+	set.AddRange(41, 59)
+	set.AddRange(61, 90)
 	f, err := whole.Select(t.Context(), set)
 	if err != nil {
 		t.Fatal(err)
 	}
 	counted := &countingReader{ReaderAt: f.data}
 	f.data = counted
-	if err := f.Read(t.Context(), 0, f.Len(), func(int, []byte) error { return nil }); err != nil {
+	err = f.Read(t.Context(), 0, f.Len(), func(i int, chunk []byte) error {
+		if want := items[f.Position(i)]; !bytes.Equal(chunk, want) {
+			t.Errorf("chunk %d is %x, expected %x", i, chunk, want)
+		}
+		return nil
+	})
+	if err != nil {
 		t.Fatal(err)
 	}
-	if f.Len() != 80 || counted.reads != 2 {
+	if f.Len() != 79 || counted.reads != 2 {
 		t.Errorf("%d reads of %d chunks in two runs", counted.reads, f.Len())
 	}
 }

@@ -197,11 +197,15 @@ type outputs struct {
 	gone   *abi.IDSet
 	chunks []int
 	keys   []store.Key
+	orders []byte // of keys
+	output Output
 }
 
 func (b *outputs) add(ctx context.Context, chunk int, digest store.Digest) error {
 	b.chunks = append(b.chunks, chunk)
-	b.keys = append(b.keys, store.Key{Chunk: digest, Order: b.ids.at(chunk).AppendOrderKey(nil)})
+	start := len(b.orders)
+	b.orders = b.ids.at(chunk).AppendOrderKey(b.orders)
+	b.keys = append(b.keys, store.Key{Chunk: digest, Order: b.orders[start:len(b.orders):len(b.orders)]})
 	if len(b.keys) < outputBatch {
 		return nil
 	}
@@ -218,11 +222,12 @@ func (b *outputs) flush(ctx context.Context) error {
 	err := b.job.store.Get(ctx, b.job.Record.Action, b.keys, func(i int, v store.Value) error {
 		missing(i)
 		next = i + 1
-		return b.each(&Output{ID: b.ids.at(b.chunks[i]), Output: v.Output, Size: len(v.Output), Fuel: v.Fuel})
+		b.output = Output{ID: b.ids.at(b.chunks[i]), Output: v.Output, Size: len(v.Output), Fuel: v.Fuel}
+		return b.each(&b.output)
 	})
 	if err == nil {
 		missing(len(b.keys))
 	}
-	b.chunks, b.keys = b.chunks[:0], b.keys[:0]
+	b.chunks, b.keys, b.orders = b.chunks[:0], b.keys[:0], b.orders[:0]
 	return err
 }

@@ -10,7 +10,6 @@ package merkle
 import (
 	"crypto/sha256"
 	"fmt"
-	"hash"
 
 	"github.com/wasm-jobs/wasm-jobs/abi"
 )
@@ -28,18 +27,18 @@ const (
 type Tree struct {
 	edge  [64][sha256.Size]byte // edge[k] roots 2^k leaves where bit k of count is set
 	count uint64
-	leaf  hasher
+	hash  hasher
 	// seen, if not nil, is told of every complete subtree, by the level of its
 	// root and its number among those of that level.
 	seen func(level int, index uint64, sum [sha256.Size]byte)
 }
 
 // Add appends a leaf. Its bytes are read before Add returns and not kept.
-func (t *Tree) Add(leaf []byte) { t.push(0, t.leaf.leaf(leaf)) }
+func (t *Tree) Add(leaf []byte) { t.push(0, t.hash.leaf(leaf)) }
 
 // AddEntry appends the leaf [id, item], the bytes of [abi.AppendEntry], without
 // building it. The item is read before AddEntry returns and not kept.
-func (t *Tree) AddEntry(id abi.ID, item []byte) { t.push(0, t.leaf.entry(id, item)) }
+func (t *Tree) AddEntry(id abi.ID, item []byte) { t.push(0, t.hash.entry(id, item)) }
 
 // Append appends the leaves of a span, which must begin where the tree ends. It
 // panics where it does not.
@@ -58,7 +57,7 @@ func (t *Tree) push(level int, sum [sha256.Size]byte) {
 	added := uint64(1) << level
 	t.tell(level, sum)
 	for t.count>>level&1 == 1 {
-		sum = node(&t.edge[level], &sum)
+		sum = t.hash.node(&t.edge[level], &sum)
 		level++
 		t.tell(level, sum)
 	}
@@ -79,7 +78,9 @@ func (t *Tree) tell(level int, sum [sha256.Size]byte) {
 type Span struct {
 	first, count uint64
 	nodes        []subtree // from left to right; their sizes rise and then fall
-	leaf         hasher
+	hash         hasher
+	prover       *Prover // is given the nodes that it needs; nil = none
+	next         cursors // in its rows
 }
 
 // subtree is the root of 2^level leaves that begin at a multiple of that.
@@ -90,61 +91,41 @@ type subtree struct {
 
 // Reset empties the span. Its first leaf is then the one of that number in the
 // tree, counted from 0.
-func (s *Span) Reset(first uint64) { s.first, s.count, s.nodes = first, 0, s.nodes[:0] }
+func (s *Span) Reset(first uint64) {
+	s.first, s.count, s.nodes = first, 0, s.nodes[:0]
+	if s.prover != nil {
+		s.next = s.prover.cursorsAt(first)
+	}
+}
 
 // AddEntry appends the leaf [id, item] as [Tree.AddEntry] does.
-func (s *Span) AddEntry(id abi.ID, item []byte) {
-	right := subtree{0, s.leaf.entry(id, item)}
+func (s *Span) AddEntry(id abi.ID, item []byte) { s.push(s.hash.entry(id, item)) }
+
+// push appends a leaf, and joins the subtrees that it completes.
+func (s *Span) push(leaf [sha256.Size]byte) {
+	right := subtree{0, leaf}
 	s.count++
 	end := s.first + s.count
+	s.tell(end, &right)
 	for end>>right.level&1 == 0 && len(s.nodes) > 0 && s.nodes[len(s.nodes)-1].level == right.level {
 		last := len(s.nodes) - 1
-		right.sum = node(&s.nodes[last].sum, &right.sum)
+		right.sum = s.hash.node(&s.nodes[last].sum, &right.sum)
 		right.level++
 		s.nodes = s.nodes[:last]
+		s.tell(end, &right)
 	}
 	s.nodes = append(s.nodes, right)
 }
 
+// tell gives the prover a subtree that ends before a leaf.
+func (s *Span) tell(end uint64, n *subtree) {
+	if s.prover != nil {
+		s.prover.note(&s.next, n.level, end>>n.level-1, &n.sum)
+	}
+}
+
 // Len returns the number of leaves.
 func (s *Span) Len() uint64 { return s.count }
-
-// hasher hashes leaves, without taking memory for each.
-type hasher struct {
-	hash hash.Hash
-	head []byte // what stands before a leaf's item
-}
-
-func (h *hasher) leaf(leaf []byte) [sha256.Size]byte {
-	h.head = append(h.head[:0], leafPrefix)
-	return h.sum(leaf)
-}
-
-func (h *hasher) entry(id abi.ID, item []byte) [sha256.Size]byte {
-	h.head = abi.AppendEntry(append(h.head[:0], leafPrefix), id, nil)
-	return h.sum(item)
-}
-
-// sum hashes h.head || rest.
-func (h *hasher) sum(rest []byte) [sha256.Size]byte {
-	if h.hash == nil {
-		h.hash = sha256.New()
-	}
-	h.hash.Reset()
-	h.hash.Write(h.head)
-	h.hash.Write(rest)
-	h.head = h.hash.Sum(h.head[:0])
-	return [sha256.Size]byte(h.head)
-}
-
-// node returns the hash of the inner node over two subtrees.
-func node(left, right *[sha256.Size]byte) [sha256.Size]byte {
-	var b [1 + 2*sha256.Size]byte
-	b[0] = nodePrefix
-	copy(b[1:], left[:])
-	copy(b[1+sha256.Size:], right[:])
-	return sha256.Sum256(b[:])
-}
 
 // Root returns the tree hash of the leaves so far; more may follow. The hash of
 // no leaves is that of the empty string (RFC 6962, section 2.1).
@@ -167,7 +148,7 @@ func (t *Tree) close(ragged func(level int, index uint64, sum [sha256.Size]byte)
 		switch {
 		case t.count>>level&1 == 0:
 		case started:
-			root = node(&t.edge[level], &root)
+			root = t.hash.node(&t.edge[level], &root)
 		default:
 			root, started = t.edge[level], true
 		}

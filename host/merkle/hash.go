@@ -1,0 +1,122 @@
+package merkle
+
+import (
+	"crypto/sha256"
+	"encoding"
+	"encoding/binary"
+	"hash"
+
+	"github.com/wasm-jobs/wasm-jobs/abi"
+)
+
+// HashEntry returns the hash of the leaf [id, item].
+func HashEntry(id abi.ID, item []byte) [sha256.Size]byte {
+	var h hasher
+	return h.entry(id, item)
+}
+
+// hasher hashes leaves and nodes, without taking memory for each. The zero
+// hasher is ready for use, by one goroutine.
+//
+// What is small is padded here, and goes into the hash as whole blocks; the sum
+// is then the hash's state. So nothing is copied into the hash, and the hash not
+// for its sum: a node takes 110 ns instead of 160, a small leaf 65 instead of 110.
+type hasher struct {
+	hash  hash.Hash
+	state encoding.BinaryAppender // of hash
+	buf   []byte
+	out   []byte
+}
+
+// maxJoined bounds the items that are copied behind their heads to be hashed in
+// one piece, in bytes.
+const maxJoined = 1 << 10
+
+func (h *hasher) leaf(leaf []byte) [sha256.Size]byte {
+	h.buf = append(h.buf[:0], leafPrefix)
+	return h.joined(leaf)
+}
+
+func (h *hasher) entry(id abi.ID, item []byte) [sha256.Size]byte {
+	h.buf = abi.AppendEntry(append(h.buf[:0], leafPrefix), id, nil)
+	return h.joined(item)
+}
+
+// node returns the hash of the inner node over two subtrees.
+func (h *hasher) node(left, right *[sha256.Size]byte) [sha256.Size]byte {
+	h.buf = append(append(append(h.buf[:0], nodePrefix), left[:]...), right[:]...)
+	return h.joined(nil)
+}
+
+// joined hashes buf || rest.
+func (h *hasher) joined(rest []byte) [sha256.Size]byte {
+	if len(rest) <= maxJoined {
+		h.buf = appendPadding(append(h.buf, rest...), 0)
+		return h.padded(h.buf)
+	}
+	h.reset()
+	h.hash.Write(h.buf)
+	h.hash.Write(rest)
+	h.out = h.hash.Sum(h.out[:0])
+	return [sha256.Size]byte(h.out)
+}
+
+func (h *hasher) reset() {
+	if h.hash == nil {
+		h.hash = sha256.New()
+		h.state, _ = h.hash.(encoding.BinaryAppender)
+	}
+	h.hash.Reset()
+}
+
+// zeros are what padding has most of.
+var zeros [sha256.BlockSize]byte
+
+// appendPadding appends what SHA-256 puts behind a message that begins at start
+// (FIPS 180-4, section 5.1.1), so that it becomes whole blocks.
+func appendPadding(b []byte, start int) []byte {
+	size := len(b) - start
+	b = append(append(b, 0x80), zeros[:(sha256.BlockSize-9-size)&(sha256.BlockSize-1)]...)
+	return binary.BigEndian.AppendUint64(b, uint64(size)<<3)
+}
+
+// padded returns the SHA-256 of a message to which its padding was appended.
+func (h *hasher) padded(blocks []byte) [sha256.Size]byte {
+	if !stateIsSum {
+		bits := binary.BigEndian.Uint64(blocks[len(blocks)-8:])
+		return sha256.Sum256(blocks[:bits>>3])
+	}
+	h.reset()
+	h.hash.Write(blocks)
+	return h.sumOfState()
+}
+
+// stateMagic begins the encoding of a state of SHA-256. The sum of what was
+// hashed so far comes next, where that was whole blocks.
+const stateMagic = "sha\x03"
+
+func (h *hasher) sumOfState() [sha256.Size]byte {
+	h.out, _ = h.state.AppendBinary(h.out[:0]) // has no error
+	return [sha256.Size]byte(h.out[len(stateMagic):])
+}
+
+// stateIsSum says that a sum can be read off a hash's state. The encoding is
+// that of Go's own package, whose magic names it: with any other, sums come of
+// Sum256.
+var stateIsSum = func() bool {
+	var h hasher
+	for _, size := range []int{0, 13, 65, 200} {
+		message := make([]byte, size)
+		h.reset()
+		h.hash.Write(appendPadding(message, 0))
+		if h.state == nil {
+			return false
+		}
+		state, err := h.state.AppendBinary(h.out[:0])
+		h.out = state
+		if err != nil || len(state) < len(stateMagic)+sha256.Size || string(state[:len(stateMagic)]) != stateMagic || h.sumOfState() != sha256.Sum256(message) {
+			return false
+		}
+	}
+	return true
+}()

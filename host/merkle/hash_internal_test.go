@@ -1,0 +1,37 @@
+package merkle
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"testing"
+
+	"github.com/wasm-jobs/wasm-jobs/abi"
+)
+
+// TestSumsAreThoseOfSHA256 has messages of all sizes around blocks, with one
+// hasher, with the sums read off the state and without.
+func TestSumsAreThoseOfSHA256(t *testing.T) {
+	if !stateIsSum {
+		t.Error("sums are not read off the state: the encoding is another")
+	}
+	defer func(was bool) { stateIsSum = was }(stateIsSum)
+	for _, stateIsSum = range []bool{stateIsSum, false} {
+		var h hasher
+		for size := range 3 * sha256.BlockSize {
+			item := bytes.Repeat([]byte{byte(size)}, size)
+			check := func(what string, got [sha256.Size]byte, message ...[]byte) {
+				t.Helper()
+				if want := sha256.Sum256(bytes.Join(message, nil)); got != want {
+					t.Fatalf("%s of %d bytes: %x, expected %x", what, size, got, want)
+				}
+			}
+			check("a leaf", h.leaf(item), []byte{0}, item)
+			check("an entry", h.entry(abi.IntID(7), item), []byte{0, 0x82, 7}, item)
+			long := bytes.Repeat(item, 50)
+			check("a long leaf", h.leaf(long), []byte{0}, long)
+			left, right := sha256.Sum256(item), sha256.Sum256(long)
+			check("a node", h.node(&left, &right), []byte{1}, left[:], right[:])
+			check("a message in the midst", h.padded(appendPadding(append([]byte("before"), item...), len("before"))[len("before"):]), item)
+		}
+	}
+}
