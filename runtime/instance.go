@@ -23,6 +23,8 @@ type instance struct {
 	limit   uint64     // of memory, in bytes
 	module  api.Module // nil where instantiation failed
 	exports map[string]api.Function
+	alloc   api.Function // of exports, as is exec: what each call needs
+	exec    api.Function
 	globals []api.MutableGlobal // of of.globals
 	dirty   bool                // a call has run since the last reset
 	broken  bool                // not to be used again
@@ -92,6 +94,7 @@ func (i *instance) bind() {
 			i.exports[e.name] = f
 		}
 	}
+	i.alloc, i.exec = i.exports[abi.ExportAlloc], i.exports[abi.ExportExec]
 	for _, g := range i.of.globals {
 		if mutable, ok := i.module.ExportedGlobal(g.Export).(api.MutableGlobal); ok {
 			i.globals = append(i.globals, mutable)
@@ -243,7 +246,18 @@ func (i *instance) enter(ctx context.Context, name string, first, second uint64)
 func (i *instance) invoke(ctx context.Context, name string, first, second uint64) error {
 	i.meter.enter()
 	i.stack = [2]uint64{first, second}
-	return i.exports[name].CallWithStack(i.context(ctx), i.stack[:])
+	return i.export(name).CallWithStack(i.context(ctx), i.stack[:])
+}
+
+// export returns an export. Tiny calls would notice the look-up in the map.
+func (i *instance) export(name string) api.Function {
+	switch name {
+	case abi.ExportAlloc:
+		return i.alloc
+	case abi.ExportExec:
+		return i.exec
+	}
+	return i.exports[name]
 }
 
 // failureOf says what became of a call that the engine ended with err, and
