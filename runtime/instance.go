@@ -68,7 +68,7 @@ func newInstance(ctx context.Context, m *Module, s *Settings) (*instance, error)
 		wazero.NewModuleConfig().WithName("").WithStartFunctions())
 	failure := i.failed // what a start function may have said
 	if err != nil {
-		failure = i.classify(m.failure(err, memory, i.limit))
+		failure = i.classify(m.failure(err, memory, i.limit), i.used())
 	}
 	if failure != nil {
 		i.close()
@@ -126,7 +126,7 @@ func (i *instance) prepare(ctx context.Context, s *Settings) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if failure = i.classify(failure); failure != nil {
+		if failure = i.classify(failure, i.used()); failure != nil {
 			return &InitError{Step: name, Failure: failure}
 		}
 	}
@@ -202,18 +202,19 @@ func (i *instance) call(ctx context.Context, s *Settings, function string, input
 	if ctx.Err() != nil {
 		return nil, 0, ctx.Err()
 	}
-	if failure = i.classify(failure); failure != nil {
-		failure.Fuel = uint64(i.used())
+	used := i.used()
+	if failure = i.classify(failure, used); failure != nil {
+		failure.Fuel = uint64(used)
 		return nil, 0, failure
 	}
-	return output, uint64(i.used()), nil
+	return output, uint64(used), nil
 }
 
-// classify says why a step failed: having used too much fuel goes before what
-// the guest said, and that before how it ended.
-func (i *instance) classify(failure *abi.Failure) *abi.Failure {
+// classify says why a step that has used some fuel failed: having used too much
+// goes before what the guest said, and that before how it ended.
+func (i *instance) classify(failure *abi.Failure, used int64) *abi.Failure {
 	switch {
-	case i.spent():
+	case used > i.budget:
 		return outOfFuel(i.budget)
 	case i.failed != nil:
 		return i.failed
