@@ -87,6 +87,7 @@ type worker struct {
 	batch    *batch // that is filled
 	result   result
 	flushed  time.Duration // when, on the clock of job
+	ended    time.Duration // the last attempt, or the lease began
 	chunk    int           // that runs now
 	folding  bool          // and no chunk runs
 }
@@ -145,6 +146,7 @@ func (w *worker) work(ctx context.Context) {
 			continue
 		}
 		w.flushed = w.job.clock()
+		w.ended = w.flushed
 		err := w.run(ctx, t.lease)
 		if !errors.Is(err, errLeaseOver) {
 			w.result.err = interrupted(ctx, err)
@@ -278,10 +280,14 @@ func (w *worker) exec(ctx context.Context, i int, chunk []byte) error {
 	start := len(b.arena)
 	b.arena = w.job.Chunks.ID(i).AppendOrderKey(b.arena)
 	middle := len(b.arena)
-	before := w.job.clock()
+	before := w.ended
+	if w.job.records != nil { // else what comes between two attempts may count as the second's
+		before = w.job.clock()
+	}
 	arena, fuel, err := w.instance.Call(ctx, abi.ExportExec, chunk, b.arena)
 	now := w.job.clock()
 	w.result.busy += now - before
+	w.ended = now
 	w.result.ran++
 	if err != nil {
 		b.arena = b.arena[:start]
