@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/urfave/cli/v2"
 
@@ -39,10 +40,10 @@ Makefile and a README. Nothing is fetched.`,
 }
 
 // projectName is what can be a directory, a Go module and a file everywhere.
-var projectName = regexp.MustCompile(`^[a-z][a-z0-9_-]{0,63}$`)
+var projectName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[a-z][a-z0-9_-]{0,63}$`) })
 
 func newProject(c *console, name, language string) error {
-	if !projectName.MatchString(name) {
+	if !projectName().MatchString(name) {
 		return refuse("%q is no name for a project: it is 1 to 64 of a-z, 0-9, - and _, of which the first is a letter", name)
 	}
 	if !slices.Contains(sdk.Languages(), language) {
