@@ -77,7 +77,7 @@ func TestIndexCannotTellApart(t *testing.T) {
 
 // TestIndexGrows puts records in a falling order, twice, and takes some away.
 func TestIndexGrows(t *testing.T) {
-	const count = 300_000
+	const count = 100_000
 	m := NewMemory()
 	var all, others []Record
 	for i := range count {
