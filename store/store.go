@@ -8,6 +8,7 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -32,6 +33,14 @@ type Key struct {
 	// where a store may lay the record down and how All sorts; it is no part
 	// of the identity, and the first writer's stays.
 	Order []byte
+}
+
+// Compare orders keys as All does: bytewise by Order, then by Chunk.
+func (k Key) Compare(other Key) int {
+	if c := bytes.Compare(k.Order, other.Order); c != 0 {
+		return c
+	}
+	return bytes.Compare(k.Chunk[:], other.Chunk[:])
 }
 
 // Value is one output, and what it cost.

@@ -4,6 +4,8 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
+	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"github.com/wasm-jobs/wasm-jobs/store"
@@ -54,6 +56,7 @@ func BenchmarkGet(b *testing.B) {
 		name   string
 		change func(i int, k *store.Key)
 	}{
+		{"random", func(i int, k *store.Key) { *k = all[i*7919%len(all)].Key }},
 		{"sequential", func(int, *store.Key) {}},
 		{"otherOrder", func(_ int, k *store.Key) { k.Order = append([]byte{0}, k.Order...) }},
 		{"missing", func(_ int, k *store.Key) { k.Chunk = sha256.Sum256(k.Chunk[:]) }},
@@ -134,4 +137,19 @@ func BenchmarkFinish(b *testing.B) {
 			})
 		}
 	}
+}
+
+// BenchmarkPutShuffled puts outputs whose order is not that of their ids.
+func BenchmarkPutShuffled(b *testing.B) {
+	all := records(0, benchRows)
+	rand.New(rand.NewPCG(1, 2)).Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
+	for b.Loop() {
+		s := open(b, b.TempDir(), Options{})
+		for some := range slices.Chunk(all, 10_000) {
+			if err := s.Put(b.Context(), store.Action{1}, some); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+	perRow(b, benchRows)
 }

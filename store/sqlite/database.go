@@ -23,7 +23,8 @@ const (
 	usableSize = pageSize - 8
 )
 
-// schema holds the outputs in the order in which a job makes them.
+// schema holds the outputs in the order in which a job makes them, in packs;
+// the view outputs is for those who look.
 //
 // batches is a log of what each commit added: for each output the first 8
 // bytes of its chunk's digest, and its order. Processes follow it to know
@@ -34,10 +35,18 @@ create table actions(
 	id integer primary key autoincrement,
 	digest blob not null unique,
 	indexed integer not null default 0); -- batches up to it are in chunks
-create table outputs(
+create table packs(
+	id integer primary key,
 	action integer not null, ord blob not null, chunk blob not null,
-	checksum blob not null, fuel integer not null, output blob not null,
-	primary key(action, ord, chunk)) without rowid;
+	places text not null, body blob not null,
+	unique(action, ord, chunk));
+create view outputs as select packs.action as action,
+	substr(body, p.value->>0 + 1, p.value->>1) as ord,
+	substr(body, p.value->>0 + p.value->>1 + 1, 32) as chunk,
+	substr(body, p.value->>0 + p.value->>1 + 33, 16) as checksum,
+	p.value->>3 as fuel,
+	substr(body, p.value->>0 + p.value->>1 + 49, p.value->>2) as output
+	from packs, json_each(places) as p;
 create table batches(
 	action integer not null, seq integer not null,
 	count integer not null, entries blob not null,
@@ -51,6 +60,7 @@ create table chunks(
 type conn struct {
 	*sqlite3.Conn
 	stmts map[string]*sqlite3.Stmt
+	pack  pack // of packOf; kept for its memory
 }
 
 func (s *Store) connect(path string) (*conn, error) {
@@ -62,7 +72,7 @@ func (s *Store) connect(path string) (*conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &conn{raw, map[string]*sqlite3.Stmt{}}
+	c := &conn{Conn: raw, stmts: map[string]*sqlite3.Stmt{}}
 	// SQLite deletes the log by its name when the last connection closes; by
 	// then the name may belong to another file, where this one was set aside.
 	if _, err := c.FileControl("", sqlite3.FCNTL_PERSIST_WAL, true); err != nil {
@@ -81,6 +91,9 @@ func (c *conn) Close() error {
 	c.stmts = nil
 	return c.Conn.Close()
 }
+
+// text is an argument that is a text, and no blob.
+type text []byte
 
 // prepare returns the statement of a query, reset and with its arguments
 // bound: int64s, blobs and texts.
@@ -103,6 +116,8 @@ func (c *conn) prepare(query string, args ...any) (*sqlite3.Stmt, error) {
 			err = bind(stmt, i+1, arg)
 		case string:
 			err = stmt.BindText(i+1, arg)
+		case text:
+			err = stmt.BindRawText(i+1, arg)
 		default:
 			panic(fmt.Sprintf("argument of type %T", arg))
 		}
@@ -274,14 +289,15 @@ func (db *database) dropOlder() error {
 		return nil
 	}
 	err := db.writer.transaction("begin immediate", func() error {
-		var names []string
-		err := db.writer.rows(func(r *columns) { names = append(names, string(r.blob())) },
-			"select name from sqlite_schema where type='table' and name not like 'sqlite\\_%' escape '\\'")
+		var drops []string
+		err := db.writer.rows(func(r *columns) {
+			drops = append(drops, "drop "+string(r.blob())+" "+sqlite3.QuoteIdentifier(string(r.blob())))
+		}, "select type, name from sqlite_schema where type in ('table', 'view') and name not like 'sqlite\\_%' escape '\\'")
 		if err != nil {
 			return err
 		}
-		for _, name := range names {
-			if err := db.writer.Exec("drop table " + sqlite3.QuoteIdentifier(name)); err != nil {
+		for _, drop := range drops {
+			if err := db.writer.Exec(drop); err != nil {
 				return err
 			}
 		}
@@ -306,7 +322,7 @@ func (db *database) check() error {
 		return fmt.Errorf("%w: it has application id %#x, version %#x and pages of %d bytes", errDamaged, id, version, size)
 	}
 	for _, query := range []string{
-		"select id, digest, indexed from actions limit 1", "select action, ord, chunk, checksum, fuel, output from outputs limit 1",
+		"select id, digest, indexed from actions limit 1", "select action, ord, chunk, places, body from packs limit 1",
 		"select action, seq, count, entries from batches limit 1", "select action, prefix, ord from chunks limit 1",
 		"select id, digest, action, derived, input, total, created, spec from jobs limit 1", "select job, part, ids from job_ids limit 1",
 		"select id, job, number, started, seen, ended, info, active, report from runs limit 1",

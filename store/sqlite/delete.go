@@ -80,7 +80,7 @@ func (tx *transaction) forgetResults(job *store.Job) error {
 	for _, action := range job.Derived {
 		at, ok, err := tx.conn.locate(action)
 		if err == nil && ok {
-			err = tx.conn.exec("delete from outputs where action=? and chunk=?", at.id, job.Input[:])
+			err = tx.conn.withoutChunk(at, job.Input)
 		}
 		if err != nil {
 			return err
@@ -158,27 +158,35 @@ func (tx *transaction) remove(action store.Action, chunks []store.Digest) (done 
 		return 0, err
 	}
 	end := time.Now().Add(max(deleteFor, time.Since(start))) // the look is to be worth it
-	for i, chunk := range chunks {
-		if i > 0 && i%deleteStep == 0 && time.Now().After(end) {
-			return i, nil
+	for some := range slices.Chunk(chunks, deleteStep) {
+		if done > 0 && time.Now().After(end) {
+			break
 		}
-		if others.has(prefixOf(chunk)) {
-			continue
+		var keys []store.Key
+		for _, chunk := range some {
+			if others.has(prefixOf(chunk)) {
+				continue
+			}
+			err := tx.conn.rows(func(r *columns) { keys = append(keys, store.Key{Chunk: chunk, Order: r.blob()}) },
+				"select ord from chunks where action=? and prefix=?", at.id, int64(prefixOf(chunk)))
+			if err != nil {
+				return done, err
+			}
 		}
-		err := tx.conn.exec(`delete from outputs where action=?1 and chunk=?3
-			and ord in (select ord from chunks where action=?1 and prefix=?2)`, at.id, int64(prefixOf(chunk)), chunk[:])
-		if err != nil {
-			return i, err
+		slices.SortFunc(keys, store.Key.Compare)
+		if err := tx.conn.without(at, keys); err != nil {
+			return done, err
 		}
+		done += len(some)
 	}
-	return len(chunks), nil
+	return done, nil
 }
 
 // Sweep deletes what deleted jobs and actions left, in pieces. A Delete that
 // was killed leaves more to the next one.
 func (s *Store) Sweep(ctx context.Context) error {
 	for _, table := range []struct{ name, key, owner string }{
-		{"outputs", "action", "actions"}, {"batches", "action", "actions"}, {"chunks", "action", "actions"},
+		{"packs", "action", "actions"}, {"batches", "action", "actions"}, {"chunks", "action", "actions"},
 		{"job_ids", "job", "jobs"}, {"runs", "job", "jobs"}, {"spans", "job", "jobs"}, {"attempts", "job", "jobs"},
 	} {
 		for last := int64(-1); ; {
@@ -216,8 +224,6 @@ func (s *Store) Sweep(ctx context.Context) error {
 func (tx *transaction) sweep(table, key string, owner int64) (more bool, err error) {
 	query := "delete from " + table + " where rowid in (select rowid from " + table + " where " + key + "=? limit ?)"
 	switch table { // those without a rowid
-	case "outputs":
-		query = "delete from outputs where (action, ord, chunk) in (select action, ord, chunk from outputs where action=? limit ?)"
 	case "batches":
 		query = "delete from batches where (action, seq) in (select action, seq from batches where action=? limit ?)"
 	case "chunks":

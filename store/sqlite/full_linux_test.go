@@ -27,7 +27,7 @@ func TestFullDisk(t *testing.T) {
 		}
 	})
 	ballast := filepath.Join(mount, "ballast")
-	if err := os.WriteFile(ballast, bytes.Repeat([]byte{1}, 256<<10), 0o600); err != nil {
+	if err := os.WriteFile(ballast, bytes.Repeat([]byte{1}, 512<<10), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	s, err := Open(t.Context(), mount, Options{Notice: func(line string) { t.Error(line) }})

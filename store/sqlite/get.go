@@ -5,8 +5,6 @@ import (
 	"context"
 	"iter"
 
-	"github.com/ncruces/go-sqlite3"
-
 	"github.com/wasm-jobs/wasm-jobs/store"
 )
 
@@ -14,10 +12,6 @@ const (
 	// pageRows and pageBytes bound what All reads in one transaction.
 	pageRows  = 1000
 	pageBytes = 1 << 20
-
-	// maxSkip is how many rows Get steps over on the way to the next key
-	// before it looks the key up instead.
-	maxSkip = 16
 )
 
 // Get implements [store.Store]. It is fastest where the keys carry their
@@ -48,18 +42,23 @@ func (s *Store) Get(ctx context.Context, action store.Action, keys []store.Key, 
 	}
 }
 
-// dropDamaged reports damaged outputs and deletes them. Where that fails, they
-// stay, and stay missing.
-func (s *Store) dropDamaged(ctx context.Context, action store.Action, keys *[]store.Key) {
-	if len(*keys) == 0 {
+// spot is a damaged output, and what the pack that it is in begins with.
+type spot struct{ key, pack store.Key }
+
+// dropDamaged reports damaged outputs and takes them out of their packs. Where
+// that fails, they stay, and stay missing.
+func (s *Store) dropDamaged(ctx context.Context, action store.Action, spots *[]spot) {
+	if len(*spots) == 0 {
 		return
 	}
-	s.damaged.Add(int64(len(*keys)))
-	for _, key := range *keys {
-		s.options.Damaged(Damage{action, key})
+	s.damaged.Add(int64(len(*spots)))
+	var packs []store.Key
+	for _, spot := range *spots {
+		s.options.Damaged(Damage{action, spot.key})
+		packs = append(packs, spot.pack)
 	}
-	s.submit(ctx, &request{action: action, drop: *keys})
-	*keys = nil
+	s.submit(ctx, &request{action: action, clean: packs})
+	*spots = nil
 }
 
 // lookup is one Get. It goes on where it stood when it is run again.
@@ -68,18 +67,16 @@ type lookup struct {
 	action  store.Action
 	keys    []store.Key
 	found   func(i int, v store.Value) error
-	next    int         // key
-	stop    error       // of found or ctx
-	long    bool        // the log must be moved before key next can be looked up
-	damaged []store.Key // not reported yet
+	next    int    // key
+	stop    error  // of found or ctx
+	long    bool   // the log must be moved before key next can be looked up
+	damaged []spot // not reported yet
 	scratch []byte
 
 	at    position
 	tail  tail
-	floor store.Key     // from which on the sweep has not missed a row
-	sweep *sqlite3.Stmt // ascends from a key
-	has   bool          // it stands on a row
-	row   row
+	own   finder
+	moved finder // of those that are found under another order: often all, in theirs
 }
 
 func (l *lookup) run(db *database, c *conn) (err error) {
@@ -89,12 +86,7 @@ func (l *lookup) run(db *database, c *conn) (err error) {
 	}
 	h := db.shelf(l.action)
 	caughtUp := false
-	l.has, l.sweep, l.tail = false, nil, nil
-	defer func() {
-		if l.sweep != nil {
-			l.sweep.Reset()
-		}
-	}()
+	l.tail, l.own, l.moved = nil, finder{conn: c, at: l.at}, finder{conn: c, at: l.at}
 	for ; l.next < len(l.keys) && l.stop == nil && !l.long; l.next++ {
 		key := l.keys[l.next]
 		if l.next%256 == 0 && l.ctx.Err() != nil {
@@ -102,12 +94,12 @@ func (l *lookup) run(db *database, c *conn) (err error) {
 			return nil
 		}
 		if key.Order != nil {
-			ok, err := l.inOrder(c, key)
+			i, ok, err := l.own.to(key)
 			if err != nil {
 				return err
 			}
 			if ok {
-				l.deliver(l.row)
+				l.deliver(&l.own.pack, i)
 				continue
 			}
 		}
@@ -129,11 +121,12 @@ func (l *lookup) run(db *database, c *conn) (err error) {
 	return nil
 }
 
-// deliver hands a row out, or notes that it is damaged.
-func (l *lookup) deliver(r row) {
+// deliver hands an output out, or notes that it is damaged.
+func (l *lookup) deliver(p *pack, i int) {
+	r := p.row(i)
 	key, ok := r.verify(l.action, &l.scratch)
 	if !ok {
-		l.damaged = append(l.damaged, store.Key{Chunk: l.keys[l.next].Chunk, Order: bytes.Clone(r.order)})
+		l.damaged = append(l.damaged, p.spot(store.Key{Chunk: l.keys[l.next].Chunk, Order: r.order}))
 		return
 	}
 	if key.Chunk == l.keys[l.next].Chunk {
@@ -141,42 +134,12 @@ func (l *lookup) deliver(r row) {
 	}
 }
 
-// inOrder looks a key up where its order says, going on from the key before.
-func (l *lookup) inOrder(c *conn, key store.Key) (ok bool, err error) {
-	for skipped := 0; l.has; skipped++ {
-		order := compareKeys(l.row, key)
-		if order == 0 {
-			return true, nil
-		}
-		if order > 0 && compareKeys(row{order: l.floor.Order, chunk: l.floor.Chunk[:]}, key) <= 0 {
-			return false, nil // between the two there is nothing
-		}
-		if order > 0 || skipped == maxSkip {
-			break
-		}
-		if l.has = l.sweep.Step(); !l.has {
-			return false, l.sweep.Err()
-		}
-		l.row = readRow(l.sweep)
-	}
-	l.sweep, err = c.prepare("select ord, chunk, checksum, fuel, output from outputs where action=? and (ord, chunk)>=(?, ?) order by ord, chunk",
-		l.at.id, key.Order, key.Chunk[:])
-	if err != nil {
-		return false, err
-	}
-	l.floor = key
-	if l.has = l.sweep.Step(); !l.has {
-		return false, l.sweep.Err()
-	}
-	l.row = readRow(l.sweep)
-	return compareKeys(l.row, key) == 0, nil
-}
-
-func compareKeys(r row, key store.Key) int {
-	if c := bytes.Compare(r.order, key.Order); c != 0 {
-		return c
-	}
-	return bytes.Compare(r.chunk, key.Chunk[:])
+// spot keeps where a damaged output is.
+func (p *pack) spot(key store.Key) spot {
+	key.Order = bytes.Clone(key.Order)
+	first := store.Key{Order: bytes.Clone(p.order)}
+	copy(first.Chunk[:], p.chunk)
+	return spot{key, first}
 }
 
 // anywhere looks a chunk up under whatever order it is stored.
@@ -187,12 +150,13 @@ func (l *lookup) anywhere(c *conn, h *shelf, key store.Key) error {
 		return err
 	}
 	for _, order := range orders {
-		ok, err := c.one(l.at, store.Key{Chunk: key.Chunk, Order: order}, func(r row) error {
-			l.deliver(r)
-			return nil
-		})
-		if err != nil || ok {
+		i, ok, err := l.moved.to(store.Key{Chunk: key.Chunk, Order: order})
+		if err != nil {
 			return err
+		}
+		if ok {
+			l.deliver(&l.moved.pack, i)
+			return nil
 		}
 	}
 	return nil
@@ -232,9 +196,9 @@ func (s *Store) All(ctx context.Context, action store.Action) iter.Seq2[store.Re
 // page is a piece of All.
 type page struct {
 	action  store.Action
-	last    *store.Key // the row before the page; nil = none
+	last    *store.Key // the output before the page; nil = none
 	records []store.Record
-	damaged []store.Key
+	damaged []spot
 	over    bool
 	arena   []byte
 	scratch []byte
@@ -242,41 +206,58 @@ type page struct {
 
 // read reads the page after last. It may be called again after an error.
 func (p *page) read(c *conn) error {
-	p.records, p.damaged, p.arena = p.records[:0], p.damaged[:0:0], p.arena[:0]
+	p.records, p.damaged, p.arena = p.records[:0], nil, p.arena[:0]
 	at, ok, err := c.locate(p.action)
 	if err != nil || !ok {
 		p.over = true
 		return err
 	}
-	query, args := "select ord, chunk, checksum, fuel, output from outputs where action=? order by ord, chunk", []any{at.id}
-	if p.last != nil {
-		query = "select ord, chunk, checksum, fuel, output from outputs where action=? and (ord, chunk)>(?, ?) order by ord, chunk"
-		args = append(args, p.last.Order, p.last.Chunk[:])
+	var first store.Key
+	if p.last != nil { // the pack that it is in may have more by now
+		if first, _, err = c.beginning(selectBefore, at, *p.last); err != nil {
+			return err
+		}
 	}
-	stmt, err := c.prepare(query, args...)
+	stmt, err := c.prepare("select ord, chunk, places, body from packs where action=? and (ord, chunk)>=(?, ?) order by ord, chunk",
+		at.id, first.Order, first.Chunk[:])
 	if err != nil {
 		return err
 	}
 	defer stmt.Reset()
-	var last store.Key
-	rows := 0
-	for ; rows < pageRows && len(p.arena) < pageBytes && stmt.Step(); rows++ {
-		r := readRow(stmt)
-		start := len(p.arena)
-		p.arena = append(append(p.arena, r.order...), r.Output...)
-		middle, end := start+len(r.order), len(p.arena)
-		last = store.Key{Order: p.arena[start:middle:middle]}
-		copy(last.Chunk[:], r.chunk)
-		if _, ok := r.verify(p.action, &p.scratch); !ok {
-			p.damaged = append(p.damaged, store.Key{Chunk: last.Chunk, Order: bytes.Clone(last.Order)})
-			continue
+	for p.over = true; stmt.Step(); {
+		if len(p.records) >= pageRows || len(p.arena) >= pageBytes {
+			p.over = false
+			break
 		}
-		p.records = append(p.records, store.Record{Key: last, Value: store.Value{Output: p.arena[middle:end:end], Fuel: r.Fuel}})
+		readPack(stmt, &c.pack)
+		p.take(&c.pack)
 	}
 	if err := stmt.Err(); err != nil {
 		return err
 	}
-	p.over = rows < pageRows && len(p.arena) < pageBytes
-	p.last = &store.Key{Chunk: last.Chunk, Order: bytes.Clone(last.Order)}
+	if n := len(p.records); n > 0 {
+		p.last = &store.Key{Chunk: p.records[n-1].Chunk, Order: bytes.Clone(p.records[n-1].Order)}
+	}
 	return nil
+}
+
+// take copies the outputs of a pack that are after last.
+func (p *page) take(from *pack) {
+	split := p.last != nil && compareKeys(row{order: from.order, chunk: from.chunk}, *p.last) <= 0 // it was taken before
+	for i := range from.places {
+		r := from.row(i)
+		if split && compareKeys(r, *p.last) <= 0 {
+			continue
+		}
+		key, ok := r.verify(p.action, &p.scratch)
+		if !ok {
+			p.damaged = append(p.damaged, from.spot(key))
+			continue
+		}
+		start := len(p.arena)
+		p.arena = append(append(p.arena, r.order...), r.Output...)
+		middle, end := start+len(r.order), len(p.arena)
+		key.Order = p.arena[start:middle:middle]
+		p.records = append(p.records, store.Record{Key: key, Value: store.Value{Output: p.arena[middle:end:end], Fuel: r.Fuel}})
+	}
 }

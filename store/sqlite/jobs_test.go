@@ -1,7 +1,6 @@
 package sqlite
 
 import (
-	"bytes"
 	"encoding/binary"
 	"errors"
 	"os"
@@ -127,7 +126,7 @@ func TestOlderLayout(t *testing.T) {
 	s := open(t, dir, Options{})
 	for _, query := range []string{
 		"drop table jobs", "drop table job_ids", "drop table runs", "drop table spans", "drop table attempts",
-		"create table older as select action, ord, chunk, checksum, output from outputs", "drop table outputs",
+		"create table older as select action, ord, chunk, checksum, output from outputs", "drop view outputs", "drop table packs",
 		"create table outputs(action integer not null, ord blob not null, chunk blob not null, checksum blob not null, output blob not null, primary key(action, ord, chunk)) without rowid",
 		"insert into outputs select * from older", "drop table older", "pragma user_version=65537",
 	} {
@@ -173,10 +172,11 @@ func TestCheck(t *testing.T) {
 	victim := all[42]
 	sum, _ := checksum(store.Action{}, victim.Key, victim.Value, nil)
 	s := open(t, dir, Options{})
-	flipped := bytes.Clone(victim.Output)
-	flipped[0] ^= 1
 	// The page's own checksum is right: only the output's shows it.
-	if err := s.db.writer.exec("update outputs set output=? where checksum=?", flipped, sum[:]); err != nil {
+	query := "update packs set body=cast(replace(body, ?1, ?2) as blob) where instr(body, ?1)"
+	flipped := sum
+	flipped[0] ^= 1
+	if err := s.db.writer.exec(query, sum[:], flipped[:]); err != nil {
 		t.Fatal(err)
 	}
 	begin(t, s, jobA)

@@ -5,8 +5,6 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 
-	"github.com/ncruces/go-sqlite3"
-
 	"github.com/wasm-jobs/wasm-jobs/store"
 )
 
@@ -35,43 +33,20 @@ func checksum(action store.Action, key store.Key, v store.Value, scratch []byte)
 	return sum(h.Sum(nil)), b
 }
 
-// row is an output as it stands in the file; its bytes are valid until the
-// statement moves on.
+// row is an output as it stands in a pack, as views into it: a digest of a
+// chunk, and a checksum, or what is there in their place.
 type row struct {
 	order, chunk, sum []byte
 	store.Value
 }
 
-func readRow(stmt *sqlite3.Stmt) row {
-	return row{
-		stmt.ColumnRawBlob(0), stmt.ColumnRawBlob(1), stmt.ColumnRawBlob(2),
-		store.Value{Fuel: uint64(stmt.ColumnInt64(3)), Output: stmt.ColumnRawBlob(4)},
-	}
-}
+// key returns the key as it stands, damaged or not.
+func (r *row) key() store.Key { return store.Key{Chunk: store.Digest(r.chunk), Order: r.order} }
 
-// verify returns the key of a row that passes its checksum.
+// verify returns the key of a row, and whether it passes its checksum.
 func (r *row) verify(action store.Action, scratch *[]byte) (key store.Key, ok bool) {
-	if len(r.chunk) != len(key.Chunk) || len(r.sum) != checksumSize {
-		return key, false
-	}
-	key = store.Key{Chunk: store.Digest(r.chunk), Order: r.order}
+	key = r.key()
 	sum, grown := checksum(action, key, r.Value, *scratch)
 	*scratch = grown
 	return key, bytes.Equal(sum[:], r.sum)
-}
-
-const selectOne = "select ord, chunk, checksum, fuel, output from outputs where action=? and ord=? and chunk=?"
-
-// one looks an output up where its order says. found is called with a row that
-// may be damaged.
-func (c *conn) one(p position, key store.Key, found func(row) error) (ok bool, err error) {
-	stmt, err := c.prepare(selectOne, p.id, key.Order, key.Chunk[:])
-	if err != nil {
-		return false, err
-	}
-	defer stmt.Reset()
-	if !stmt.Step() {
-		return false, stmt.Err()
-	}
-	return true, found(readRow(stmt))
 }

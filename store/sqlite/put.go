@@ -4,7 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"strings"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -15,9 +15,10 @@ import (
 type request struct {
 	action    store.Action
 	records   []store.Record
-	sums      []sum // of the records, made by who asks: hashing is no work for the one who writes
-	move      bool  // the action's log into the index, instead
-	drop      []store.Key
+	packs     []packed                           // of the records, where their keys ascend; nil where they do not
+	log       []byte                             // their entries. Who asks makes both, for there is but one who writes
+	move      bool                               // the action's log into the index, instead
+	clean     []store.Key                        // the packs that begin with them have damaged outputs
 	compact   bool                               // give free space back, instead; alone in its group
 	record    func(*transaction, *request) error // of a job; it puts the records where there are any
 	bytes     int
@@ -35,13 +36,42 @@ func (s *Store) Put(ctx context.Context, action store.Action, records []store.Re
 
 func newPut(action store.Action, records []store.Record) *request {
 	r := &request{action: action, records: records}
-	r.sums = make([]sum, len(records))
-	var scratch []byte
+	ascend := true
 	for i := range records {
 		r.bytes += len(records[i].Output) + len(records[i].Order)
-		r.sums[i], scratch = checksum(action, records[i].Key, records[i].Value, scratch)
+		ascend = ascend && (i == 0 || records[i-1].Key.Compare(records[i].Key) < 0)
 	}
+	if !ascend {
+		return r
+	}
+	b := &packer{}
+	b.grow(len(records), r.bytes)
+	for i := range records {
+		b.addNew(action, &records[i])
+		r.log = appendEntry(r.log, entryOf(&records[i]))
+	}
+	r.packs = b.all()
 	return r
+}
+
+// packUp makes packs of records whose keys ascend.
+func packUp(action store.Action, records []*store.Record) []packed {
+	b := &packer{}
+	for _, r := range records {
+		b.addNew(action, r)
+	}
+	return b.all()
+}
+
+// compare notes a conflict where a record is not what is stored under its
+// chunk.
+func (r *request) compare(action store.Action, stored store.Value, record *store.Record) {
+	if stored.Fuel != record.Fuel || !bytes.Equal(stored.Output, record.Output) {
+		r.conflicts = append(r.conflicts, &store.ConflictError{
+			Action: action, Chunk: record.Chunk,
+			Stored: store.VersionOf(stored), Put: store.VersionOf(record.Value),
+		})
+	}
 }
 
 // submit hands a request to the committer and waits until it is done. A
@@ -223,7 +253,6 @@ type transaction struct {
 	works   map[store.Action]*work
 	moved   map[store.Action]bool // logs that were moved just now
 	damaged []Damage
-	fresh   []int // records of the request that are not known and will be inserted
 	scratch []byte
 	digests []byte
 }
@@ -235,10 +264,10 @@ type work struct {
 	at      position
 	seq     int64
 	count   int64
-	added   []entry          // their orders are the callers'
-	log     []byte           // the same, encoded
-	recent  map[uint64][]int // of added by prefix; nil until it is needed
-	indexed int              // how many of added are in recent
+	log     []byte                     // entries of what it adds
+	added   []*store.Record            // the callers'
+	recent  map[uint64][]*store.Record // of added, by prefix; nil until it is needed
+	indexed int                        // how many of added are in recent
 }
 
 func (tx *transaction) run(group []*request) error {
@@ -268,7 +297,7 @@ func (tx *transaction) run(group []*request) error {
 
 // outputs carries out a request that concerns outputs.
 func (tx *transaction) outputs(r *request) error {
-	if len(r.records) == 0 && !r.move && r.drop == nil {
+	if len(r.records) == 0 && !r.move && r.clean == nil {
 		return nil
 	}
 	w, err := tx.work(r.action)
@@ -279,8 +308,11 @@ func (tx *transaction) outputs(r *request) error {
 		return &longTailError{r.action}
 	case r.move:
 		return nil
-	case r.drop != nil:
-		return tx.drop(w, r.drop)
+	}
+	for _, first := range r.clean {
+		if err := tx.clean(w, first); err != nil {
+			return err
+		}
 	}
 	return tx.put(w, r)
 }
@@ -328,13 +360,12 @@ func (tx *transaction) work(action store.Action) (*work, error) {
 }
 
 func (tx *transaction) put(w *work, r *request) error {
+	fresh := make([]*store.Record, 0, len(r.records))
+	known := w.shelf.expect(r.records)
 	for i := range r.records {
 		record := &r.records[i]
-		prefix := prefixOf(record.Chunk)
-		if w.shelf.has(prefix) {
-			if err := tx.insert(w, r); err != nil { // it may be one of them
-				return err
-			}
+		if len(known) > 0 && known[0] == i { // it may be one of them
+			known = known[1:]
 			done, err := tx.compare(w, r, record)
 			if err != nil {
 				return err
@@ -343,110 +374,51 @@ func (tx *transaction) put(w *work, r *request) error {
 				continue
 			}
 		}
-		w.note(entry{prefix, record.Order})
-		r.stored++
-		tx.fresh = append(tx.fresh, i)
-		if len(tx.fresh) == insertAtOnce {
-			if err := tx.insert(w, r); err != nil {
-				return err
-			}
-		}
+		w.added = append(w.added, record)
+		fresh = append(fresh, record)
 	}
-	return tx.insert(w, r)
+	r.stored += len(fresh)
+	w.count += int64(len(fresh))
+	if len(fresh) == len(r.records) && r.packs != nil {
+		w.log = append(w.log, r.log...)
+		return tx.insert(w, r, r.packs)
+	}
+	slices.SortFunc(fresh, func(a, b *store.Record) int { return a.Key.Compare(b.Key) })
+	for _, record := range fresh {
+		w.log = appendEntry(w.log, entryOf(record))
+	}
+	return tx.insert(w, r, packUp(r.action, fresh))
 }
 
-// insertAtOnce outputs go into the file by one statement: 3.4 us each where one
-// by one takes 4.5; 64 save no more.
-const insertAtOnce = 16
-
-var insertOutputs = [...]string{insert(1), insert(insertAtOnce)}
-
-func insert(rows int) string {
-	return "insert into outputs values(?, ?, ?, ?, ?, ?)" + strings.Repeat(", (?, ?, ?, ?, ?, ?)", rows-1) + " on conflict do nothing"
-}
-
-// insert inserts the fresh records.
-func (tx *transaction) insert(w *work, r *request) error {
-	fresh := tx.fresh
-	tx.fresh = tx.fresh[:0]
-	if len(fresh) == insertAtOnce {
-		return tx.insertRows(w, r, insertOutputs[1], fresh)
-	}
-	for i := range fresh {
-		if err := tx.insertRows(w, r, insertOutputs[0], fresh[i:i+1]); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (tx *transaction) insertRows(w *work, r *request, query string, rows []int) error {
-	stmt, err := tx.conn.prepare(query)
-	if err != nil {
-		return err
-	}
-	for i, n := range rows {
-		record := &r.records[n]
-		err = errors.Join(stmt.BindInt64(6*i+1, w.at.id), bind(stmt, 6*i+2, record.Order),
-			stmt.BindBlob(6*i+3, record.Chunk[:]), stmt.BindBlob(6*i+4, r.sums[n][:]),
-			stmt.BindInt64(6*i+5, int64(record.Fuel)), bind(stmt, 6*i+6, record.Output))
-		if err != nil {
-			return err
-		}
-	}
-	if err := stmt.Exec(); err != nil {
-		return err
-	}
-	if tx.conn.Changes() == int64(len(rows)) {
-		return nil
-	}
-	// Some are there although the log does not say so.
-	for _, n := range rows {
-		if _, err := tx.compareAt(w, r, &r.records[n], r.records[n].Order); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// note adds an entry to the log of this transaction.
-func (w *work) note(e entry) {
-	w.log = appendEntry(w.log, e)
-	w.added = append(w.added, e)
-	w.shelf.expect(e.prefix)
-	w.count++
-}
-
-// recently returns the orders that this transaction has put a chunk with the
-// prefix under.
-func (w *work) recently(prefix uint64) (orders [][]byte) {
+// recently returns the record of a chunk that this transaction adds.
+func (w *work) recently(chunk store.Digest) *store.Record {
 	if w.recent == nil {
-		w.recent = map[uint64][]int{}
+		w.recent = map[uint64][]*store.Record{}
 	}
 	for ; w.indexed < len(w.added); w.indexed++ {
-		p := w.added[w.indexed].prefix
-		w.recent[p] = append(w.recent[p], w.indexed)
+		p := prefixOf(w.added[w.indexed].Chunk)
+		w.recent[p] = append(w.recent[p], w.added[w.indexed])
 	}
-	for _, i := range w.recent[prefix] {
-		orders = append(orders, w.added[i].order)
+	for _, record := range w.recent[prefixOf(chunk)] {
+		if record.Chunk == chunk {
+			return record
+		}
 	}
-	return orders
+	return nil
 }
 
 // compare looks for the record's chunk under every order it may be stored
 // under. done is false where it has to be inserted.
 func (tx *transaction) compare(w *work, r *request, record *store.Record) (done bool, err error) {
+	if added := w.recently(record.Chunk); added != nil {
+		r.compare(w.action, added.Value, record)
+		return true, nil
+	}
 	if done, err = tx.compareAt(w, r, record, record.Order); done || err != nil {
 		return done, err
 	}
-	prefix := prefixOf(record.Chunk)
-	for _, order := range w.recently(prefix) {
-		if done, err = tx.compareAt(w, r, record, order); done || err != nil {
-			return done, err
-		}
-	}
 	var t tail
-	orders, long, err := w.shelf.lookUp(tx.conn, w.at, &t, prefix)
+	orders, long, err := w.shelf.lookUp(tx.conn, w.at, &t, prefixOf(record.Chunk))
 	if err != nil {
 		return false, err
 	}
@@ -464,47 +436,17 @@ func (tx *transaction) compare(w *work, r *request, record *store.Record) (done 
 // compareAt compares a record with what is stored under its chunk and an
 // order. What is damaged is replaced.
 func (tx *transaction) compareAt(w *work, r *request, record *store.Record, order []byte) (there bool, err error) {
-	key := store.Key{Chunk: record.Chunk, Order: order}
+	moved := store.Record{Key: store.Key{Chunk: record.Chunk, Order: order}, Value: record.Value}
 	damaged := false
-	there, err = tx.conn.one(w.at, key, func(stored row) error {
-		if _, ok := stored.verify(w.action, &tx.scratch); !ok {
+	there, err = tx.conn.one(w.at, moved.Key, func(stored row) {
+		if _, ok := stored.verify(w.action, &tx.scratch); ok {
+			r.compare(w.action, stored.Value, record)
+		} else {
 			damaged = true
-		} else if stored.Fuel != record.Fuel || !bytes.Equal(stored.Output, record.Output) {
-			r.conflicts = append(r.conflicts, &store.ConflictError{
-				Action: w.action, Chunk: record.Chunk,
-				Stored: store.VersionOf(stored.Value), Put: store.VersionOf(record.Value),
-			})
 		}
-		return nil
 	})
 	if err != nil || !damaged {
 		return there, err
 	}
-	tx.damaged = append(tx.damaged, Damage{w.action, store.Key{Chunk: key.Chunk, Order: bytes.Clone(order)}})
-	var right sum
-	right, tx.scratch = checksum(w.action, key, record.Value, tx.scratch)
-	return true, tx.conn.exec("update outputs set checksum=?, fuel=?, output=? where action=? and ord=? and chunk=?",
-		right[:], int64(record.Fuel), record.Output, w.at.id, order, record.Chunk[:])
-}
-
-// drop deletes outputs that are damaged, unless they were put again meanwhile.
-func (tx *transaction) drop(w *work, keys []store.Key) error {
-	for _, key := range keys {
-		damaged := false
-		_, err := tx.conn.one(w.at, key, func(stored row) error {
-			_, ok := stored.verify(w.action, &tx.scratch)
-			damaged = !ok
-			return nil
-		})
-		if err != nil {
-			return err
-		}
-		if !damaged {
-			continue
-		}
-		if err := tx.conn.exec("delete from outputs where action=? and ord=? and chunk=?", w.at.id, key.Order, key.Chunk[:]); err != nil {
-			return err
-		}
-	}
-	return nil
+	return true, tx.insert(w, r, packUp(w.action, []*store.Record{&moved}))
 }

@@ -217,8 +217,9 @@ func (db *database) salvage(path string) (carried int, err error) {
 					return b.add(action, key, r.Value)
 				}
 			}
-			if len(digests[id]) > 0 && len(r.chunk) == len(store.Digest{}) {
-				b.lost = append(b.lost, Damage{digests[id][0], store.Key{Chunk: store.Digest(r.chunk), Order: bytes.Clone(r.order)}})
+			if len(digests[id]) > 0 {
+				key := r.key()
+				b.lost = append(b.lost, Damage{digests[id][0], store.Key{Chunk: key.Chunk, Order: bytes.Clone(key.Order)}})
 			}
 			return nil
 		})
@@ -239,7 +240,7 @@ func (db *database) nameLost(lost []Damage) error {
 		there := false
 		at, ok, err := db.writer.locate(d.Action)
 		if err == nil && ok {
-			there, err = db.writer.one(at, d.Key, func(row) error { return nil })
+			there, err = db.writer.one(at, d.Key, func(row) {})
 		}
 		if err != nil {
 			return err
@@ -382,18 +383,12 @@ func (p *pages) numbered(page []byte, number uint32) bool {
 	return true
 }
 
-const (
-	indexInterior = 0x02
-	indexLeaf     = 0x0a
-	tableLeaf     = 0x0d
-)
+// tableLeaf is the type of the pages that have the rows of a table.
+const tableLeaf = 0x0d
 
-// cells calls f with what follows each cell's start on a page.
+// cells calls f with what follows each cell's start on a table's leaf.
 func cells(page []byte, f func(cell []byte) error) error {
-	header := 8
-	if page[0] == indexInterior {
-		header = 12
-	}
+	const header = 8
 	count := int(binary.BigEndian.Uint16(page[3:]))
 	for i := range min(count, (pageSize-header)/2) {
 		at := int(binary.BigEndian.Uint16(page[header+2*i:]))
@@ -425,70 +420,68 @@ func (p *pages) actions(page []byte, f func(id int64, digest store.Action)) {
 	})
 }
 
-// outputs finds the rows of the table outputs on a page.
+// outputs finds the outputs in the rows of the table packs on a page.
 func (p *pages) outputs(page []byte, f func(action int64, r row) error) error {
-	if page[0] != indexLeaf && page[0] != indexInterior {
+	if page[0] != tableLeaf {
 		return nil
 	}
 	return cells(page, func(cell []byte) error {
-		if page[0] == indexInterior {
-			if len(cell) < 4 {
-				return nil
-			}
-			cell = cell[4:]
-		}
-		payload, ok := p.payload(cell)
-		if !ok {
+		c := parseRecord(p.payload(cell))
+		if len(c) != 6 || c[5].blob == nil {
 			return nil
 		}
-		if c := parseRecord(payload); len(c) == 6 && c[2].blob != nil {
-			return f(c[0].integer, row{c[1].blob, c[2].blob, c[3].blob, store.Value{Fuel: uint64(c[4].integer), Output: c[5].blob}})
+		var found pack
+		found.read(c[2].blob, c[3].blob, c[4].blob, c[5].blob)
+		for _, r := range found.rows() {
+			if err := f(c[1].integer, r); err != nil {
+				return err
+			}
 		}
 		return nil
 	})
 }
 
-// payload returns a cell's record, with what overflows onto other pages.
-func (p *pages) payload(cell []byte) ([]byte, bool) {
+// payload returns the record of a cell of a table's leaf, with what overflows
+// onto other pages, as far as these are there.
+func (p *pages) payload(cell []byte) []byte {
 	const (
-		maxLocal = (usableSize-12)*64/255 - 23
+		maxLocal = usableSize - 35
 		minLocal = (usableSize-12)*32/255 - 23
 		overflow = usableSize - 4
 	)
 	size, rest, ok := varint(cell)
-	if !ok || size > 1<<30 {
-		return nil, false
+	ok2 := false
+	if _, rest, ok2 = varint(rest); !ok || !ok2 || size > 1<<30 {
+		return nil
 	}
 	if size <= maxLocal {
-		return rest[:min(int(size), len(rest))], int(size) <= len(rest)
+		return rest[:min(int(size), len(rest))]
 	}
 	local := minLocal + (int(size)-minLocal)%overflow
 	if local > maxLocal {
 		local = minLocal
 	}
 	if local+4 > len(rest) {
-		return nil, false
+		return nil
 	}
-	if int64(size) > (p.count+p.frames)*pageSize {
-		return nil, false
-	}
+	size = min(size, uint64(p.count+p.frames)*pageSize)
 	payload := append(make([]byte, 0, min(size, 1<<20)), rest[:local]...)
 	next := binary.BigEndian.Uint32(rest[local:])
 	page := make([]byte, pageSize)
 	for len(payload) < int(size) {
 		if !p.numbered(page, next) {
-			return nil, false
+			break
 		}
 		next = binary.BigEndian.Uint32(page)
 		payload = append(payload, page[4:4+min(overflow, int(size)-len(payload))]...)
 	}
-	return payload, true
+	return payload
 }
 
-// column is a value of a record: an integer or a blob.
+// column is a value of a record: an integer, a blob or a text.
 type column struct {
 	integer int64
-	blob    []byte // nil for what is none
+	blob    []byte // or text; nil for what is none
 }
 
 // parseRecord returns the columns of a record, as far as they make sense.
@@ -518,12 +511,15 @@ func parseRecord(b []byte) (columns []column) {
 			return nil
 		}
 		if n > uint64(len(body)) {
-			return nil
+			if kind < 12 {
+				return nil
+			}
+			n = uint64(len(body)) // the rest is lost
 		}
 		value := body[:n:n]
 		body = body[n:]
 		switch {
-		case kind >= 12 && kind%2 == 0:
+		case kind >= 12:
 			c.blob = value
 		case kind >= 1 && kind <= 6:
 			c.integer = int64(int8(value[0]))

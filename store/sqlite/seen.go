@@ -20,16 +20,20 @@ func (s *seen) has(prefix uint64) bool {
 	return len(f.slots) > 0 && f.slots[f.slot(fingerprint)] != 0
 }
 
-func (s *seen) add(prefix uint64) {
+// add tells whether the chunk was new.
+func (s *seen) add(prefix uint64) bool {
 	shard, fingerprint := split(prefix)
 	f := &s.shards[shard]
 	if f.count >= len(f.slots)*4/5 {
 		f.grow()
 	}
-	if i := f.slot(fingerprint); f.slots[i] == 0 {
-		f.slots[i] = fingerprint
-		f.count++
+	i := f.slot(fingerprint)
+	if f.slots[i] != 0 {
+		return false
 	}
+	f.slots[i] = fingerprint
+	f.count++
+	return true
 }
 
 // slot returns where the fingerprint is or would be.

@@ -47,6 +47,8 @@ type entry struct {
 // position is where an action stands in the file.
 type position struct{ id, indexed int64 }
 
+func entryOf(r *store.Record) entry { return entry{prefixOf(r.Chunk), r.Order} }
+
 func prefixOf(chunk store.Digest) uint64 { return binary.LittleEndian.Uint64(chunk[:]) }
 
 func (db *database) shelf(action store.Action) *shelf {
@@ -109,11 +111,17 @@ func (h *shelf) has(prefix uint64) bool {
 	return h.seen.has(prefix)
 }
 
-// expect notes an output that is not committed yet.
-func (h *shelf) expect(prefix uint64) {
+// expect notes outputs that are not committed yet, and returns the indices of
+// those that were known before.
+func (h *shelf) expect(records []store.Record) (known []int) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.seen.add(prefix)
+	for i := range records {
+		if !h.seen.add(prefixOf(records[i].Chunk)) {
+			known = append(known, i)
+		}
+	}
+	return known
 }
 
 func (h *shelf) latest() int64 {

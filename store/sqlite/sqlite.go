@@ -23,7 +23,7 @@ const (
 	lockName = "store.lock"
 
 	// Version is the version of the schema that this package writes.
-	Version = 2
+	Version = 3
 
 	// patience is how long other processes may keep the file busy.
 	patience = 60 * time.Second
