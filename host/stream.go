@@ -22,6 +22,7 @@ type stream struct {
 	calls chan foldCall  // that the folder wants to be made
 	early map[int]*batch // by their first chunk
 	held  int            // bytes of them
+	spare []*batch       // that were used, and whose workers had got others meanwhile
 	over  bool           // nothing more is held
 
 	next   int // chunk that comes next
@@ -48,6 +49,7 @@ func (s *stream) work(r *run) {
 		s.take(r, b)
 	}
 	clear(s.early)
+	s.spare = nil
 }
 
 // wait ends the stream, and collects the calls that it still wants to be made.
@@ -77,6 +79,9 @@ func (s *stream) take(r *run, b *batch) {
 			delete(s.early, s.next)
 			s.held -= len(b.arena)
 			s.use(r, b)
+			if len(s.spare) < cap(s.in) && cap(b.arena) <= 2*flushBytes {
+				s.spare = append(s.spare, b)
+			}
 		}
 	case s.over || s.held+len(b.arena) > maxEarly:
 		s.over = true
@@ -85,8 +90,20 @@ func (s *stream) take(r *run, b *batch) {
 	default:
 		s.early[first] = b
 		s.held += len(b.arena)
-		newBatch(b.home).giveBack()
+		s.another(b.home).giveBack()
 	}
+}
+
+// another returns a batch for a worker in place of one that is held: memory that
+// was filled before, where there is some, as it is not to be grown into again.
+func (s *stream) another(home chan<- *batch) *batch {
+	last := len(s.spare) - 1
+	if last < 0 {
+		return newBatch(home)
+	}
+	b := s.spare[last]
+	s.spare, b.home = s.spare[:last], home
+	return b
 }
 
 func (s *stream) use(r *run, b *batch) {

@@ -86,9 +86,10 @@ type worker struct {
 	orders   []byte // of keys
 	batch    *batch // that is filled
 	result   result
-	flushed  time.Time
-	chunk    int  // that runs now
-	folding  bool // and no chunk runs
+	flushed  time.Duration // when, on the clock of job
+	ended    time.Duration // the last attempt, or the lease began
+	chunk    int           // that runs now
+	folding  bool          // and no chunk runs
 }
 
 // batches is how many a worker has: one to fill and one to store.
@@ -113,7 +114,7 @@ type finished struct {
 	first  int
 	chunks []store.Digest // none where nothing is recorded
 	detail []byte
-	last   time.Time // end of the last attempt
+	last   time.Duration // end of the last attempt, on the clock of run
 }
 
 // pendingRecord says where a record's bytes stand in the arena.
@@ -144,7 +145,8 @@ func (w *worker) work(ctx context.Context) {
 			w.job.results <- result{worker: w, folded: true, busy: time.Since(start)}
 			continue
 		}
-		w.flushed = time.Now()
+		w.flushed = w.job.clock()
+		w.ended = w.flushed
 		err := w.run(ctx, t.lease)
 		if !errors.Is(err, errLeaseOver) {
 			w.result.err = interrupted(ctx, err)
@@ -243,29 +245,32 @@ func (w *worker) reuse(i int, chunk store.Digest, fuel uint64) {
 	w.batch.reused++
 	w.batch.fuel += fuel
 	w.event(&w.batch.events, Event{Kind: KindReused}, i)
-	w.note(i, chunk, time.Time{}, time.Time{})
+	w.note(i, chunk, reused, reused)
 }
 
-// note adds a chunk to the span that is finished, of which it is the next one.
-// Without times, its output was there.
-func (w *worker) note(i int, chunk store.Digest, start, end time.Time) {
+// reused stands for the times of an attempt where there was none.
+const reused = -1
+
+// note adds a chunk to the span that is finished, of which it is the next one,
+// with the times of the attempt on the clock of the run.
+func (w *worker) note(i int, chunk store.Digest, start, end time.Duration) {
 	if w.job.records == nil {
 		return
 	}
 	f := &w.batch.finished
 	if len(f.chunks) == 0 {
 		f.first, f.last = i, start
-		if start.IsZero() {
-			f.last = time.Now()
+		if start == reused {
+			f.last = w.job.clock()
 		}
-		f.detail = jobs.AppendDetail(f.detail[:0], w.id, f.last)
+		f.detail = jobs.AppendDetail(f.detail[:0], w.id, w.job.started.Add(f.last))
 	}
 	f.chunks = append(f.chunks, chunk)
-	if start.IsZero() {
+	if start == reused {
 		f.detail = jobs.AppendElapsed(f.detail, 0, -1)
 		return
 	}
-	f.detail = jobs.AppendElapsed(f.detail, start.Sub(f.last), end.Sub(start))
+	f.detail = jobs.AppendElapsed(f.detail, start-f.last, end-start)
 	f.last = end
 }
 
@@ -275,14 +280,18 @@ func (w *worker) exec(ctx context.Context, i int, chunk []byte) error {
 	start := len(b.arena)
 	b.arena = w.job.Chunks.ID(i).AppendOrderKey(b.arena)
 	middle := len(b.arena)
-	before := time.Now()
+	before := w.ended
+	if w.job.records != nil { // else what comes between two attempts may count as the second's
+		before = w.job.clock()
+	}
 	arena, fuel, err := w.instance.Call(ctx, abi.ExportExec, chunk, b.arena)
-	now := time.Now()
-	w.result.busy += now.Sub(before)
+	now := w.job.clock()
+	w.result.busy += now - before
+	w.ended = now
 	w.result.ran++
 	if err != nil {
 		b.arena = b.arena[:start]
-		w.result.began = before
+		w.result.began = w.job.started.Add(before)
 		return w.fail(ctx, i, err)
 	}
 	digest := store.Digest(sha256.Sum256(chunk))
@@ -298,7 +307,7 @@ func (w *worker) exec(ctx context.Context, i int, chunk []byte) error {
 	b.fuel += fuel
 	w.note(i, digest, before, now)
 	w.event(&b.events, Event{Kind: KindSucceeded}, i)
-	if len(b.arena) >= flushBytes || now.Sub(w.flushed) >= flushTime {
+	if len(b.arena) >= flushBytes || now-w.flushed >= flushTime {
 		w.flush()
 		w.report(false)
 		w.flushed = now

@@ -23,6 +23,8 @@ type instance struct {
 	limit   uint64     // of memory, in bytes
 	module  api.Module // nil where instantiation failed
 	exports map[string]api.Function
+	alloc   api.Function // of exports, as is exec: what each call needs
+	exec    api.Function
 	globals []api.MutableGlobal // of of.globals
 	dirty   bool                // a call has run since the last reset
 	broken  bool                // not to be used again
@@ -66,7 +68,7 @@ func newInstance(ctx context.Context, m *Module, s *Settings) (*instance, error)
 		wazero.NewModuleConfig().WithName("").WithStartFunctions())
 	failure := i.failed // what a start function may have said
 	if err != nil {
-		failure = i.classify(m.failure(err, memory, i.limit))
+		failure = i.classify(m.failure(err, memory, i.limit), i.used())
 	}
 	if failure != nil {
 		i.close()
@@ -92,6 +94,7 @@ func (i *instance) bind() {
 			i.exports[e.name] = f
 		}
 	}
+	i.alloc, i.exec = i.exports[abi.ExportAlloc], i.exports[abi.ExportExec]
 	for _, g := range i.of.globals {
 		if mutable, ok := i.module.ExportedGlobal(g.Export).(api.MutableGlobal); ok {
 			i.globals = append(i.globals, mutable)
@@ -123,7 +126,7 @@ func (i *instance) prepare(ctx context.Context, s *Settings) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if failure = i.classify(failure); failure != nil {
+		if failure = i.classify(failure, i.used()); failure != nil {
 			return &InitError{Step: name, Failure: failure}
 		}
 	}
@@ -199,18 +202,19 @@ func (i *instance) call(ctx context.Context, s *Settings, function string, input
 	if ctx.Err() != nil {
 		return nil, 0, ctx.Err()
 	}
-	if failure = i.classify(failure); failure != nil {
-		failure.Fuel = uint64(i.used())
+	used := i.used()
+	if failure = i.classify(failure, used); failure != nil {
+		failure.Fuel = uint64(used)
 		return nil, 0, failure
 	}
-	return output, uint64(i.used()), nil
+	return output, uint64(used), nil
 }
 
-// classify says why a step failed: having used too much fuel goes before what
-// the guest said, and that before how it ended.
-func (i *instance) classify(failure *abi.Failure) *abi.Failure {
+// classify says why a step that has used some fuel failed: having used too much
+// goes before what the guest said, and that before how it ended.
+func (i *instance) classify(failure *abi.Failure, used int64) *abi.Failure {
 	switch {
-	case i.spent():
+	case used > i.budget:
 		return outOfFuel(i.budget)
 	case i.failed != nil:
 		return i.failed
@@ -243,7 +247,18 @@ func (i *instance) enter(ctx context.Context, name string, first, second uint64)
 func (i *instance) invoke(ctx context.Context, name string, first, second uint64) error {
 	i.meter.enter()
 	i.stack = [2]uint64{first, second}
-	return i.exports[name].CallWithStack(i.context(ctx), i.stack[:])
+	return i.export(name).CallWithStack(i.context(ctx), i.stack[:])
+}
+
+// export returns an export. Tiny calls would notice the look-up in the map.
+func (i *instance) export(name string) api.Function {
+	switch name {
+	case abi.ExportAlloc:
+		return i.alloc
+	case abi.ExportExec:
+		return i.exec
+	}
+	return i.exports[name]
 }
 
 // failureOf says what became of a call that the engine ended with err, and

@@ -2,7 +2,6 @@ package store
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -27,18 +26,15 @@ type Memory struct {
 
 // shelf holds the records of one action. Slabs only grow, and a slab's memory
 // never moves, so readers use what they have found without the lock.
-//
-// The index has the first 8 bytes of each digest alone, a quarter of it: records
-// that share them are chained, the newest first.
 type shelf struct {
-	index map[uint64]place
-	slabs [][]byte
-	count int
+	index   index
+	slabs   [][]byte
+	last    Key  // that was added last
+	ordered bool // records were added in the order of All
+	touched slot // see index.touch
 }
 
-// place is where a record starts, counted from 1: slab << 32 | offset. 0 is
-// none.
-type place uint64
+func newShelf() *shelf { return &shelf{index: newIndex(), ordered: true} }
 
 // NewMemory returns an empty store in memory.
 func NewMemory() *Memory { return &Memory{actions: map[Action]*shelf{}, jobs: map[JobID]*memoryJob{}} }
@@ -56,23 +52,39 @@ func (m *Memory) Put(ctx context.Context, action Action, records []Record) error
 	return m.put(action, records)
 }
 
+// ahead is how many records of a batch are looked for at once.
+const ahead = 16
+
 // put is Put; m.mu is held.
 func (m *Memory) put(action Action, records []Record) error {
 	s := m.actions[action]
 	if s == nil {
-		s = &shelf{index: map[uint64]place{}}
+		s = newShelf()
 		m.actions[action] = s
 	}
 	var conflicts []error
-	for _, r := range records {
-		if stored, ok := s.find(r.Chunk); !ok {
-			s.add(r)
-		} else if stored.Fuel != r.Fuel || !bytes.Equal(stored.Output, r.Output) {
-			conflicts = append(conflicts, &ConflictError{action, r.Chunk, VersionOf(stored.Value), VersionOf(r.Value)})
+	var hashes [ahead]uint64
+	for some := range slices.Chunk(records, ahead) {
+		s.lookAt(some, &hashes)
+		for i := range some {
+			r, hash := &some[i], hashes[i]
+			at := s.find(hash, &r.Chunk)
+			if at == 0 {
+				if !s.add(hash, r) {
+					return errors.Join(append(conflicts, errFull)...)
+				}
+				continue
+			}
+			if stored, _ := s.read(at); stored.Fuel != r.Fuel || !bytes.Equal(stored.Output, r.Output) {
+				conflicts = append(conflicts, &ConflictError{action, r.Chunk, VersionOf(stored.Value), VersionOf(r.Value)})
+			}
 		}
 	}
 	return errors.Join(conflicts...)
 }
+
+// errFull says that a shelf has as many slabs as can be counted.
+var errFull = errors.New("the store in memory is full: keep outputs in one on disk")
 
 // Get implements [Store].
 func (m *Memory) Get(ctx context.Context, action Action, keys []Key, found func(i int, v Value) error) error {
@@ -104,15 +116,20 @@ func (m *Memory) lookUp(action Action, chunk Digest) (Record, bool, error) {
 	if s == nil {
 		return Record{}, false, nil
 	}
-	r, ok := s.find(chunk)
-	return r, ok, nil
+	at := s.find(s.index.hash(&chunk), &chunk)
+	if at == 0 {
+		return Record{}, false, nil
+	}
+	r, _ := s.read(at)
+	return r, true, nil
 }
 
-// All implements [Store].
+// All implements [Store]. Records that were put in this order are not sorted,
+// and take no memory.
 func (m *Memory) All(ctx context.Context, action Action) iter.Seq2[Record, error] {
 	return func(yield func(Record, error) bool) {
-		records, err := m.sorted(action)
-		for _, r := range records {
+		s, err := m.snapshot(action)
+		for r := range s.inOrder() {
 			if err = ctx.Err(); err != nil {
 				break
 			}
@@ -126,28 +143,50 @@ func (m *Memory) All(ctx context.Context, action Action) iter.Seq2[Record, error
 	}
 }
 
-func (m *Memory) sorted(action Action) ([]Record, error) {
+// snapshot returns the records of an action as they are now, without an index.
+func (m *Memory) snapshot(action Action) (*shelf, error) {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
 	if m.actions == nil {
-		return nil, ErrClosed
+		return &shelf{}, ErrClosed
 	}
 	s := m.actions[action]
 	if s == nil {
-		return nil, nil
+		return &shelf{}, nil
 	}
-	records := make([]Record, 0, s.count)
-	for _, at := range s.index {
-		for at != 0 {
-			var r Record
-			r, at = s.read(at)
-			records = append(records, r)
+	return &shelf{slabs: slices.Clone(s.slabs), ordered: s.ordered}, nil
+}
+
+// inOrder yields the records in the order of All.
+func (s *shelf) inOrder() iter.Seq[Record] {
+	return func(yield func(Record) bool) {
+		if s.ordered {
+			s.each(func(_ slot, r Record) bool { return yield(r) })
+			return
+		}
+		var places []slot
+		s.each(func(at slot, _ Record) bool {
+			places = append(places, at)
+			return true
+		})
+		slices.SortFunc(places, func(a, b slot) int {
+			x, _ := s.read(a)
+			y, _ := s.read(b)
+			return compareKeys(&x.Key, &y.Key)
+		})
+		for _, at := range places {
+			if r, _ := s.read(at); !yield(r) {
+				return
+			}
 		}
 	}
-	slices.SortFunc(records, func(a, b Record) int {
-		return cmp.Or(bytes.Compare(a.Order, b.Order), bytes.Compare(a.Chunk[:], b.Chunk[:]))
-	})
-	return records, nil
+}
+
+func compareKeys(a, b *Key) int {
+	if c := bytes.Compare(a.Order, b.Order); c != 0 {
+		return c
+	}
+	return bytes.Compare(a.Chunk[:], b.Chunk[:])
 }
 
 // Close implements [Store].
@@ -158,30 +197,42 @@ func (m *Memory) Close() error {
 	return nil
 }
 
-func prefix(d Digest) uint64 { return binary.LittleEndian.Uint64(d[:]) }
-
-// find returns the record of a chunk.
-func (s *shelf) find(chunk Digest) (r Record, ok bool) {
-	for at := s.index[prefix(chunk)]; at != 0; {
-		if r, at = s.read(at); r.Chunk == chunk {
-			return r, true
-		}
+// lookAt hashes some records, and begins to look for them.
+func (s *shelf) lookAt(records []Record, hashes *[ahead]uint64) {
+	for i := range records {
+		hashes[i] = s.index.hash(&records[i].Chunk)
 	}
-	return Record{}, false
+	s.touched = s.index.touch(hashes[:len(records)])
 }
 
-// read returns the record at a place, as views into its slab, and the place of
-// the next one in its chain.
-func (s *shelf) read(at place) (r Record, next place) {
-	at--
-	b := s.slabs[at>>32][uint32(at):]
-	r.Chunk, b = Digest(b[:len(Digest{})]), b[len(Digest{}):]
-	chained, width := binary.Uvarint(b)
-	b = b[width:]
-	r.Fuel, width = binary.Uvarint(b)
+// find returns the place of the record of a chunk; 0 where there is none.
+func (s *shelf) find(hash uint64, chunk *Digest) slot {
+	t, wanted := s.index.table(hash), mark(hash)
+	for i := t.home(wanted); t.slots[i] != 0; i = t.next(i) {
+		if v := t.slots[i]; v.fits(wanted) && s.digest(v) == *chunk {
+			return v
+		}
+	}
+	return 0
+}
+
+// digest returns the chunk of the record at a place.
+func (s *shelf) digest(at slot) Digest {
+	slab, offset := at.where()
+	return Digest(s.slabs[slab][offset:])
+}
+
+// read returns the record at a place, as views into its slab, and where the next
+// one in the slab begins, or the slab ends.
+func (s *shelf) read(at slot) (r Record, end int) {
+	slab, offset := at.where()
+	b := s.slabs[slab][offset:]
+	r.Chunk, b = Digest(b), b[len(Digest{}):]
+	fuel, width := binary.Uvarint(b)
+	r.Fuel = fuel
 	r.Order, b = cut(b[width:])
-	r.Output, _ = cut(b)
-	return r, place(chained)
+	r.Output, b = cut(b)
+	return r, len(s.slabs[slab]) - len(b)
 }
 
 // cut takes a length and as many bytes from the front of b.
@@ -191,19 +242,48 @@ func cut(b []byte) (field, rest []byte) {
 	return b[width:end:end], b[end:]
 }
 
-func (s *shelf) add(r Record) {
-	need := len(r.Chunk) + 4*binary.MaxVarintLen64 + len(r.Order) + len(r.Output)
+// each calls f with all records and their places, in the order in which they
+// were added, until it returns false.
+func (s *shelf) each(f func(at slot, r Record) bool) {
+	for slab, b := range s.slabs {
+		for offset := 0; offset < len(b); {
+			at := placeAt(slab, offset)
+			var r Record
+			if r, offset = s.read(at); !f(at, r) {
+				return
+			}
+		}
+	}
+}
+
+// add adds the record of a chunk that is not there, whose hash is given. It
+// returns false where there is no room.
+func (s *shelf) add(hash uint64, r *Record) bool {
+	need := len(r.Chunk) + 3*binary.MaxVarintLen64 + len(r.Order) + len(r.Output)
 	last := len(s.slabs) - 1
 	if last < 0 || cap(s.slabs[last])-len(s.slabs[last]) < need {
+		if last++; last == maxSlabs {
+			return false
+		}
 		s.slabs = append(s.slabs, make([]byte, 0, max(need, slabSize)))
-		last++
 	}
 	b := s.slabs[last]
-	at := place(last)<<32 + place(len(b)) + 1
-	b = binary.AppendUvarint(append(b, r.Chunk[:]...), uint64(s.index[prefix(r.Chunk)]))
-	b = binary.AppendUvarint(b, r.Fuel)
+	place := placeAt(last, len(b))
+	b = binary.AppendUvarint(append(b, r.Chunk[:]...), r.Fuel)
 	b = append(binary.AppendUvarint(b, uint64(len(r.Order))), r.Order...)
+	order := b[len(b)-len(r.Order):]
 	s.slabs[last] = append(binary.AppendUvarint(b, uint64(len(r.Output))), r.Output...)
-	s.index[prefix(r.Chunk)] = at
-	s.count++
+	if s.ordered {
+		key := Key{r.Chunk, order}
+		s.ordered = s.index.count == 0 || compareKeys(&s.last, &key) < 0
+		s.last = key
+	}
+	if s.index.count == oneTable && len(s.index.tables) == 1 {
+		s.index.fan(func(place slot) uint64 {
+			chunk := s.digest(place)
+			return s.index.hash(&chunk)
+		})
+	}
+	s.index.add(hash, place)
+	return true
 }

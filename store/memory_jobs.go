@@ -276,14 +276,12 @@ func (m *Memory) remove(action Action, gone map[Digest]bool) {
 	if old == nil {
 		return
 	}
-	s := &shelf{index: map[uint64]place{}}
-	for _, at := range old.index {
-		for at != 0 {
-			var r Record
-			if r, at = old.read(at); !gone[r.Chunk] {
-				s.add(r)
-			}
+	s := newShelf()
+	old.each(func(_ slot, r Record) bool {
+		if !gone[r.Chunk] {
+			s.add(s.index.hash(&r.Chunk), &r)
 		}
-	}
+		return true
+	})
 	m.actions[action] = s
 }

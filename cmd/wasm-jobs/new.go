@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/urfave/cli/v2"
 
@@ -39,16 +40,17 @@ Makefile and a README. Nothing is fetched.`,
 }
 
 // projectName is what can be a directory, a Go module and a file everywhere.
+// Of those, Go or Windows mean something else by the reserved ones.
 var (
-	projectName  = regexp.MustCompile(`^[a-z][a-z0-9_-]{0,63}$`)
-	reservedName = regexp.MustCompile(`^(vendor|con|prn|aux|nul|com[0-9]|lpt[0-9])$`)
+	projectName  = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[a-z][a-z0-9_-]{0,63}$`) })
+	reservedName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^(vendor|con|prn|aux|nul|com[0-9]|lpt[0-9])$`) })
 )
 
 func newProject(c *console, name, language string) error {
-	if !projectName.MatchString(name) {
+	if !projectName().MatchString(name) {
 		return refuse("%q is no name for a project: it is 1 to 64 of a-z, 0-9, - and _, of which the first is a letter", name)
 	}
-	if reservedName.MatchString(name) {
+	if reservedName().MatchString(name) {
 		return refuse("%q is no name for a project: Go or Windows means something else by it", name)
 	}
 	if !slices.Contains(sdk.Languages(), language) {

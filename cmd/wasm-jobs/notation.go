@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"unicode/utf8"
 
 	"github.com/fxamacker/cbor/v2"
@@ -28,13 +29,13 @@ import (
 const hexKey = "hex"
 
 // shortest writes a float in its shortest form.
-var shortest = func() cbor.EncMode {
+var shortest = sync.OnceValue(func() cbor.EncMode {
 	mode, err := cbor.CoreDetEncOptions().EncMode()
 	if err != nil {
 		panic(err) // the options are constants
 	}
 	return mode
-}()
+})
 
 // itemOfJSON returns the CBOR item that one JSON value stands for.
 func itemOfJSON(text []byte) ([]byte, error) {
@@ -148,7 +149,7 @@ func appendNumber(dst []byte, text string) ([]byte, error) {
 }
 
 func appendFloat(dst []byte, f float64) []byte {
-	b, err := shortest.Marshal(f)
+	b, err := shortest().Marshal(f)
 	if err != nil {
 		panic(err) // floats always encode
 	}

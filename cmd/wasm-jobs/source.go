@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"unicode/utf8"
 
 	"github.com/urfave/cli/v2"
@@ -67,12 +68,12 @@ var modifiers = map[string]string{
 }
 
 // sourceFlagNames are the names of all flags about sources.
-func sourceFlagNames() (names []string) {
+var sourceFlagNames = sync.OnceValue(func() (names []string) {
 	for _, flag := range sourceFlags() {
-		names = append(names, flag.Names()[0])
+		names = append(names, nameOf(flag))
 	}
 	return names
-}
+})
 
 // parseSource reads the flags of run; it returns nil where none names a source.
 func parseSource(ctx *cli.Context) (*source, error) {

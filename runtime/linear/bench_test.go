@@ -23,7 +23,7 @@ func cycle(b *testing.B, i *instance, dirty int) {
 	}
 }
 
-func attached(b *testing.B, v variant, img *Image, keep uint64) *instance {
+func attached(b testing.TB, v variant, img *Image, keep uint64) *instance {
 	m := v.memory(b, Options{Keep: keep})
 	i := instantiate(m, 1, MaxLimit/PageSize)
 	must(b, m.Attach(img, i))

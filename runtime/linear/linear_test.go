@@ -321,6 +321,34 @@ func TestMemoriesOfOneImageRunAtOnce(t *testing.T) {
 	})
 }
 
+// TestResetOfScatteredBytes resets images of single bytes, at places beside each
+// other, far apart, and at both ends.
+func TestResetOfScatteredBytes(t *testing.T) {
+	forEachVariant(t, func(t *testing.T, v variant) {
+		rng := rand.New(rand.NewPCG(5, 6))
+		for _, count := range []int{0, 1, 2, 10, 100} {
+			want := make([]byte, 2*PageSize)
+			for range count {
+				want[rng.IntN(len(want))] = 1
+			}
+			if count == 2 {
+				clear(want)
+				want[0], want[len(want)-1] = 1, 1
+			}
+			i := attached(t, v, imageOf(t, want), 0)
+			for range 3 {
+				for at := range i.bytes {
+					i.bytes[at] = 0xff
+				}
+				must(t, i.m.Reset(i))
+				if !bytes.Equal(i.bytes, want) {
+					t.Fatalf("%d bytes: the memory is not that of the image", count)
+				}
+			}
+		}
+	})
+}
+
 // useAndFree makes memories and images and gives all of them back.
 func useAndFree(t *testing.T, v variant) {
 	for range 20 {

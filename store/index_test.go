@@ -1,0 +1,182 @@
+package store
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
+	"testing"
+)
+
+// numbered returns a record whose output is its number.
+func numbered(i int) Record {
+	b := binary.BigEndian.AppendUint32(nil, uint32(i))
+	return Record{Key{sha256.Sum256(b), b}, Value{b, uint64(i)}}
+}
+
+func mustPut(t *testing.T, m *Memory, records ...Record) {
+	t.Helper()
+	if err := m.Put(t.Context(), Action{}, records); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// expect looks records up by their chunks alone.
+func expect(t *testing.T, m *Memory, there bool, records ...Record) {
+	t.Helper()
+	keys := make([]Key, len(records))
+	for i := range records {
+		keys[i].Chunk = records[i].Chunk
+	}
+	found := 0
+	err := m.Get(t.Context(), Action{}, keys, func(i int, v Value) error {
+		if found++; v.Fuel != records[i].Fuel || !bytes.Equal(v.Output, records[i].Output) {
+			t.Errorf("the chunk of output %x has output %x", records[i].Output, v.Output)
+		}
+		return nil
+	})
+	want := 0
+	if there {
+		want = len(records)
+	}
+	if err != nil || found != want {
+		t.Fatalf("%d of %d chunks are found, expected %d; %v", found, len(records), want, err)
+	}
+}
+
+// alike returns two records that the index of a shelf, of any size, cannot tell
+// apart.
+func alike(s *shelf) (a, b Record) {
+	seen := map[slot]int{}
+	for i := 0; ; i++ {
+		r := numbered(i)
+		hash := s.index.hash(&r.Chunk)
+		key := mark(hash) | slot(hash%fanOut)
+		if other, ok := seen[key]; ok {
+			return numbered(other), r
+		}
+		seen[key] = i
+	}
+}
+
+func TestIndexCannotTellApart(t *testing.T) {
+	m := NewMemory()
+	mustPut(t, m, numbered(-1))
+	a, b := alike(m.actions[Action{}])
+	mustPut(t, m, a)
+	expect(t, m, false, b)
+	mustPut(t, m, b)
+	expect(t, m, true, a, b)
+	if m.Put(t.Context(), Action{}, []Record{{b.Key, a.Value}}) == nil {
+		t.Error("no conflict")
+	}
+	for i := range 2 * oneTable { // two tables and more
+		mustPut(t, m, numbered(1<<30+i))
+	}
+	expect(t, m, true, a, b)
+}
+
+// TestIndexGrows puts records in a falling order, twice, and takes some away.
+func TestIndexGrows(t *testing.T) {
+	const count = 100_000
+	m := NewMemory()
+	var all, others []Record
+	for i := range count {
+		all, others = append(all, numbered(count-i)), append(others, numbered(count+1+i))
+	}
+	for range 2 {
+		for from := 0; from < count; from += 777 {
+			mustPut(t, m, all[from:min(from+777, count)]...)
+		}
+	}
+	expect(t, m, true, all...)
+	expect(t, m, false, others...)
+	checkIndex(t, m.actions[Action{}], count)
+	checkOrder(t, m, count, 1)
+
+	gone := map[Digest]bool{}
+	for i := 0; i < count; i += 2 {
+		gone[all[i].Chunk] = true
+	}
+	m.remove(Action{}, gone)
+	checkIndex(t, m.actions[Action{}], count/2)
+	checkOrder(t, m, count/2, 2)
+	expect(t, m, true, all[1], all[count-1])
+	expect(t, m, false, all[0], all[count-2])
+}
+
+// checkIndex holds the tables to what they promise: that a search ends, and that
+// few slots are free beside those that are to be.
+func checkIndex(t *testing.T, s *shelf, count int) {
+	t.Helper()
+	sum, slots := 0, 0
+	for _, table := range s.index.tables {
+		used := 0
+		for _, v := range table.slots {
+			if v != 0 {
+				used++
+			}
+		}
+		if used != table.count || used > len(table.slots)/4*3 {
+			t.Errorf("%d slots of %d are used, and counted as %d", used, len(table.slots), table.count)
+		}
+		sum, slots = sum+used, slots+len(table.slots)
+	}
+	if sum != count || s.index.count != count || slots > 3*count {
+		t.Errorf("%d slots of %d are used, and counted as %d, expected %d", sum, slots, s.index.count, count)
+	}
+}
+
+// checkOrder expects count records of All, from number 1 on in steps.
+func checkOrder(t *testing.T, m *Memory, count, step int) {
+	t.Helper()
+	seen, next := 0, 1
+	for r, err := range m.All(t.Context(), Action{}) {
+		if err != nil || int(binary.BigEndian.Uint32(r.Order)) != next || !bytes.Equal(r.Output, r.Order) {
+			t.Fatalf("record %d is %v, expected number %d; %v", seen, r, next, err)
+		}
+		seen, next = seen+1, next+step
+	}
+	if seen != count {
+		t.Errorf("%d records of %d", seen, count)
+	}
+}
+
+// TestAscendingRecordsAreNotSorted puts records in the order of All, of outputs
+// that lie one behind the other and of one that is larger than that room.
+func TestAscendingRecordsAreNotSorted(t *testing.T) {
+	m := NewMemory()
+	large := numbered(20_000)
+	large.Output = make([]byte, 2*slabSize)
+	for i := range 20_000 {
+		mustPut(t, m, numbered(i))
+	}
+	mustPut(t, m, large, numbered(20_001))
+	i := 0
+	if !m.actions[Action{}].ordered {
+		t.Error("they count as not in order")
+	}
+	for r, err := range m.All(t.Context(), Action{}) {
+		if err != nil || r.Chunk != numbered(i).Chunk {
+			t.Fatalf("record %d: %v", i, err)
+		}
+		i++
+	}
+	if i != 20_002 {
+		t.Errorf("%d records", i)
+	}
+	expect(t, m, true, large)
+	tie := numbered(30_000)
+	tie.Order = numbered(20_001).Order
+	tie.Chunk = Digest{}
+	mustPut(t, m, tie) // stands before the one of the same order
+	if m.actions[Action{}].ordered {
+		t.Error("they count as in order, and one is not")
+	}
+	i = 0
+	for r := range m.All(t.Context(), Action{}) {
+		if i == 20_001 && r.Chunk != tie.Chunk {
+			t.Errorf("record %d has output %x", i, r.Output)
+		}
+		i++
+	}
+}
