@@ -336,6 +336,9 @@ func (h *shelf) orders(c *conn, p position, t tail, prefix uint64) (orders [][]b
 	h.mu.Lock()
 	orders = slices.Clone(t[prefix])
 	h.mu.Unlock()
+	if p.indexed == 0 {
+		return orders, nil
+	}
 	stmt, err := c.prepare("select ord from chunks where action=? and prefix=?", p.id, int64(prefix))
 	if err != nil {
 		return nil, err
