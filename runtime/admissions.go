@@ -31,7 +31,7 @@ type admissions struct {
 
 const (
 	admissionsDir    = "admitted"
-	admissionsFormat = 1
+	admissionsFormat = 2
 	// cacheLimit bounds what the cache directory holds, in bytes.
 	cacheLimit = 1 << 30
 )

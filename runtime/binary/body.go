@@ -200,6 +200,7 @@ func (s *scan) memory(in Instr) {
 	p := s.p
 	switch {
 	case in.Op == OpMemoryInit, in.Op == OpDataDrop:
+		p.m.NamesData = true
 		if p.usesData == nil {
 			offset := in.Offset
 			p.usesData = &offset

@@ -197,9 +197,10 @@ type Module struct {
 	Exports   []Export
 	Start     *uint32
 	Bodies    []Body
-	Data      int // number of data segments
-	Elements  int // number of element segments
-	Entries   int // of all element segments together
+	Data      int  // number of data segments
+	NamesData bool // an instruction, memory.init or data.drop, names a data segment
+	Elements  int  // number of element segments
+	Entries   int  // of all element segments together
 
 	ImportedFunctions int
 	ImportedGlobals   int

@@ -58,6 +58,17 @@ func (s *source) u32() (v uint32) {
 	}
 }
 
+func (s *source) s32() int32 {
+	v, shift := int64(0), 0
+	for {
+		b := s.byte()
+		v |= int64(b&0x7f) << shift
+		if shift += 7; b < 0x80 {
+			return int32(v << (64 - shift) >> (64 - shift))
+		}
+	}
+}
+
 // bytes returns a vector of bytes, such as a name.
 func (s *source) bytes() []byte {
 	n := int(s.u32())

@@ -23,6 +23,7 @@ type module struct {
 	m         *binary.Module
 	o         Options
 	functions []summary // of the bodies
+	data      []segment // instead of those of the original, unless it is nil
 	lasting   map[string]Reason
 
 	fuel, stack uint32 // indices of the injected globals
@@ -40,6 +41,7 @@ func (w *module) scan() error {
 			return err
 		}
 	}
+	w.data = joinData(w.wasm, w.m)
 	w.fuel = uint32(len(w.m.Globals))
 	w.stack = w.fuel + 1
 	w.refill = uint32(len(w.m.Functions)) + 1
@@ -99,7 +101,7 @@ func (w *module) write(globals []Global) ([]byte, error) {
 	out := make([]byte, 0, len(w.wasm)*2+512)
 	out = append(out, w.wasm[:8]...)
 	for _, id := range order {
-		start, end := w.section(id)
+		start, end := section(w.m, id)
 		if start == end && !w.adds(id, globals) {
 			continue
 		}
@@ -114,8 +116,8 @@ func (w *module) write(globals []Global) ([]byte, error) {
 
 // section returns where the contents of a section stand; nowhere if start is
 // end.
-func (w *module) section(id byte) (start, end int) {
-	for _, s := range w.m.Sections {
+func section(m *binary.Module, id byte) (start, end int) {
+	for _, s := range m.Sections {
 		if s.ID == id {
 			return s.Start, s.End
 		}
@@ -141,6 +143,14 @@ func (w *module) contents(id byte, start, end int, globals []Global) ([]byte, er
 		return w.exports(globals), nil
 	case binary.SectionCode:
 		return w.code(start, end)
+	case binary.SectionDataCount:
+		if w.data != nil {
+			return appendU32(nil, uint32(len(w.data))), nil
+		}
+	case binary.SectionData:
+		if w.data != nil {
+			return w.dataSegments(), nil
+		}
 	}
 	if !w.o.Metering {
 		return w.wasm[start:end], nil
