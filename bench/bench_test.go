@@ -205,25 +205,50 @@ func ratio(kernel, side string, q ...float64) result {
 
 func TestCompare(t *testing.T) {
 	old := &report{Rounds: 11, Results: []result{
-		ratio("k", base, 1, 1, 1), ratio("k", "same", 9, 10, 11), ratio("k", "worse", 9, 10, 11),
-		ratio("k", "better", 9, 10, 11), ratio("k", "wide", 4, 10, 16), ratio("gone", "s", 1, 1, 1),
+		ratio("k", base, 1, 1, 1), ratio("k", "a", 9, 10, 11), ratio("k", "b", 9, 10, 11), ratio("k", "c", 9, 10, 11),
+		ratio("slow", base, 1, 1, 1), ratio("slow", "a", 9, 10, 11), ratio("slow", "b", 9, 10, 11), ratio("slow", "c", 4, 5, 6),
+		ratio("gone", "s", 1, 1, 1),
 	}}
 	now := &report{Rounds: 5, Results: []result{
-		ratio("k", base, 1, 1, 1), ratio("k", "same", 8, 8.1, 8.2), ratio("k", "worse", 7, 7.9, 8),
-		ratio("k", "better", 20, 20, 20), ratio("k", "wide", 3, 5, 7), ratio("k", "new", 1, 1, 1),
+		ratio("k", base, 1, 1, 1), ratio("k", "a", 1, 2, 3), ratio("k", "b", 8, 8.1, 8.2), ratio("k", "c", 20, 20, 20),
+		ratio("slow", base, 1, 1, 1), ratio("slow", "a", 7, 7.9, 8), ratio("slow", "b", 7, 7.9, 8), ratio("slow", "c", 4, 5, 6),
+		ratio("k", "new", 1, 1, 1),
 	}}
 	var said bytes.Buffer
 	worse, compared := compare(&said, now, old, 1.25)
-	if worse != 1 || compared != 4 {
-		t.Errorf("%d of %d worse, expected 1 of 4", worse, compared)
+	if worse != 1 || compared != 6 {
+		t.Errorf("%d of %d worse, expected 1 of 6", worse, compared)
 	}
-	const want = `worse: k: worse takes 7.90 (7.00 - 8.00) times as long as ours, and took 10.0 (9.00 - 11.0) times before
-not compared: k, side new, is not in the file
+	const want = `not compared: k, side new, is not in the file
 not compared: gone, side s, was not measured now
-4 ratios compared, of medians of 5 and 11 rounds; 1 are worse by more than a factor of 1.25
+as before: k: beside 3 sides, ours takes 1.23 (0.87 - 3.12) times as long as it did
+worse: slow: beside 3 sides, ours takes 1.27 (1.13 - 1.27) times as long as it did
+6 ratios of 2 kernels compared, of medians of 5 and 11 rounds; 1 kernels are worse by more than a factor of 1.25
 `
 	if said.String() != want {
 		t.Errorf("said:\n%sexpected:\n%s", &said, want)
+	}
+}
+
+func TestCompareClaims(t *testing.T) {
+	one := func(least bool, q ...float64) *commandReport {
+		return &commandReport{Claims: []claim{{Name: "c", Ratio: quartiles(q), Least: least}}}
+	}
+	for _, test := range []struct {
+		name     string
+		now, old *commandReport
+		worse    int
+	}{
+		{"longer", one(false, 1.4, 1.5, 1.6), one(false, 1, 1.1, 1.2), 1},
+		{"a little longer", one(false, 1.3, 1.3, 1.3), one(false, 1, 1.1, 1.2), 0},
+		{"longer, perhaps", one(false, 1.1, 1.5, 1.6), one(false, 1, 1.1, 1.2), 0},
+		{"less far ahead", one(true, 30, 31, 32), one(true, 40, 42, 44), 1},
+		{"less far ahead, perhaps", one(true, 30, 31, 41), one(true, 40, 42, 44), 0},
+		{"further ahead", one(true, 60, 60, 60), one(true, 40, 42, 44), 0},
+	} {
+		if worse := compareClaims(io.Discard, test.now, test.old, 1.25); worse != test.worse {
+			t.Errorf("%s: %d worse", test.name, worse)
+		}
 	}
 }
 
@@ -299,7 +324,7 @@ func TestProgram(t *testing.T) {
 			}
 		}
 	}
-	if code, stdout, _ := runs(t, append(common, "-compare", jsonFile)...); code != exitOK || !strings.Contains(stdout, "1 ratios compared") {
+	if code, stdout, _ := runs(t, append(common, "-compare", jsonFile)...); code != exitOK || !strings.Contains(stdout, "1 ratios of 1 kernels compared") {
 		t.Errorf("compared with itself: code %d, %s", code, stdout)
 	}
 	old, err := readReport(jsonFile)
@@ -313,7 +338,7 @@ func TestProgram(t *testing.T) {
 	if err := os.WriteFile(jsonFile, b, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if code, stdout, _ := runs(t, append(common, "-compare", jsonFile)...); code != exitWorse || !strings.Contains(stdout, "worse: noop-5B: native takes") {
+	if code, stdout, _ := runs(t, append(common, "-compare", jsonFile)...); code != exitWorse || !strings.Contains(stdout, "worse: noop-5B: beside 1 sides, ours takes") {
 		t.Errorf("compared with a file of better ratios: code %d, %s", code, stdout)
 	}
 }

@@ -560,7 +560,7 @@ func (r *commandReport) writeMarkdown(path string) error {
 }
 
 // compareClaims holds the ratios to those of an older run, and returns how many
-// are worse by more than the tolerance.
+// are worse by more than the tolerance, and by more than their quartiles vary.
 func compareClaims(to io.Writer, now, old *commandReport, tolerance float64) (worse int) {
 	before := map[string]claim{}
 	for _, c := range old.Claims {
@@ -572,11 +572,11 @@ func compareClaims(to io.Writer, now, old *commandReport, tolerance float64) (wo
 			fmt.Fprintf(to, "not compared: %s\n", c.Name)
 			continue
 		}
-		factor := c.Ratio.median() / was.Ratio.median()
+		factor, apart := c.Ratio.median()/was.Ratio.median(), c.Ratio[0] >= was.Ratio[2]
 		if c.Least {
-			factor = 1 / factor
+			factor, apart = 1/factor, c.Ratio[2] <= was.Ratio[0]
 		}
-		if factor > tolerance {
+		if factor > tolerance && apart {
 			worse++
 			fmt.Fprintf(to, "worse: %s: %s, and was %s\n", c.Name, c.Ratio.spread(digits), was.Ratio.spread(digits))
 		}
