@@ -67,7 +67,7 @@ func parse(args []string, stderr io.Writer) (o options, err error) {
 	f.StringVar(&o.json, "json", "", "write the results to `FILE`, as JSON")
 	f.StringVar(&o.markdown, "markdown", "", "write the tables into `FILE`, between the lines "+opening+" and "+closing)
 	f.StringVar(&o.compare, "compare", "", "compare the ratios with those in `FILE`, which -json wrote; exit code 1 where one is worse")
-	f.Float64Var(&o.tolerance, "tolerance", 1.25, "`factor` by which a ratio may be worse")
+	f.Float64Var(&o.tolerance, "tolerance", 1.5, "`factor` by which a ratio may be worse")
 	f.BoolVar(&o.command, "command", false, "measure the whole command, and not the sides")
 	f.IntVar(&o.chunks, "chunks", 1_000_000, "how many tiny chunks the command's job has")
 	f.IntVar(&o.most, "most", 10_000_000, "how many chunks the largest job of the table of scale has")
