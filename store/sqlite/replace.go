@@ -450,8 +450,8 @@ func (p *pages) payload(cell []byte) []byte {
 		overflow = usableSize - 4
 	)
 	size, rest, ok := varint(cell)
-	ok2 := false
-	if _, rest, ok2 = varint(rest); !ok || !ok2 || size > 1<<30 {
+	_, rest, hasID := varint(rest)
+	if !ok || !hasID || size > 1<<30 {
 		return nil
 	}
 	if size <= maxLocal {
