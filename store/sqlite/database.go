@@ -35,6 +35,17 @@ create table actions(
 	id integer primary key autoincrement,
 	digest blob not null unique,
 	indexed integer not null default 0); -- batches up to it are in chunks
+` + packSchema + `
+create table batches(
+	action integer not null, seq integer not null,
+	count integer not null, entries blob not null,
+	primary key(action, seq)) without rowid;
+create table chunks(
+	action integer not null, prefix integer not null, ord blob not null,
+	primary key(action, prefix, ord)) without rowid;
+`
+
+const packSchema = `
 create table packs(
 	id integer primary key,
 	action integer not null, ord blob not null, chunk blob not null,
@@ -47,13 +58,6 @@ create view outputs as select packs.action as action,
 	p.value->>3 as fuel,
 	substr(body, p.value->>0 + p.value->>1 + 49, p.value->>2) as output
 	from packs, json_each(places) as p;
-create table batches(
-	action integer not null, seq integer not null,
-	count integer not null, entries blob not null,
-	primary key(action, seq)) without rowid;
-create table chunks(
-	action integer not null, prefix integer not null, ord blob not null,
-	primary key(action, prefix, ord)) without rowid;
 `
 
 // conn is a connection that keeps its statements.
@@ -261,7 +265,7 @@ func (db *database) layOut() error {
 	if err := c.Exec("pragma journal_mode=wal; pragma synchronous=full; pragma wal_autocheckpoint=4000; pragma cell_size_check=on; pragma cache_size=-16384"); err != nil {
 		return err
 	}
-	if err := db.dropOlder(); err != nil {
+	if err := db.renew(); err != nil {
 		return err
 	}
 	if tables == 0 {
@@ -273,40 +277,6 @@ func (db *database) layOut() error {
 		}
 	}
 	return db.check()
-}
-
-// dropOlder lays a file of an older layout out anew. What it has is not
-// carried over: its outputs have no fuel.
-func (db *database) dropOlder() error {
-	var id, version int64
-	for pragma, into := range map[string]*int64{"application_id": &id, "user_version": &version} {
-		if _, err := db.writer.ints("pragma "+pragma, []*int64{into}); err != nil {
-			return err
-		}
-	}
-	older := version & 0xffff
-	if id != applicationID || version>>16 != older || older == 0 || older >= Version {
-		return nil
-	}
-	err := db.writer.transaction("begin immediate", func() error {
-		var drops []string
-		err := db.writer.rows(func(r *columns) {
-			drops = append(drops, "drop "+string(r.blob())+" "+sqlite3.QuoteIdentifier(string(r.blob())))
-		}, "select type, name from sqlite_schema where type in ('table', 'view') and name not like 'sqlite\\_%' escape '\\'")
-		if err != nil {
-			return err
-		}
-		for _, drop := range drops {
-			if err := db.writer.Exec(drop); err != nil {
-				return err
-			}
-		}
-		return db.writer.Exec(schema + jobSchema + fmt.Sprintf("pragma user_version=%d", Version<<16|Version))
-	})
-	if err == nil {
-		db.store.options.Notice(fmt.Sprintf("%s has an older layout (version %d): its outputs are computed again", db.store.path, older))
-	}
-	return err
 }
 
 // check makes sure that this is a store: a file that is none, or whose schema

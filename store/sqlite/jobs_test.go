@@ -1,6 +1,7 @@
 package sqlite
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"os"
@@ -117,6 +118,65 @@ func TestSetAsideInARun(t *testing.T) {
 	}
 	if n := count(t, s, store.Action{1}, records(0, 2000)); n != 2000 {
 		t.Errorf("%d outputs; %q", n, notices)
+	}
+}
+
+// TestVersion2 opens a file whose outputs have a row each: they and their jobs
+// are carried over.
+func TestVersion2(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir, Options{})
+	all := records(0, 3000)
+	all[1].Output = nil
+	all[2].Output = bytes.Repeat([]byte{1, 2}, packOnce)
+	for i := range all {
+		all[i].Fuel = uint64(i)
+	}
+	for action, some := range map[store.Action][]store.Record{{3}: all, {4}: all[:100]} {
+		if err := s.Put(t.Context(), action, some); err != nil {
+			t.Fatal(err)
+		}
+	}
+	finish(t, s, begin(t, s, jobA), 0, 10)
+	for _, query := range []string{
+		"create table older as select * from outputs", "drop view outputs", "drop table packs",
+		"create table outputs(action integer not null, ord blob not null, chunk blob not null, checksum blob not null, fuel integer not null, output blob not null, primary key(action, ord, chunk)) without rowid",
+		"insert into outputs select * from older", "drop table older", "pragma user_version=131074",
+	} {
+		if err := s.db.writer.Exec(query); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	var notices []string
+	s = open(t, dir, Options{
+		Notice:  func(line string) { notices = append(notices, line) },
+		Damaged: func(d Damage) { t.Errorf("damaged: %x", d.Order) },
+	})
+	if len(notices) != 1 || !strings.Contains(notices[0], "laid out anew, with 3110 outputs") {
+		t.Errorf("notices %q", notices)
+	}
+	i := 0
+	for r, err := range s.All(t.Context(), store.Action{3}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.Chunk != all[i].Chunk || r.Fuel != all[i].Fuel || !bytes.Equal(r.Output, all[i].Output) {
+			t.Errorf("output %d is another one", i)
+		}
+		i++
+	}
+	if i != len(all) {
+		t.Errorf("%d of %d outputs", i, len(all))
+	}
+	if n := count(t, s, store.Action{4}, all[:100]); n != 100 {
+		t.Errorf("%d outputs of the other action", n)
+	}
+	packsOf(t, s, store.Action{3})
+	if report, err := s.Check(t.Context(), func(int) {}); err != nil || report != (CheckReport{Outputs: 3110, Jobs: 1}) {
+		t.Errorf("%+v, %v", report, err)
 	}
 }
 
