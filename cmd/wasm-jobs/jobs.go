@@ -271,9 +271,9 @@ func circumstances(s *jobState) string {
 	where := fmt.Sprintf("process %d on %s", s.PID, s.Host)
 	switch s.State {
 	case jobs.Running:
-		return fmt.Sprintf(" since %s, %s; last sign of life %s", s.Started.Local().Format(time.DateTime), where, humanize.Time(s.Seen))
+		return fmt.Sprintf(" since %s, %s, last seen %s", s.Started.Local().Format(time.DateTime), where, humanize.Time(s.Seen))
 	case jobs.Died:
-		return fmt.Sprintf(": %s has given no end, and its last sign of life was %s; the same command goes on", where, humanize.Time(s.Seen))
+		return fmt.Sprintf(": %s has given no end, last seen %s; the same command goes on", where, humanize.Time(s.Seen))
 	}
 	return fmt.Sprintf(" %s, after %s", s.Ended.Local().Format(time.DateTime), took(s))
 }
