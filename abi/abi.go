@@ -2,15 +2,15 @@
 // names and types of imports and exports, how results are packed, chunk ids,
 // the CBOR envelopes that the host writes, and the classes of failure.
 //
-// It knows no engine, so that tools for guest authors can use it. ABI.md in
-// this directory is the same contract in words, for people who write guests.
+// It imports no engine, so tools for guest authors can use it. ABI.md in this
+// directory describes the same contract for people who write guests.
 package abi
 
 // Version is the version of the contract. It is part of the key under which
 // outputs are stored.
 const Version = 1
 
-// Names of what a guest exports. Memory, Alloc and Exec are required.
+// Names of the exports of a guest. Memory, Alloc and Exec are required.
 const (
 	ExportMemory     = "memory"
 	ExportAlloc      = "alloc"
@@ -22,7 +22,7 @@ const (
 	ExportStart      = "_start"
 )
 
-// Names of what a guest may import.
+// Names of the imports that a guest may use.
 const (
 	ImportModule    = "wasm_jobs"
 	ImportFail      = "fail"
@@ -33,7 +33,7 @@ const (
 	WASIModule = "wasi_snapshot_preview1"
 )
 
-// Kinds of failure that a guest states through the import "fail".
+// Kinds of failure that a guest reports through the import "fail".
 const (
 	FailPermanent uint32 = 0 // class guest: never retried
 	FailRetryable uint32 = 1 // class guest-retryable: retried, counted
@@ -48,8 +48,8 @@ const (
 	LogError int32 = 8
 )
 
-// Pack joins the address and length of a result as a guest returns them from
-// exec, aggregate, merge and setup: ptr<<32 | size.
+// Pack joins the address and the length of a result as exec, aggregate, merge
+// and setup return them: ptr<<32 | size.
 func Pack(ptr, size uint32) uint64 { return uint64(ptr)<<32 | uint64(size) }
 
 // Unpack is the inverse of [Pack].

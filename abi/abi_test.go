@@ -92,8 +92,8 @@ func TestOrderKeysSortAsIDs(t *testing.T) {
 	}
 }
 
-// randomID returns an integer of any width or a short text, of few letters so
-// that prefixes and equal ones are frequent.
+// randomID returns an integer of any width or a short text. The texts have few
+// different letters, so that prefixes and equal texts are frequent.
 func randomID(random *rand.Rand) abi.ID {
 	if random.IntN(2) == 0 {
 		return abi.IntID(random.Uint64() >> random.IntN(64))
@@ -129,7 +129,7 @@ func TestEnvelopes(t *testing.T) {
 		}
 	}
 	if abi.CheckItem(abi.Null) != nil {
-		t.Error("Null is no CBOR item")
+		t.Error("Null is not a CBOR item")
 	}
 }
 
@@ -138,7 +138,7 @@ func TestFailures(t *testing.T) {
 	if got, want := f.Error(), "guest: line 1 and more"; got != want {
 		t.Errorf("Error() = %q, want %q", got, want)
 	}
-	if got := abi.Classes(); len(got) != 10 || len(slices.Compact(slices.Sorted(slices.Values(got)))) != 10 {
+	if got := abi.Classes(); len(got) != 11 || len(slices.Compact(slices.Sorted(slices.Values(got)))) != 11 {
 		t.Errorf("Classes() = %v", got)
 	}
 }
@@ -171,7 +171,7 @@ func TestSameTrap(t *testing.T) {
 	}
 }
 
-// The names are the contract's: a change breaks every guest there is.
+// The names are part of the contract: a change breaks every existing guest.
 func TestNames(t *testing.T) {
 	got := []any{abi.Version, abi.ImportModule, abi.ImportFail, abi.ImportLog, abi.ImportHeartbeat, abi.WASIModule,
 		abi.ExportMemory, abi.ExportAlloc, abi.ExportExec, abi.ExportAggregate, abi.ExportMerge, abi.ExportSetup,
@@ -211,6 +211,22 @@ func TestParseOrderKey(t *testing.T) {
 	for _, key := range []string{"", "\x60\xff", "\x18", "\x00\x00", "\x80"} {
 		if id, ok := abi.ParseOrderKey([]byte(key)); ok {
 			t.Errorf("%x: %v", key, id)
+		}
+	}
+}
+
+// TestFuelAtLeast checks that fuel from before the end of a call is reported as
+// a lower bound.
+func TestFuelAtLeast(t *testing.T) {
+	for class, want := range map[abi.Class]bool{
+		abi.ClassTrap: true, abi.ClassMemory: true, abi.ClassTimeout: true, abi.ClassFuel: true,
+		abi.ClassGuest: false, abi.ClassGuestRetryable: false, abi.ClassExit: false, abi.ClassABI: false, abi.ClassRequeued: false,
+	} {
+		if f := (&abi.Failure{Class: class, Fuel: 1}); f.FuelAtLeast() != want {
+			t.Errorf("%s: %v, expected %v", class, !want, want)
+		}
+		if f := (&abi.Failure{Class: class}); f.FuelAtLeast() {
+			t.Errorf("%s: unknown fuel is not a lower bound", class)
 		}
 	}
 }

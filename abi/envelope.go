@@ -24,8 +24,8 @@ func AppendText(dst []byte, s string) []byte {
 	return append(AppendHead(dst, MajorText, uint64(len(s))), s...)
 }
 
-// AppendEntry appends the two-element array [id, item]: an element of what
-// aggregate is given, and a leaf of the Merkle trees over inputs and outputs.
+// AppendEntry appends the two-element array [id, item]: an element of the input
+// of aggregate, and a leaf of the Merkle trees over inputs and outputs.
 func AppendEntry(dst []byte, id ID, item []byte) []byte {
 	return append(id.AppendCBOR(append(dst, MajorArray<<5|2)), item...)
 }
@@ -38,5 +38,5 @@ func AppendOutput(dst []byte, id ID, output []byte) []byte {
 	return append(AppendText(dst, "output"), output...)
 }
 
-// Null is the CBOR item null: what setup gets where a job has no context.
+// Null is the CBOR item null: the input of setup if a job has no context.
 var Null = []byte{0xf6}

@@ -8,19 +8,21 @@ import (
 	"strings"
 )
 
-// maxFileName is how long a file name made of an id may be, without an ending:
-// file systems allow 255 bytes.
+// maxFileName is the maximum length in bytes of a file name made from an id,
+// without an extension: file systems allow 255 bytes.
 const maxFileName = 200
 
-// FileName returns a name for a file about the chunk, without an ending. It has
-// no separators, is not hidden and no device's, and no other id has it, also
-// where a file system takes capitals for small letters.
+// FileName returns a name for a file about the chunk, without an extension. The
+// name has no separators, does not begin with a dot, is not the name of a
+// device, and differs from the names of all other ids, even on a file system
+// that ignores case.
 //
-// That of an integer is its digits. Of a text, small letters, digits, - and _
-// are themselves, and so are dots but for the first byte; any other byte, and
-// the first one of digits alone or of a device's name, is % and two hexadecimal
-// digits. The empty text is a single %. Where the name would be longer than 200
-// bytes, its end is %~ and the text's SHA-256 instead.
+// The name of an integer is its digits. In the name of a text, small letters,
+// digits, -, _ and dots stand for themselves, and any other byte is % and two
+// hexadecimal digits. The first byte is escaped as well if it is a dot, or if
+// the text has only digits or is the name of a device. The name of the empty
+// text is a single %. If the name would be longer than 200 bytes, its end is
+// replaced by %~ and the SHA-256 of the text.
 func (id ID) FileName() string {
 	if !id.isText {
 		return id.String()
@@ -51,7 +53,7 @@ func escapeFileName(text string) string {
 	return name.String()
 }
 
-// devices are names that some systems take for devices, whatever ends them.
+// devices are names that some systems reserve for devices, with any extension.
 var devices = []string{"con", "prn", "aux", "nul"}
 
 func isDevice(text string) bool {

@@ -10,8 +10,8 @@ import (
 	"github.com/wasm-jobs/wasm-jobs/abi"
 )
 
-// A file name of an id stays in its directory, is short enough, and
-// says which id it is of: no other id has it, in capitals or not.
+// The file name of an id stays in its directory, is short enough, and belongs to
+// no other id, even if case is ignored.
 func FuzzFileName(f *testing.F) {
 	for _, s := range []string{"", "7", "a", "A", "..", "../x", "a/b", `a\b`, "con", "con.txt", "com1", ".hidden", "%41", "ü", "u\u0308", "\x00", strings.Repeat("x", 300), strings.Repeat("X", 70), "x.cbor"} {
 		f.Add(s, strings.ToLower(s), uint64(7))
@@ -30,7 +30,7 @@ func FuzzFileName(f *testing.F) {
 			}
 			if text, isText := id.Text(); isText && text != "" && !strings.Contains(name, "%~") {
 				if back, err := url.PathUnescape(name); err != nil || back != text {
-					t.Errorf("%v has the file name %q, which says %q (%v)", id, name, back, err)
+					t.Errorf("%v has the file name %q, which stands for %q (%v)", id, name, back, err)
 				}
 			}
 			for _, other := range ids {

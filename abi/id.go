@@ -29,8 +29,8 @@ func (id ID) Int() (n uint64, ok bool) { return id.number, !id.isText }
 // Text returns the value of a text id; ok is false for an integer.
 func (id ID) Text() (s string, ok bool) { return id.text, id.isText }
 
-// Compare gives id order: integers by value, then texts bytewise. It is -1, 0
-// or 1 as id comes before, is, or comes after other.
+// Compare compares in id order: integers by value, then texts bytewise. It
+// returns -1, 0 or 1 if id is before, equal to or after other.
 func (id ID) Compare(other ID) int {
 	switch {
 	case id.isText != other.isText:
@@ -63,7 +63,7 @@ func (id ID) AppendOrderKey(dst []byte) []byte {
 	return AppendHead(dst, MajorUint, id.number)
 }
 
-// String returns the id as people read it: a number, or a quoted text.
+// String returns the id for people: a number, or a quoted text.
 func (id ID) String() string {
 	if id.isText {
 		return strconv.Quote(id.text)
@@ -91,8 +91,8 @@ func (id *ID) UnmarshalJSON(b []byte) error {
 }
 
 // ParseID reads an id as people write it: a number is an integer, a text in
-// double quotes (as in [ID.String]) is that text, and anything else a text as
-// it is.
+// double quotes (as in [ID.String]) is that text, and anything else is a text
+// without quotes.
 func ParseID(s string) (ID, error) {
 	if n, err := strconv.ParseUint(s, 10, 64); err == nil {
 		return IntID(n), nil
@@ -100,12 +100,12 @@ func ParseID(s string) (ID, error) {
 	if len(s) >= 2 && s[0] == '"' {
 		text, err := strconv.Unquote(s)
 		if err != nil {
-			return ID{}, fmt.Errorf("id %s: a text in double quotes is needed, as in Go", s)
+			return ID{}, fmt.Errorf("invalid id %s: want a text in double quotes, as in Go", s)
 		}
 		s = text
 	}
 	if !utf8.ValidString(s) {
-		return ID{}, fmt.Errorf("id %q is not UTF-8", s)
+		return ID{}, fmt.Errorf("invalid id %q: want UTF-8", s)
 	}
 	return TextID(s), nil
 }

@@ -14,11 +14,11 @@ import (
 // An IDSet is a set of chunk ids: inclusive ranges of integers, which are never
 // expanded, and single texts. The zero IDSet is empty.
 //
-// Adding ids in ascending order costs constant time each, in any other order
-// O(log n) on average, where n counts what does not lie together: the ranges and
-// the texts. Methods that add nothing may be called at the same time. A copy
-// shares memory with its original, so add to one of them at most; an empty set
-// and [IDSet.AddSet] make a copy of its own.
+// Adding an id takes constant time in ascending order, and O(log n) on average
+// in any other order, where n is the number of ranges and texts that cannot be
+// joined. Methods that add nothing may be called concurrently. A copy shares
+// memory with its original, so add to only one of them; to make an independent
+// copy, use [IDSet.AddSet] on an empty set.
 type IDSet struct {
 	ints  layers[span]
 	texts layers[textID]
@@ -33,22 +33,22 @@ func (s *IDSet) Add(id ID) {
 	s.ints.add(span{id.number, id.number})
 }
 
-// AddRange adds the integers from lo to hi, both included; none where lo is
-// above hi.
+// AddRange adds the integers from lo to hi, both included. If lo is above hi, it
+// adds nothing.
 func (s *IDSet) AddRange(lo, hi uint64) {
 	if lo <= hi {
 		s.ints.add(span{lo, hi})
 	}
 }
 
-// AddSet adds all ids of other, which stays as it is.
+// AddSet adds all ids of other, which does not change.
 func (s *IDSet) AddSet(other IDSet) {
 	s.ints.push(slices.Clone(other.ints.flat()))
 	s.texts.push(slices.Clone(other.texts.flat()))
 }
 
-// Has reports whether id is in the set, in O(log² n) at most, and in O(log n)
-// where ids were added in ascending order or the set was parsed.
+// Has reports whether id is in the set. It takes O(log² n) at most, and O(log n)
+// if ids were added in ascending order or the set was parsed.
 func (s IDSet) Has(id ID) bool {
 	if id.isText {
 		return s.texts.covers(textID(id.text))
@@ -59,7 +59,7 @@ func (s IDSet) Has(id ID) bool {
 // Empty reports whether no id is in the set.
 func (s IDSet) Empty() bool { return len(s.ints) == 0 && len(s.texts) == 0 }
 
-// Count returns the number of ids, or 2^64-1 where there are that many or more.
+// Count returns the number of ids, or 2^64-1 if there are that many or more.
 func (s IDSet) Count() uint64 {
 	n := uint64(len(s.texts.flat()))
 	for lo, hi := range s.Ranges() {
@@ -94,8 +94,8 @@ func (s IDSet) Texts() iter.Seq[string] {
 	}
 }
 
-// String returns the set as [ParseIDs] reads it, in id order, such as
-// 0-99,120,"a": equal sets give equal strings, the empty set the empty one.
+// String returns the set in the form that [ParseIDs] reads, in id order, such as
+// 0-99,120,"a". Equal sets give equal strings; the empty set gives "".
 func (s IDSet) String() string {
 	var b []byte
 	for lo, hi := range s.Ranges() {
@@ -111,11 +111,11 @@ func (s IDSet) String() string {
 	return strings.TrimSuffix(string(b), ",")
 }
 
-// MarshalJSON returns a JSON string that holds what String returns.
+// MarshalJSON returns the result of String as a JSON string.
 func (s IDSet) MarshalJSON() ([]byte, error) { return json.Marshal(s.String()) }
 
-// UnmarshalJSON is the inverse of MarshalJSON; it takes whatever [ParseIDs]
-// takes.
+// UnmarshalJSON is the inverse of MarshalJSON. It accepts every list that
+// [ParseIDs] accepts.
 func (s *IDSet) UnmarshalJSON(b []byte) error {
 	var list string
 	if err := json.Unmarshal(b, &list); err != nil {
@@ -129,9 +129,9 @@ func (s *IDSet) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// ParseRanges reads integers and inclusive ranges of them, separated by commas:
-// 0-99,120. Blanks may stand around commas. The empty string is the empty set.
-// The error is one line that names the element that is wrong.
+// ParseRanges reads integers and inclusive ranges of integers, separated by
+// commas: 0-99,120. Blanks may stand around commas. The empty string is the
+// empty set. The error is one line that names the invalid element.
 func ParseRanges(s string) (IDSet, error) {
 	var set IDSet
 	for element := range strings.SplitSeq(s, ",") {
@@ -147,32 +147,32 @@ func ParseRanges(s string) (IDSet, error) {
 		case element == "":
 			return IDSet{}, errEmptyElement(s)
 		case !isDigits(lo) || !isDigits(hi):
-			return IDSet{}, fmt.Errorf("%.64q is neither an integer nor a range such as 0-99", element)
+			return IDSet{}, fmt.Errorf("invalid range %.64q: want an integer or a range such as 0-99", element)
 		}
 		if err := set.addRange(element, lo, hi); err != nil {
 			return IDSet{}, err
 		}
 	}
-	return set.settled(), nil
+	return set.compact(), nil
 }
 
-// ParseIDs reads ids separated by commas, with blanks around commas as they
-// like. An integer, as String of [ID] prints it, and an inclusive range n-m of
-// integers are those; a text in double quotes, as Go and JSON write it, is that
-// text, whatever it looks like and with commas where it has them; anything else
-// is a text as it stands, such as 007 or a-b. The empty string is the empty set.
-// The error is one line that names the element that is wrong.
+// ParseIDs reads ids separated by commas; blanks may stand around commas. An
+// integer, as String of [ID] prints it, is that integer, and n-m is an inclusive
+// range of integers. A text in double quotes, as Go and JSON write it, is that
+// text, even if it looks like a number or contains commas. Anything else is a
+// text without quotes, such as 007 or a-b. The empty string is the empty set.
+// The error is one line that names the invalid element.
 func ParseIDs(s string) (IDSet, error) {
 	named, ranges, err := ParseNamedIDs(s)
 	if err != nil {
 		return IDSet{}, err
 	}
 	named.AddSet(ranges)
-	return named.settled(), nil
+	return named.compact(), nil
 }
 
-// ParseNamedIDs is [ParseIDs] for whom it matters which ids were named one by
-// one, and which by a range n-m.
+// ParseNamedIDs is [ParseIDs] for callers that treat ids named one by one
+// differently from ids named by a range n-m.
 func ParseNamedIDs(s string) (named, ranges IDSet, err error) {
 	if s == "" {
 		return named, ranges, nil
@@ -187,14 +187,14 @@ func ParseNamedIDs(s string) (named, ranges IDSet, err error) {
 			return IDSet{}, IDSet{}, err
 		}
 	}
-	return named.settled(), ranges.settled(), nil
+	return named.compact(), ranges.compact(), nil
 }
 
 func parseID(element string, named, ranges *IDSet) error {
 	if element[0] == '"' {
 		t, ok := unquote(element)
 		if !ok {
-			return fmt.Errorf("%#.64q is no text in double quotes", element)
+			return fmt.Errorf("invalid id %#.64q: want a text in double quotes, as in Go or JSON", element)
 		}
 		return named.addText(element, t)
 	}
@@ -211,21 +211,22 @@ func parseID(element string, named, ranges *IDSet) error {
 
 func (s *IDSet) addText(element, t string) error {
 	if !utf8.ValidString(t) {
-		return fmt.Errorf("%.64q is not UTF-8, which every text id is", element)
+		return fmt.Errorf("invalid id %.64q: want UTF-8", element)
 	}
 	s.texts.add(textID(t))
 	return nil
 }
 
-// addRange adds the range between two strings of digits.
+// addRange adds the range between two strings of digits. element is their text
+// in the list, for errors.
 func (s *IDSet) addRange(element, lo, hi string) error {
 	first, err := strconv.ParseUint(lo, 10, 64)
 	last, lastErr := strconv.ParseUint(hi, 10, 64)
 	switch {
-	case err != nil || lastErr != nil: // digits fail by their value alone
-		return fmt.Errorf("%.64q is above the largest id, %d", element, uint64(math.MaxUint64))
+	case err != nil || lastErr != nil: // too large is the only error for digits
+		return fmt.Errorf("%.64q is too large: the largest id is %d", element, uint64(math.MaxUint64))
 	case first > last:
-		return fmt.Errorf("%.64q is reversed: a range goes from the smaller id to the larger", element)
+		return fmt.Errorf("invalid range %.64q: want the smaller id first", element)
 	}
 	s.AddRange(first, last)
 	return nil
@@ -235,11 +236,12 @@ func (s *IDSet) addRange(element, lo, hi string) error {
 const blanks = " \t"
 
 func errEmptyElement(list string) error {
-	return fmt.Errorf("an element of %.64q is empty", list)
+	return fmt.Errorf("invalid list %.64q: empty element", list)
 }
 
 // cutElement cuts the first element off a list: up to the next comma that is
-// not in quotes, without blanks around it. A quote opens at its start alone.
+// not in quotes, without blanks around it. A quote opens only at the start of an
+// element.
 func cutElement(list string) (element, rest string, more bool) {
 	list = strings.TrimLeft(list, blanks)
 	head := quotedSize(list)
@@ -247,8 +249,8 @@ func cutElement(list string) (element, rest string, more bool) {
 	return strings.TrimRight(list[:head+len(tail)], blanks), rest, more
 }
 
-// quotedSize returns how long the text in double quotes is that s starts with:
-// 0 where there is none, and all of s where it does not end.
+// quotedSize returns the length of the text in double quotes at the start of s:
+// 0 if there is none, and len(s) if it does not end.
 func quotedSize(s string) int {
 	if s == "" || s[0] != '"' {
 		return 0
@@ -264,27 +266,27 @@ func quotedSize(s string) int {
 	return len(s)
 }
 
-// unquote reads a text as Go or, with its own escapes, JSON writes it.
+// unquote reads a quoted text of Go or, with its own escapes, of JSON.
 func unquote(s string) (t string, ok bool) {
 	if t, err := strconv.Unquote(s); err == nil {
 		return t, true
 	}
 	err := json.Unmarshal([]byte(s), &t)
-	return t, err == nil && !strings.ContainsRune(t, utf8.RuneError) // JSON's reader puts that for what is no text
+	return t, err == nil && !strings.ContainsRune(t, utf8.RuneError) // encoding/json replaces invalid text by RuneError
 }
 
 func isDigits(s string) bool {
 	return s != "" && strings.Trim(s, "0123456789") == ""
 }
 
-// isInteger reports whether s is an integer as it is printed: a list of ids
-// takes 007 for a text, since a chunk may be named so.
+// isInteger reports whether s is an integer in the form that String prints. In a
+// list of ids 007 is a text, since a chunk may have that id.
 func isInteger(s string) bool { return isDigits(s) && (s == "0" || s[0] != '0') }
 
-// settled returns the set in the form that is searched fastest.
-func (s IDSet) settled() IDSet {
-	s.ints.settle()
-	s.texts.settle()
+// compact returns the set in the form that is fastest to search.
+func (s IDSet) compact() IDSet {
+	s.ints.mergeAll()
+	s.texts.mergeAll()
 	return s
 }
 
@@ -295,8 +297,8 @@ func (a span) compare(b span) int { return IntID(a.lo).Compare(IntID(b.lo)) }
 
 func (a span) covers(b span) bool { return a.lo <= b.lo && b.hi <= a.hi }
 
-// join returns the union of a and b, which is not before a, where no integer
-// lies between them.
+// join returns the union of a and b if no integer lies between them. b must not
+// be before a.
 func (a span) join(b span) (span, bool) {
 	if a.hi == math.MaxUint64 || b.lo <= a.hi+1 {
 		return span{a.lo, max(a.hi, b.hi)}, true
@@ -315,18 +317,19 @@ func (a textID) join(b textID) (textID, bool) { return a, a == b }
 
 // element is a part of a set.
 type element[E any] interface {
-	compare(E) int    // by where it begins
+	compare(E) int    // by the first id
 	covers(E) bool    // whether the other is a part of it
-	join(E) (E, bool) // with one that is not before it, where they touch
+	join(E) (E, bool) // the union with an element that is not before it, if they touch
 }
 
-// layers holds elements in sorted slices, each at least twice as long as the
-// next, so that there are few of them and none is merged often: the logarithmic
-// method of Bentley and Saxe (Decomposable searching problems I, 1980). Within
-// one slice no two elements touch; no slice is empty.
+// layers holds elements in sorted slices. Each slice is at least twice as long
+// as the next, so there are few slices, and each element is rarely merged: the
+// logarithmic method of Bentley and Saxe (Decomposable searching problems I,
+// 1980). Within one slice no two elements touch; no slice is empty.
 type layers[E element[E]] [][]E
 
-// add appends to the last slice where e goes there, and else begins a new one.
+// add appends to the last slice if e comes after it, and otherwise begins a new
+// slice.
 func (l *layers[E]) add(e E) {
 	if n := len(*l); n > 0 {
 		last := (*l)[n-1]
@@ -341,7 +344,7 @@ func (l *layers[E]) add(e E) {
 	}
 }
 
-// push adds a sorted slice, which it takes over.
+// push adds a sorted slice and takes ownership of it.
 func (l *layers[E]) push(sorted []E) {
 	if len(sorted) > 0 {
 		*l = append(*l, sorted)
@@ -357,14 +360,14 @@ func (l *layers[E]) balance() {
 	}
 }
 
-// settle merges all slices.
-func (l *layers[E]) settle() {
+// mergeAll merges all slices.
+func (l *layers[E]) mergeAll() {
 	for len(*l) > 1 {
 		l.mergeLast()
 	}
 }
 
-// mergeLast puts the merged last two slices into their place.
+// mergeLast replaces the last two slices by their union.
 func (l *layers[E]) mergeLast() {
 	n := len(*l)
 	(*l)[n-2] = merge((*l)[n-2], (*l)[n-1])
@@ -372,7 +375,7 @@ func (l *layers[E]) mergeLast() {
 	*l = (*l)[:n-1]
 }
 
-// flat returns all elements as one sorted slice, which may be l's own.
+// flat returns all elements as one sorted slice, which may share memory with l.
 func (l layers[E]) flat() []E {
 	switch len(l) {
 	case 0:
@@ -381,7 +384,7 @@ func (l layers[E]) flat() []E {
 		return l[0]
 	}
 	all := slices.Clone(l)
-	all.settle()
+	all.mergeAll()
 	return all[0]
 }
 
@@ -415,7 +418,7 @@ func merge[E element[E]](a, b []E) []E {
 	return all
 }
 
-// appendElement adds e, which is before none of sorted, to its end.
+// appendElement adds e, which must not be before any element of sorted.
 func appendElement[E element[E]](sorted []E, e E) []E {
 	if n := len(sorted); n > 0 {
 		if joined, ok := sorted[n-1].join(e); ok {

@@ -54,8 +54,8 @@ func TestIDSetsArePrintedOneWay(t *testing.T) {
 		{"escapes of Go", `"\"\\\n\x41\u00e9\U0001f600"`, `"\"\\\nAé😀"`, 1},
 		{"escapes of JSON", `"\/\ud83d\ude00"`, `"/😀"`, 1},
 		{"quotes within a text stand for themselves", `a"b`, `"a\"b"`, 1},
-		{"what only looks like a number", "007,1.5,-1,+1,1e3,0x10,1_000", `"+1","-1","007","0x10","1.5","1_000","1e3"`, 7},
-		{"what only looks like a range", "1-,-,2024-01-15,a-b,1-x,01-2,1--2", `"-","01-2","1-","1--2","1-x","2024-01-15","a-b"`, 7},
+		{"only looks like a number", "007,1.5,-1,+1,1e3,0x10,1_000", `"+1","-1","007","0x10","1.5","1_000","1e3"`, 7},
+		{"only looks like a range", "1-,-,2024-01-15,a-b,1-x,01-2,1--2", `"-","01-2","1-","1--2","1-x","2024-01-15","a-b"`, 7},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -71,7 +71,7 @@ func TestIDSetsArePrintedOneWay(t *testing.T) {
 	}
 }
 
-// checkReread checks that a set is what its text and its JSON are read as.
+// checkReread checks that a set is read back from its text and its JSON.
 func checkReread(t *testing.T, set abi.IDSet) {
 	t.Helper()
 	if again := parseIDs(t, set.String()); again.String() != set.String() {
@@ -91,27 +91,27 @@ func TestRefusedLists(t *testing.T) {
 	tests := []struct{ name, list, ranges, ids string }{ // messages; "" = no error
 		{"nothing", "", "", ""},
 		{"integers and ranges", " 0-99 , 120,\t007", "", ""},
-		{"blanks alone", " ", `an element of " " is empty`, `an element of " " is empty`},
-		{"an empty element", "1,,2", `an element of "1,,2" is empty`, `an element of "1,,2" is empty`},
-		{"an empty element at the end", "1,", `an element of "1," is empty`, `an element of "1," is empty`},
-		{"a reversed range", "1,9-3", `"9-3" is reversed: a range goes from the smaller id to the larger`,
-			`"9-3" is reversed: a range goes from the smaller id to the larger`},
-		{"overflow", "18446744073709551616", `"18446744073709551616" is above the largest id, 18446744073709551615`,
-			`"18446744073709551616" is above the largest id, 18446744073709551615`},
-		{"overflow at the end of a range", "1-18446744073709551616", `"1-18446744073709551616" is above the largest id, 18446744073709551615`,
-			`"1-18446744073709551616" is above the largest id, 18446744073709551615`},
-		{"a sign", "0,-5", `"-5" is neither an integer nor a range such as 0-99`, ""},
-		{"another sign", "+5", `"+5" is neither an integer nor a range such as 0-99`, ""},
-		{"an open range", "5-", `"5-" is neither an integer nor a range such as 0-99`, ""},
-		{"two dashes", "1-2-3", `"1-2-3" is neither an integer nor a range such as 0-99`, ""},
-		{"blanks in a range", "1 - 2", `"1 - 2" is neither an integer nor a range such as 0-99`, ""},
-		{"other digits", "٣", `"٣" is neither an integer nor a range such as 0-99`, ""},
-		{"a line break", "1\n2", `"1\n2" is neither an integer nor a range such as 0-99`, ""},
-		{"a quote that does not end", `"a,1`, `"\"a" is neither an integer nor a range such as 0-99`, "`\"a,1` is no text in double quotes"},
-		{"half a surrogate pair", `"\ud800"`, `"\"\\ud800\"" is neither an integer nor a range such as 0-99`, "`\"\\ud800\"` is no text in double quotes"},
-		{"more after a quote", `"a"b`, `"\"a\"b" is neither an integer nor a range such as 0-99`, "`\"a\"b` is no text in double quotes"},
-		{"a quoted text that is not UTF-8", `"\xff"`, `"\"\\xff\"" is neither an integer nor a range such as 0-99`, `"\"\\xff\"" is not UTF-8, which every text id is`},
-		{"a text that is not UTF-8", "\xff", `"\xff" is neither an integer nor a range such as 0-99`, `"\xff" is not UTF-8, which every text id is`},
+		{"only blanks", " ", `invalid list " ": empty element`, `invalid list " ": empty element`},
+		{"an empty element", "1,,2", `invalid list "1,,2": empty element`, `invalid list "1,,2": empty element`},
+		{"an empty element at the end", "1,", `invalid list "1,": empty element`, `invalid list "1,": empty element`},
+		{"a reversed range", "1,9-3", `invalid range "9-3": want the smaller id first`,
+			`invalid range "9-3": want the smaller id first`},
+		{"overflow", "18446744073709551616", `"18446744073709551616" is too large: the largest id is 18446744073709551615`,
+			`"18446744073709551616" is too large: the largest id is 18446744073709551615`},
+		{"overflow at the end of a range", "1-18446744073709551616", `"1-18446744073709551616" is too large: the largest id is 18446744073709551615`,
+			`"1-18446744073709551616" is too large: the largest id is 18446744073709551615`},
+		{"a sign", "0,-5", `invalid range "-5": want an integer or a range such as 0-99`, ""},
+		{"another sign", "+5", `invalid range "+5": want an integer or a range such as 0-99`, ""},
+		{"an open range", "5-", `invalid range "5-": want an integer or a range such as 0-99`, ""},
+		{"two dashes", "1-2-3", `invalid range "1-2-3": want an integer or a range such as 0-99`, ""},
+		{"blanks in a range", "1 - 2", `invalid range "1 - 2": want an integer or a range such as 0-99`, ""},
+		{"other digits", "٣", `invalid range "٣": want an integer or a range such as 0-99`, ""},
+		{"a line break", "1\n2", `invalid range "1\n2": want an integer or a range such as 0-99`, ""},
+		{"a quote that does not end", `"a,1`, `invalid range "\"a": want an integer or a range such as 0-99`, "invalid id `\"a,1`: want a text in double quotes, as in Go or JSON"},
+		{"half a surrogate pair", `"\ud800"`, `invalid range "\"\\ud800\"": want an integer or a range such as 0-99`, "invalid id `\"\\ud800\"`: want a text in double quotes, as in Go or JSON"},
+		{"more after a quote", `"a"b`, `invalid range "\"a\"b": want an integer or a range such as 0-99`, "invalid id `\"a\"b`: want a text in double quotes, as in Go or JSON"},
+		{"a quoted text that is not UTF-8", `"\xff"`, `invalid range "\"\\xff\"": want an integer or a range such as 0-99`, `invalid id "\"\\xff\"": want UTF-8`},
+		{"a text that is not UTF-8", "\xff", `invalid range "\xff": want an integer or a range such as 0-99`, `invalid id "\xff": want UTF-8`},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -171,7 +171,7 @@ func TestAddSet(t *testing.T) {
 	}
 }
 
-// idModel is a set of integers of which each stands by itself, and of texts.
+// idModel is a set of single integers and of texts.
 type idModel map[abi.ID]bool
 
 func (m idModel) check(t *testing.T, set abi.IDSet) {
@@ -197,7 +197,7 @@ func (m idModel) check(t *testing.T, set abi.IDSet) {
 	}
 }
 
-// modelID returns one of few ids, so that they often meet: integers at both
+// modelID returns one of few ids, so that they often touch: integers at both
 // ends, and texts.
 func modelID(b byte) abi.ID {
 	switch n := uint64(b & 63); b >> 6 {
@@ -210,7 +210,7 @@ func modelID(b byte) abi.ID {
 	}
 }
 
-// Whatever is added in whatever order, a set holds that and nothing else.
+// A set holds exactly the ids that were added, in any order.
 func FuzzIDSet(f *testing.F) {
 	f.Add([]byte{})
 	f.Add([]byte{0, 5, 0, 1, 3, 3, 0, 200, 2, 7, 1, 190, 1})
@@ -249,8 +249,8 @@ func FuzzIDSet(f *testing.F) {
 	})
 }
 
-// Whatever is accepted is printed as a list that is read as the same set, and
-// what is refused is refused in one line.
+// A list that is accepted is printed as a list that is read as the same set.
+// The error for any other list is one line.
 func FuzzParseIDs(f *testing.F) {
 	for _, s := range []string{"", "0-99,120", `a,"b,c",7`, `"\ud83d\ude00"`, "9-3", `"`, "\xff", "1,,2", " 1 , 2 "} {
 		f.Add(s)

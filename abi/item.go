@@ -20,13 +20,14 @@ const (
 	MajorSimple byte = 7
 )
 
-// MaxDepth is how many arrays, maps and tags may stand inside one another.
+// MaxDepth is the maximum nesting of arrays, maps and tags.
 const MaxDepth = 256
 
 // breakByte ends an item of indefinite length.
 const breakByte = 0xff
 
-// A SyntaxError says where and why bytes are not one well-formed CBOR item.
+// A SyntaxError says why bytes are not one well-formed CBOR item, and at which
+// offset.
 type SyntaxError struct {
 	Offset int // in bytes, from the start of the item
 	Reason string
@@ -37,13 +38,14 @@ func (e *SyntaxError) Error() string { return fmt.Sprintf("%s at byte %d", e.Rea
 // Head is the head of a CBOR item: its major type and argument.
 type Head struct {
 	Major      byte
-	Indefinite bool   // a string, array or map that runs to a break
+	Indefinite bool   // a string, array or map that ends with a break
 	Arg        uint64 // value, length, count, tag number or bits, by Major
 	Size       int    // bytes of the head itself: 1, 2, 3, 5 or 9
 }
 
 // ReadHead reads the head at the start of b. The error is
-// [io.ErrUnexpectedEOF] where b ends within it, else a *[SyntaxError].
+// [io.ErrUnexpectedEOF] if b ends within the head, and otherwise a
+// *[SyntaxError].
 func ReadHead(b []byte) (Head, error) {
 	return headAt(b, 0)
 }
@@ -91,17 +93,17 @@ func headAt(b []byte, at int) (Head, error) {
 
 // ItemSize returns the size in bytes of the well-formed CBOR item (RFC 8949,
 // appendix C) at the start of b; more bytes may follow it. The error is
-// [io.ErrUnexpectedEOF] where b ends within the item, so that a caller with
-// more input can try again, and a *[SyntaxError] where no further input can
-// help. Nothing but well-formedness and [MaxDepth] is checked, nothing is
-// allocated, and declared lengths are believed only as far as b reaches.
+// [io.ErrUnexpectedEOF] if b ends within the item, so that a caller with more
+// input can try again, and a *[SyntaxError] if no further input can help. Only
+// well-formedness and [MaxDepth] are checked, nothing is allocated, and a
+// declared length is not trusted beyond the end of b.
 func ItemSize(b []byte) (int, error) {
 	return itemEnd(b, 0, 0)
 }
 
-// plainSize is the size in bytes, by the first one, of the items that are
-// well-formed whatever follows it: numbers, short strings, simple values and
-// floats. Of others it is 0. Nearly all items are such.
+// plainSize is the size in bytes of an item by its first byte, for items that
+// are well-formed whatever their other bytes are: numbers, short strings, simple
+// values and floats. It is 0 for all other items. Nearly all items are plain.
 var plainSize = func() (sizes [256]uint8) {
 	for b := range sizes {
 		info := b & 0x1f
@@ -117,8 +119,8 @@ var plainSize = func() (sizes [256]uint8) {
 	return sizes
 }()
 
-// plainEnd returns the offset behind the item that starts at offset at where
-// [plainSize] says it and b has all of it, else 0.
+// plainEnd returns the offset after the item at offset at, if the item is in
+// [plainSize] and b has all of it, and otherwise 0.
 func plainEnd(b []byte, at int) int {
 	if at < len(b) {
 		if size := int(plainSize[b[at]]); size != 0 && size <= len(b)-at {
@@ -128,7 +130,7 @@ func plainEnd(b []byte, at int) int {
 	return 0
 }
 
-// itemEnd returns the offset behind the item that starts at offset at.
+// itemEnd returns the offset after the item at offset at.
 func itemEnd(b []byte, at, depth int) (int, error) {
 	if end := plainEnd(b, at); end != 0 {
 		return end, nil
@@ -189,7 +191,7 @@ func containerEnd(b []byte, next, depth int, h Head) (int, error) {
 		}
 		count *= 2
 	}
-	if count > uint64(len(b)-next) { // each item takes a byte at least
+	if count > uint64(len(b)-next) { // each item takes at least one byte
 		return 0, moreOrMalformed(b, next, depth)
 	}
 	for range count {
@@ -205,8 +207,9 @@ func containerEnd(b []byte, next, depth int, h Head) (int, error) {
 	return next, nil
 }
 
-// moreOrMalformed explains a container that declares more items than b has
-// bytes for: a syntax error in what is there wins over the missing rest.
+// moreOrMalformed returns the error for a container that declares more items
+// than b has bytes for: a syntax error in the items that are there comes before
+// the missing rest.
 func moreOrMalformed(b []byte, next, depth int) error {
 	for {
 		var err error
@@ -231,8 +234,8 @@ func indefiniteEnd(b []byte, next, depth int, h Head) (int, error) {
 	}
 }
 
-// CheckItem returns nil where b is exactly one well-formed CBOR item, and
-// otherwise one line that says what is wrong and at which byte.
+// CheckItem returns nil if b is exactly one well-formed CBOR item. Otherwise the
+// error is one line with the reason and the offset in bytes.
 func CheckItem(b []byte) error {
 	if len(b) == 0 {
 		return errors.New("empty: not a CBOR item")
@@ -250,8 +253,8 @@ func CheckItem(b []byte) error {
 }
 
 // text returns the value of the text item at the start of b, which must be
-// well-formed, joined where it is of indefinite length; ok is false where it
-// is no text. valid is false where a part is not UTF-8.
+// well-formed. The parts of a text of indefinite length are joined. ok is false
+// if the item is not a text, and valid is false if a part is not UTF-8.
 func text(b []byte) (s string, ok, valid bool) {
 	h, err := headAt(b, 0)
 	if err != nil || h.Major != MajorText {
@@ -275,13 +278,13 @@ func text(b []byte) (s string, ok, valid bool) {
 
 // Errors of [FindID].
 var (
-	ErrIDTwice = errors.New("the id key stands in it more than once")
-	ErrIDType  = errors.New("its id is neither an unsigned integer nor a text in UTF-8")
+	ErrIDTwice = errors.New("duplicate id key")
+	ErrIDType  = errors.New("invalid id: want an unsigned integer or a text in UTF-8")
 )
 
-// FindID returns the id that a chunk states: the value of the given text key
-// where the chunk, one well-formed CBOR item, is a map with that key. ok is
-// false where it states none. The error is [ErrIDTwice] or [ErrIDType].
+// FindID returns the id in a chunk, which must be one well-formed CBOR item: the
+// value of the given text key if the chunk is a map that has it. ok is false if
+// the chunk has no such key. The error is [ErrIDTwice] or [ErrIDType].
 func FindID(chunk []byte, key string) (id ID, ok bool, err error) {
 	h, err := headAt(chunk, 0)
 	if err != nil || h.Major != MajorMap {
@@ -317,9 +320,10 @@ func cutPair(b []byte) (key, value, rest []byte) {
 	return b[:k], b[k:v], b[v:]
 }
 
-// isKey compares without allocating for keys of definite length.
+// isKey reports whether item is the text key. It allocates only for keys of
+// indefinite length.
 func isKey(item []byte, key string) bool {
-	if n := item[0] ^ MajorText<<5; n < 24 { // is the length of a short text
+	if n := item[0] ^ MajorText<<5; n < 24 { // n is the length of a short text
 		return int(n) == len(key) && string(item[1:]) == key
 	}
 	if h, _ := headAt(item, 0); h.Major == MajorText && !h.Indefinite {

@@ -12,7 +12,7 @@ import (
 	"github.com/wasm-jobs/wasm-jobs/abi"
 )
 
-// unhex returns the bytes of a hex string; blanks are for people.
+// unhex returns the bytes of a hex string, which may contain blanks.
 func unhex(t testing.TB, s string) []byte {
 	t.Helper()
 	b, err := hex.DecodeString(strings.ReplaceAll(s, " ", ""))
@@ -69,7 +69,7 @@ func TestItemSize(t *testing.T) {
 		{"a map without its last value", "a1 01", 0, "", 0},
 		{"a map of 2^63 pairs", "bb8000000000000000 01 02", 0, "", 0},
 		{"an error within it comes first", "bb8000000000000000 01 ff", 0, breakOutside, 10},
-		{"keys may stand twice", "a2 01 02 01 02", 5, "", 0},
+		{"keys may be duplicates", "a2 01 02 01 02", 5, "", 0},
 		{"an indefinite map", "bf 01 02 ff", 4, "", 0},
 		{"an indefinite map without a value", "bf 01 ff", 0, "a map ends between a key and its value", 2},
 		{"a tag", "c1 00", 2, "", 0},
@@ -203,11 +203,11 @@ func TestFindID(t *testing.T) {
 		{"a text in parts", "a1 626964 7f 6161 60 6162 ff", "id", abi.TextID("ab"), true, nil},
 		{"a key in parts", "a1 7f 6169 6164 ff 05", "id", abi.IntID(5), true, nil},
 		{"a key in a longer form", "a1 7b0000000000000002 6964 05", "id", abi.IntID(5), true, nil},
-		{"behind other keys", "a3 01 02 80 a0 626964 05", "id", abi.IntID(5), true, nil},
+		{"after other keys", "a3 01 02 80 a0 626964 05", "id", abi.IntID(5), true, nil},
 		{"an indefinite map", "bf 626964 05 01 02 ff", "id", abi.IntID(5), true, nil},
 		{"only at the top", "a1 01 a1 626964 05", "id", abi.ID{}, false, nil},
-		{"a value is no key", "a1 01 626964", "id", abi.ID{}, false, nil},
-		{"a key of bytes is no text", "a1 426964 05", "id", abi.ID{}, false, nil},
+		{"a value is not a key", "a1 01 626964", "id", abi.ID{}, false, nil},
+		{"a key of bytes is not a text", "a1 426964 05", "id", abi.ID{}, false, nil},
 		{"another key", "a2 626964 01 616b 02", "k", abi.IntID(2), true, nil},
 		{"the empty key", "a1 60 02", "", abi.IntID(2), true, nil},
 		{"a negative integer", "a1 626964 20", "id", abi.ID{}, false, abi.ErrIDType},
@@ -233,8 +233,7 @@ func TestFindID(t *testing.T) {
 	}
 }
 
-// reference decodes with the limits out of the way, and refuses keys that stand
-// twice.
+// reference decodes without limits, and refuses duplicate keys.
 var reference = func() cbor.DecMode {
 	mode, err := cbor.DecOptions{
 		MaxNestedLevels: 65535, MaxArrayElements: 1<<31 - 1, MaxMapPairs: 1<<31 - 1, DupMapKey: cbor.DupMapKeyEnforcedAPF,
@@ -253,9 +252,9 @@ func seedItems(f *testing.F, add func([]byte)) {
 	}
 }
 
-// FuzzItemSize compares with fxamacker/cbor, which counts levels of nesting
-// otherwise (the first tag of several is free there), so that items refused
-// for their nesting alone are compared without the limit.
+// FuzzItemSize compares with fxamacker/cbor. That package counts levels of
+// nesting differently (the first of several tags is free), so items that are
+// refused only for their nesting are compared without the limit.
 func FuzzItemSize(f *testing.F) {
 	seedItems(f, func(b []byte) { f.Add(b) })
 	f.Fuzz(func(t *testing.T, data []byte) {
@@ -269,7 +268,7 @@ func FuzzItemSize(f *testing.F) {
 		case err != io.ErrUnexpectedEOF:
 			t.Fatalf("%x: %T %v", data, err, err)
 		case reference.Wellformed(data) == nil:
-			t.Fatalf("%x: cut short, and well-formed by the reference", data)
+			t.Fatalf("%x: truncated, but well-formed by the reference", data)
 		}
 		if (abi.CheckItem(data) == nil) != (err == nil && n == len(data)) {
 			t.Fatalf("%x: CheckItem and ItemSize differ", data)
@@ -282,7 +281,7 @@ func checkAccepted(t *testing.T, data []byte, n int) {
 		t.Fatalf("%x: size %d", data, n)
 	}
 	if err := reference.Wellformed(data[:n]); err != nil {
-		t.Fatalf("%x: taken, but %v", data[:n], err)
+		t.Fatalf("%x: accepted, but %v", data[:n], err)
 	}
 	for _, cut := range []int{0, n / 2, n - 1} {
 		if _, err := abi.ItemSize(data[:cut]); err != io.ErrUnexpectedEOF {
@@ -291,8 +290,8 @@ func checkAccepted(t *testing.T, data []byte, n int) {
 	}
 }
 
-// checkMalformed checks that no more input can help, and that the place of the
-// error lies in what was given.
+// checkMalformed checks that more input does not help, and that the offset of
+// the error lies within data.
 func checkMalformed(t *testing.T, data []byte, syntax *abi.SyntaxError) {
 	if syntax.Offset < 0 || syntax.Offset >= len(data) {
 		t.Fatalf("%x: offset %d", data, syntax.Offset)
@@ -302,12 +301,12 @@ func checkMalformed(t *testing.T, data []byte, syntax *abi.SyntaxError) {
 		t.Fatalf("%x: %v, and with more bytes %v", data, syntax, err)
 	}
 	if !strings.Contains(syntax.Reason, "nesting") && reference.Wellformed(data) == nil {
-		t.Fatalf("%x: %v, and well-formed by the reference", data, syntax)
+		t.Fatalf("%x: %v, but well-formed by the reference", data, syntax)
 	}
 }
 
-// FuzzFindID compares with a decoded map, for chunks that the reference can
-// decode at all: not those with a key twice, or with text that is not UTF-8.
+// FuzzFindID compares with a decoded map. It skips chunks that the reference
+// cannot decode: maps with a duplicate key, and text that is not UTF-8.
 func FuzzFindID(f *testing.F) {
 	seedItems(f, func(b []byte) { f.Add(b, "id") })
 	f.Fuzz(func(t *testing.T, data []byte, key string) {
@@ -321,7 +320,7 @@ func FuzzFindID(f *testing.F) {
 		var decoded map[any]any
 		if data[0]>>5 != abi.MajorMap || reference.Unmarshal(data, &decoded) != nil {
 			if data[0]>>5 != abi.MajorMap && (ok || err != nil) {
-				t.Fatalf("%x: no map, and %v, %v, %v", data, id, ok, err)
+				t.Fatalf("%x: not a map, but %v, %v, %v", data, id, ok, err)
 			}
 			return
 		}

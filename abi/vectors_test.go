@@ -13,8 +13,8 @@ import (
 	"github.com/wasm-jobs/wasm-jobs/abi"
 )
 
-// vectors reads a file of testdata/abi, which guests in any language can test
-// with.
+// vectors reads a file of testdata/abi. Libraries for guests in any language can
+// be tested with these files.
 func vectors[T any](t *testing.T, name string) []T {
 	t.Helper()
 	b, err := os.ReadFile(filepath.Join("../testdata/abi", name))
@@ -106,7 +106,7 @@ func TestVectorsOfEnvelopes(t *testing.T) {
 	}
 }
 
-// The reference, fxamacker/cbor, must agree on what is well-formed.
+// The reference, fxamacker/cbor, must agree on which items are well-formed.
 func TestVectorsOfItems(t *testing.T) {
 	for _, v := range vectors[struct {
 		Name, Bytes, Error, Reason string

@@ -16,8 +16,8 @@ import (
 	"time"
 )
 
-// TestSidesAgree runs every kernel on every side, three chunks each, and holds
-// the outputs to that of the kernel in Go.
+// TestSidesAgree runs every kernel on every side, three chunks each, and compares the
+// outputs with those of the Go function.
 func TestSidesAgree(t *testing.T) {
 	tools := toolsOf(t)
 	for _, k := range kernels() {
@@ -56,7 +56,7 @@ func agree(t *testing.T, k kernel, tools *tools) {
 	}
 	for _, name := range []string{"native", base, "ours-unmetered", "ours-reused", "wazero-new", "wazero-new-timeout", "extism-reused", "extism-new"} {
 		if !running[name] {
-			t.Errorf("side %s does not run, and needs nothing that may be missing", name)
+			t.Errorf("side %s does not run, although it needs nothing that may be missing", name)
 		}
 	}
 	if err := closeAll(opened); err != nil {
@@ -76,7 +76,7 @@ func TestWords(t *testing.T) {
 		chunk := append([]byte{0x40 | byte(len(text))}, text...)
 		for name, count := range map[string]func([]byte) ([]byte, error){"native": nativeWords, "standard": standardWords} {
 			if got, err := count(chunk); err != nil || string(got) != want {
-				t.Errorf("%s, %q: %x, %v, expected %x", name, text, got, err, want)
+				t.Errorf("%s, %q: %x, %v, want %x", name, text, got, err, want)
 			}
 		}
 	}
@@ -86,7 +86,7 @@ func TestNativeRefusesWrongChunks(t *testing.T) {
 	for _, k := range kernels() {
 		for _, chunk := range []string{"", "\x60", "\x42a", "\x5f\xff"} {
 			if got, err := k.native([]byte(chunk)); err == nil {
-				t.Errorf("%s: %x gave %x", k.name, chunk, got)
+				t.Errorf("%s: %x gave %x, want an error", k.name, chunk, got)
 			}
 		}
 	}
@@ -102,11 +102,11 @@ func TestChunksHaveTheirSizes(t *testing.T) {
 		"words-64KiB": 64 << 10, "matmul-64KiB": 64<<10 + 5, "json-1KiB": 1 << 10, "json-64KiB": 64 << 10,
 	}
 	if !maps.Equal(sizes, want) {
-		t.Errorf("%v, expected %v", sizes, want)
+		t.Errorf("%v, want %v", sizes, want)
 	}
 }
 
-// fake takes a fixed time for a chunk, in a bubble with a clock of its own.
+// fake takes a fixed time for a chunk, on the clock of a synctest bubble.
 type fake struct {
 	output string
 	each   time.Duration
@@ -147,18 +147,18 @@ func TestMeasure(t *testing.T) {
 			{"k", "launcher", launched, quartiles{1e9, 1e9, 1e9}, quartiles{250, 250, 250}},
 		}
 		if !slices.Equal(results, want) {
-			t.Errorf("%+v, expected %+v", results, want)
+			t.Errorf("%+v, want %+v", results, want)
 		}
 		for i, each := range []time.Duration{1, 4} {
 			if took := time.Duration(results[i].Batch) * each * time.Millisecond; took < least || took > 2*least {
-				t.Errorf("a batch of %s takes %v, expected about %v", results[i].Side, took, least)
+				t.Errorf("a batch of %s takes %v, want about %v", results[i].Side, took, least)
 			}
 		}
 		if !slices.Equal(absents, []absent{{"k", "missing", "no reason"}}) {
 			t.Errorf("absent: %v", absents)
 		}
 		if closed != 4 {
-			t.Errorf("%d runners closed, expected 4", closed)
+			t.Errorf("%d runners closed, want 4", closed)
 		}
 	})
 }
@@ -170,17 +170,17 @@ func TestMeasureRefuses(t *testing.T) {
 		sides []side
 		want  string
 	}{
-		"another output": {[]side{good, fakeSide("liar", &fake{output: "rigid", closed: &closed})}, "k, side liar: the output has 5 bytes, that of the Go function has 5, and they differ from byte 3 on"},
+		"another output": {[]side{good, fakeSide("liar", &fake{output: "rigid", closed: &closed})}, "k, side liar: output of 5 bytes differs from the Go function's, of 5 bytes, at byte 3"},
 		"an error":       {[]side{good, fakeSide("broken", &fake{err: errors.New("it broke"), closed: &closed})}, "k, side broken: it broke"},
-		"no base":        {nil, "side ours is needed"},
+		"no base":        {nil, "missing side ours"},
 	} {
 		closed = 0
 		_, _, err := measureKernel(t.Context(), &work{kernel: kernel{name: "k"}, want: []byte("right")}, test.sides, 1)
 		if err == nil || !strings.Contains(err.Error(), test.want) {
-			t.Errorf("%s: %v, expected %q", name, err, test.want)
+			t.Errorf("%s: %v, want %q", name, err, test.want)
 		}
 		if closed != len(test.sides) {
-			t.Errorf("%s: %d runners closed, expected %d", name, closed, len(test.sides))
+			t.Errorf("%s: %d runners closed, want %d", name, closed, len(test.sides))
 		}
 	}
 }
@@ -195,7 +195,7 @@ func TestQuartiles(t *testing.T) {
 		{[]float64{5, 1, 4, 2, 3}, quartiles{2, 3, 4}},
 	} {
 		if got := quartilesOf(test.all); got != test.want {
-			t.Errorf("%v: %v, expected %v", test.all, got, test.want)
+			t.Errorf("%v: %v, want %v", test.all, got, test.want)
 		}
 	}
 }
@@ -218,16 +218,16 @@ func TestCompare(t *testing.T) {
 	var said bytes.Buffer
 	worse, compared := compare(&said, now, old, 1.25)
 	if worse != 1 || compared != 6 {
-		t.Errorf("%d of %d worse, expected 1 of 6", worse, compared)
+		t.Errorf("%d of %d worse, want 1 of 6", worse, compared)
 	}
-	const want = `not compared: k, side new, is not in the file
-not compared: gone, side s, was not measured now
-as before: k: beside 3 sides, ours takes 1.23 (0.87 - 3.12) times as long as it did
-worse: slow: beside 3 sides, ours takes 1.27 (1.13 - 1.27) times as long as it did
+	const want = `not compared: k, side new: not in the file
+not compared: gone, side s: not measured now
+as before: k: relative to 3 sides, ours takes 1.23 (0.87 - 3.12) times as long as before
+worse: slow: relative to 3 sides, ours takes 1.27 (1.13 - 1.27) times as long as before
 6 ratios of 2 kernels compared, of medians of 5 and 11 rounds; 1 kernels are worse by more than a factor of 1.25
 `
 	if said.String() != want {
-		t.Errorf("said:\n%sexpected:\n%s", &said, want)
+		t.Errorf("got:\n%swant:\n%s", &said, want)
 	}
 }
 
@@ -243,9 +243,9 @@ func TestCompareClaims(t *testing.T) {
 		{"longer", one(false, 1.4, 1.5, 1.6), one(false, 1, 1.1, 1.2), 1},
 		{"a little longer", one(false, 1.3, 1.3, 1.3), one(false, 1, 1.1, 1.2), 0},
 		{"longer, perhaps", one(false, 1.1, 1.5, 1.6), one(false, 1, 1.1, 1.2), 0},
-		{"less far ahead", one(true, 30, 31, 32), one(true, 40, 42, 44), 1},
-		{"less far ahead, perhaps", one(true, 30, 31, 41), one(true, 40, 42, 44), 0},
-		{"further ahead", one(true, 60, 60, 60), one(true, 40, 42, 44), 0},
+		{"smaller lead", one(true, 30, 31, 32), one(true, 40, 42, 44), 1},
+		{"smaller lead, perhaps", one(true, 30, 31, 41), one(true, 40, 42, 44), 0},
+		{"larger lead", one(true, 60, 60, 60), one(true, 40, 42, 44), 0},
 	} {
 		if worse := compareClaims(io.Discard, test.now, test.old, 1.25); worse != test.worse {
 			t.Errorf("%s: %d worse", test.name, worse)
@@ -263,7 +263,7 @@ func TestReplaceSection(t *testing.T) {
 	} {
 		got, err := replaceSection(test.file, "new\n")
 		if got != test.want || (err != nil) != (test.want == "") {
-			t.Errorf("%s: %q, %v, expected %q", test.name, got, err, test.want)
+			t.Errorf("%s: %q, %v, want %q", test.name, got, err, test.want)
 		}
 	}
 }
@@ -286,23 +286,23 @@ func TestWrongUse(t *testing.T) {
 		args []string
 		want string
 	}{
-		{[]string{"noop"}, `argument "noop": there are only flags`},
-		{[]string{"-rounds", "0"}, "-rounds 0: at least 1"},
-		{[]string{"-tolerance", "0.5"}, "-tolerance 0.5: it is a factor"},
-		{[]string{"-tolerance", "NaN"}, "-tolerance NaN: it is a factor"},
-		{[]string{"-kernels", "sha256,sha"}, `-kernels: there is no "sha"`},
-		{[]string{"-sides", "theirs"}, `-sides: there is no "theirs"`},
+		{[]string{"noop"}, `unexpected argument "noop": want only flags`},
+		{[]string{"-rounds", "0"}, "invalid -rounds 0: want at least 1"},
+		{[]string{"-tolerance", "0.5"}, "invalid -tolerance 0.5: want a factor"},
+		{[]string{"-tolerance", "NaN"}, "invalid -tolerance NaN: want a factor"},
+		{[]string{"-kernels", "sha256,sha"}, `-kernels: unknown name "sha"`},
+		{[]string{"-sides", "theirs"}, `-sides: unknown name "theirs"`},
 		{[]string{"-compare", filepath.Join(dir, "none")}, "no such file"},
-		{[]string{"-compare", foreign}, "has version 7"},
+		{[]string{"-compare", foreign}, "version 7"},
 	} {
 		if code, _, stderr := runs(t, test.args...); code != exitFailed || !strings.Contains(stderr, test.want) {
-			t.Errorf("%v: code %d, %q, expected %q", test.args, code, stderr, test.want)
+			t.Errorf("%v: code %d, %q, want %q", test.args, code, stderr, test.want)
 		}
 	}
 }
 
-// TestProgram measures a little and compares the result with itself: no ratio
-// can be a million times worse, unless the file says so.
+// TestProgram measures briefly and compares the result with itself: no ratio is a
+// million times worse unless the file was changed.
 func TestProgram(t *testing.T) {
 	dir := t.TempDir()
 	jsonFile, markdown := filepath.Join(dir, "r.json"), filepath.Join(dir, "r.md")
@@ -326,7 +326,7 @@ func TestProgram(t *testing.T) {
 		}
 	}
 	if code, stdout, _ := runs(t, append(common, "-compare", jsonFile)...); code != exitOK || !strings.Contains(stdout, "1 ratios of 1 kernels compared") {
-		t.Errorf("compared with itself: code %d, %s", code, stdout)
+		t.Errorf("comparison with itself: code %d, %s", code, stdout)
 	}
 	old, err := readReport(jsonFile)
 	if err != nil {
@@ -339,7 +339,7 @@ func TestProgram(t *testing.T) {
 	if err := os.WriteFile(jsonFile, b, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if code, stdout, _ := runs(t, append(common, "-compare", jsonFile)...); code != exitWorse || !strings.Contains(stdout, "worse: noop-5B: beside 1 sides, ours takes") {
-		t.Errorf("compared with a file of better ratios: code %d, %s", code, stdout)
+	if code, stdout, _ := runs(t, append(common, "-compare", jsonFile)...); code != exitWorse || !strings.Contains(stdout, "worse: noop-5B: relative to 1 sides, ours takes") {
+		t.Errorf("comparison with better ratios: code %d, %s", code, stdout)
 	}
 }

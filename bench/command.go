@@ -18,13 +18,13 @@ import (
 	"github.com/wasm-jobs/wasm-jobs/abi"
 )
 
-// claim is what is said of the whole command: a ratio of two times of one
-// round, and how large it may be, or how small.
+// claim is a claim about the whole command: the ratio of two times of one round, and
+// its limit.
 type claim struct {
 	Name  string    `json:"name"`
 	Ratio quartiles `json:"ratio"`
 	Limit float64   `json:"limit"`
-	Least bool      `json:"least,omitempty"` // Limit is how small it may be
+	Least bool      `json:"least,omitempty"` // Limit is a lower bound
 }
 
 func (c *claim) holds() bool {
@@ -34,14 +34,14 @@ func (c *claim) holds() bool {
 	return c.Ratio.median() <= c.Limit
 }
 
-// timing is how long something took, and the most memory that it had.
+// timing is a time and the peak memory that belongs to it.
 type timing struct {
 	Name   string    `json:"name"`
 	NS     quartiles `json:"ns"`
-	Memory int64     `json:"memory,omitempty"` // bytes; 0 = not known
+	Memory int64     `json:"memory,omitempty"` // bytes; 0 = unknown
 }
 
-// commandReport is what was measured of the command.
+// commandReport has the measurements of the command.
 type commandReport struct {
 	Version int       `json:"version"`
 	Machine machine   `json:"machine"`
@@ -52,16 +52,16 @@ type commandReport struct {
 	Scale   []scaling `json:"scale"`
 }
 
-// scaling is one job of the table of scale.
+// scaling is one job in the table of scale. Times are nanoseconds per chunk.
 type scaling struct {
 	Chunks  int     `json:"chunks"`
-	NS      float64 `json:"ns"`      // a chunk, without a store
-	Durable float64 `json:"durable"` // a chunk, with one
-	Again   float64 `json:"again"`   // a chunk, all of them stored
-	Memory  int64   `json:"memory"`  // of durable, at most, in bytes
+	NS      float64 `json:"ns"`      // without a store
+	Durable float64 `json:"durable"` // with a store
+	Again   float64 `json:"again"`   // when all outputs are stored
+	Memory  int64   `json:"memory"`  // peak with a store, in bytes
 }
 
-// commands measures the command as a process of its own.
+// commands measures the command, run as a process.
 type commands struct {
 	*tools
 	rounds  int
@@ -70,12 +70,12 @@ type commands struct {
 	ours    string // binary
 	module  string // square, in C
 	report  *commandReport
-	samples map[string][]float64 // nanoseconds by name, one for each round
+	samples map[string][]float64 // nanoseconds by name, one per round
 	memory  map[string]int64
-	order   []string // of names
+	order   []string // names in the order of their first sample
 }
 
-// measureCommand measures all that is claimed of the command.
+// measureCommand measures all claims about the command.
 func measureCommand(ctx context.Context, t *tools, rounds, chunks, most int, to io.Writer) (*commandReport, error) {
 	c := &commands{
 		tools: t, rounds: rounds, chunks: chunks, to: to, samples: map[string][]float64{}, memory: map[string]int64{},
@@ -97,7 +97,7 @@ func measureCommand(ctx context.Context, t *tools, rounds, chunks, most int, to 
 	return c.report, c.scale(ctx, most)
 }
 
-// took notes how long something of a round took.
+// took adds the time of one round.
 func (c *commands) took(name string, d time.Duration) {
 	if c.samples[name] == nil {
 		c.order = append(c.order, name)
@@ -105,13 +105,13 @@ func (c *commands) took(name string, d time.Duration) {
 	c.samples[name] = append(c.samples[name], float64(d))
 }
 
-// claim notes what is claimed of two times.
-func (c *commands) claim(what, of, to string, limit float64, least bool) {
+// claim adds a claim about the ratio of two times, named by of and to.
+func (c *commands) claim(name, of, to string, limit float64, least bool) {
 	ratios := make([]float64, len(c.samples[of]))
 	for i := range ratios {
 		ratios[i] = c.samples[of][i] / c.samples[to][i]
 	}
-	c.report.Claims = append(c.report.Claims, claim{what, quartilesOf(ratios), limit, least})
+	c.report.Claims = append(c.report.Claims, claim{name, quartilesOf(ratios), limit, least})
 }
 
 // run runs the command and returns how long it took.
@@ -136,7 +136,7 @@ func (c *commands) process(ctx context.Context, name string, args ...string) (ti
 	return taken, nil
 }
 
-// numbers writes a file of chunks, the numbers below n.
+// numbers writes a chunk file with the numbers below n.
 func (c *commands) numbers(n int) (path string, err error) {
 	path = filepath.Join(c.dir, fmt.Sprintf("numbers-%d.cbor", n))
 	if _, err := os.Stat(path); err == nil {
@@ -150,12 +150,12 @@ func (c *commands) numbers(n int) (path string, err error) {
 	var item []byte
 	for i := range n {
 		item = abi.AppendHead(item[:0], abi.MajorUint, uint64(i))
-		w.Write(item) // its error comes again from Flush
+		w.Write(item) // Flush returns its error
 	}
 	return path, errors.Join(w.Flush(), file.Close())
 }
 
-// loop opens a loop of resets and calls, in this process.
+// loop opens a loop of resets and calls in this process.
 func (c *commands) loop(ctx context.Context, wasm, chunk []byte) (runner, error) {
 	return openOurs(ours{})(ctx, &work{kernel: kernel{chunk: chunk}, modules: modules{abi: wasm}, tools: c.tools})
 }
@@ -243,7 +243,7 @@ func (c *commands) tinyRound(ctx context.Context, file string, loop runner, peer
 	return nil
 }
 
-// tinyGo calls a guest in Go with a chunk that is little work.
+// tinyGo calls a guest in Go with a chunk that takes little work.
 func (c *commands) tinyGo(ctx context.Context) error {
 	fmt.Fprintln(c.to, "a guest in Go")
 	wasm, err := buildGuest(ctx, "noopgo", c.dir)
@@ -282,7 +282,7 @@ func (c *commands) millisecond(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	const montecarlo = 11 // of the kernels
+	const montecarlo = 11 // its index in kernels.wasm
 	chunk := func(rounds int) []byte {
 		item := abi.AppendHead(nil, abi.MajorArray, 2)
 		return abi.AppendHead(abi.AppendHead(item, abi.MajorUint, montecarlo), abi.MajorUint, uint64(rounds))
@@ -292,7 +292,7 @@ func (c *commands) millisecond(ctx context.Context) error {
 		return err
 	}
 	whole, half := filepath.Join(c.dir, "ms.cbor"), filepath.Join(c.dir, "ms-half.cbor")
-	// Each chunk costs the same, and is another one.
+	// The chunks differ, and take about the same time.
 	for path, n := range map[string]int{whole: n, half: n / 2} {
 		var items []byte
 		for i := range n {
@@ -332,7 +332,7 @@ func (c *commands) millisecond(ctx context.Context) error {
 	return nil
 }
 
-// calibrate returns how many rounds take a millisecond.
+// calibrate returns the number of rounds that take a millisecond.
 func (c *commands) calibrate(ctx context.Context, wasm []byte, chunk func(rounds int) []byte) (int, error) {
 	const rounds, calls = 10_000, 50
 	loop, err := c.loop(ctx, wasm, chunk(rounds))
@@ -351,7 +351,7 @@ func (c *commands) calibrate(ctx context.Context, wasm []byte, chunk func(rounds
 	return int(rounds * float64(time.Millisecond) / float64(best)), nil
 }
 
-// pair runs two processes side by side, of one worker each.
+// pair runs two processes with one worker each at the same time.
 func (c *commands) pair(ctx context.Context, module, half string) (time.Duration, error) {
 	start := time.Now()
 	done := make(chan error, 2)
@@ -395,7 +395,7 @@ func (c *commands) start(ctx context.Context) error {
 		return err
 	}
 	store := filepath.Join(c.dir, "start-store")
-	if _, err := c.run(ctx, "a first job", "--store", store, module, chunk); err != nil { // the store is there
+	if _, err := c.run(ctx, "a first job", "--store", store, module, chunk); err != nil { // creates the store
 		return err
 	}
 	starts := []struct {
@@ -410,7 +410,7 @@ func (c *commands) start(ctx context.Context) error {
 	}
 	for round := range 3*c.rounds + 1 {
 		for i, s := range starts {
-			if s.args == nil { // another job each time
+			if s.args == nil { // a new job each time
 				fresh := filepath.Join(c.dir, "fresh.cbor")
 				if err := os.WriteFile(fresh, bytes.Repeat(abi.AppendHead(nil, abi.MajorUint, uint64(1000+round)), 10), 0o600); err != nil {
 					return err
@@ -421,7 +421,7 @@ func (c *commands) start(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			if round > 0 { // the first fills caches
+			if round > 0 { // the first round fills the caches
 				c.took(s.name, d)
 			}
 		}
@@ -433,7 +433,7 @@ func (c *commands) start(ctx context.Context) error {
 	return nil
 }
 
-// fixed is a time to compare with.
+// fixed adds a constant time to compare with, and returns its name.
 func (c *commands) fixed(d time.Duration) string {
 	name := d.String()
 	c.samples[name] = nil
@@ -443,7 +443,7 @@ func (c *commands) fixed(d time.Duration) string {
 	return name
 }
 
-// scale runs jobs of ten times as many chunks each, once.
+// scale runs jobs of 10,000 chunks, 100,000 and so on, up to most.
 func (c *commands) scale(ctx context.Context, most int) error {
 	module := filepath.Join("..", "testdata", "wasm", "echo-merge.wasm")
 	for n := 10_000; n <= most; n *= 10 {
@@ -453,14 +453,14 @@ func (c *commands) scale(ctx context.Context, most int) error {
 			return err
 		}
 		s := scaling{Chunks: n}
-		for range max(1, min(5, 1_000_000/n)) { // the best, as small jobs are over in no time
+		for range max(1, min(5, 1_000_000/n)) { // small jobs are short: take the best of several
 			if err := c.scaleOnce(ctx, &s, module, file); err != nil {
 				return err
 			}
 		}
 		c.report.Scale = append(c.report.Scale, s)
 		if n > 10_000 {
-			_ = os.Remove(file) // or with the directory
+			_ = os.Remove(file) // if it fails, close removes the directory
 		}
 	}
 	return nil
@@ -476,7 +476,7 @@ func (c *commands) scaleOnce(ctx context.Context, s *scaling, module, file strin
 	}{{&s.NS, []string{"--no-store"}}, {&s.Durable, []string{"--store", store}}, {&s.Again, []string{"--store", store}}} {
 		name := "scale"
 		if one.to == &s.NS {
-			name = "in memory" // which may take what it takes
+			name = "in memory" // its memory is not limited
 		}
 		d, err := c.run(ctx, name, append(one.args, module, file)...)
 		if err != nil {
@@ -490,7 +490,7 @@ func (c *commands) scaleOnce(ctx context.Context, s *scaling, module, file strin
 	return nil
 }
 
-// flat are the claims of the table of scale.
+// flat returns the claims about the table of scale.
 func (r *commandReport) flat() (claims []claim) {
 	at := map[int]scaling{}
 	for _, s := range r.Scale {
@@ -513,7 +513,11 @@ func (r *commandReport) flat() (claims []claim) {
 // tables prints the report, as Markdown.
 func (r *commandReport) tables(to io.Writer) error {
 	w := tabwriter.NewWriter(to, 0, 0, 1, ' ', tabwriter.Debug)
-	fmt.Fprintf(w, "\n%d rounds; %d tiny chunks, a guest in C; %s, %d cores, %s, %s.\n\n", r.Rounds, r.Chunks, r.Machine.CPU, r.Machine.Cores, r.Machine.Kernel, r.Machine.Go)
+	what := fmt.Sprintf("%d tiny chunks, a guest in C", r.Chunks)
+	if r.Chunks == 0 {
+		what = "requests over HTTP"
+	}
+	fmt.Fprintf(w, "\n%d rounds; %s; %s, %d cores, %s, %s.\n\n", r.Rounds, what, r.Machine.CPU, r.Machine.Cores, r.Machine.Kernel, r.Machine.Go)
 	fmt.Fprintln(w, "| ratio | median (quartiles) | limit | |\n|---|--:|--:|---|")
 	for _, c := range append(r.Claims, r.flat()...) {
 		limit, verdict := "at most ", "holds"
@@ -529,15 +533,20 @@ func (r *commandReport) tables(to io.Writer) error {
 	for _, t := range r.Timings {
 		fmt.Fprintf(w, "| %s | %s |\n", t.Name, t.NS.spread(duration))
 	}
-	fmt.Fprintln(w, "\n| chunks | a chunk, --no-store | durable | all stored before | peak memory, durable |\n|--:|--:|--:|--:|--:|")
+	if len(r.Scale) == 0 {
+		return w.Flush()
+	}
+	fmt.Fprintln(w, "\n| chunks | time of a chunk, --no-store | durable | all stored before | peak memory, durable |\n|--:|--:|--:|--:|--:|")
 	for _, s := range r.Scale {
 		fmt.Fprintf(w, "| %d | %s | %s | %s | %d MiB |\n", s.Chunks, duration(s.NS), duration(s.Durable), duration(s.Again), s.Memory>>20)
 	}
 	return w.Flush()
 }
 
-// Marks of the tables in a Markdown file.
+// The lines of a Markdown file that mark the begin and the end of the tables.
 const (
+	serveOpening   = "<!-- serve -->"
+	serveClosing   = "<!-- /serve -->"
 	commandOpening = "<!-- command -->"
 	commandClosing = "<!-- /command -->"
 )
@@ -547,20 +556,24 @@ func (r *commandReport) writeMarkdown(path string) error {
 	if err != nil {
 		return err
 	}
-	before, rest, found := strings.Cut(string(old), commandOpening+"\n")
-	_, after, closed := strings.Cut(rest, commandClosing)
+	opening, closing := commandOpening, commandClosing
+	if r.Chunks == 0 {
+		opening, closing = serveOpening, serveClosing
+	}
+	before, rest, found := strings.Cut(string(old), opening+"\n")
+	_, after, closed := strings.Cut(rest, closing)
 	if !found || !closed {
-		return fmt.Errorf("%s: the lines %s and %s are not there, between which the tables go: add them", path, commandOpening, commandClosing)
+		return fmt.Errorf("%s: missing lines %s and %s, which mark the place of the tables: add them", path, opening, closing)
 	}
 	var tables strings.Builder
 	if err := r.tables(&tables); err != nil {
 		return err
 	}
-	return os.WriteFile(path, []byte(before+commandOpening+"\n"+tables.String()+"\n"+commandClosing+after), 0o644)
+	return os.WriteFile(path, []byte(before+opening+"\n"+tables.String()+"\n"+closing+after), 0o644)
 }
 
-// compareClaims holds the ratios to those of an older run, and returns how many
-// are worse by more than the tolerance, and by more than their quartiles vary.
+// compareClaims compares the ratios with those of an older run. It returns how many are
+// worse by more than the tolerance and have quartiles that do not overlap.
 func compareClaims(to io.Writer, now, old *commandReport, tolerance float64) (worse int) {
 	before := map[string]claim{}
 	for _, c := range old.Claims {
@@ -578,7 +591,7 @@ func compareClaims(to io.Writer, now, old *commandReport, tolerance float64) (wo
 		}
 		if factor > tolerance && apart {
 			worse++
-			fmt.Fprintf(to, "worse: %s: %s, and was %s\n", c.Name, c.Ratio.spread(digits), was.Ratio.spread(digits))
+			fmt.Fprintf(to, "worse: %s: %s, was %s\n", c.Name, c.Ratio.spread(digits), was.Ratio.spread(digits))
 		}
 	}
 	return worse

@@ -5,18 +5,18 @@ import (
 	"io"
 )
 
-// compare holds the ratios of a run to those of an older one and returns of how
-// many kernels they are worse: ours takes longer than it did beside the same
-// sides. Times are never compared: they are those of a machine. And as ours is a
-// part of all ratios of a kernel, it is their median that counts: where a single
-// one changed, another side did, or the machine was busy for a while.
+// compare compares the ratios of a run with those of an older run, and returns the
+// number of kernels for which they are worse: ours takes longer than it did, relative
+// to the same sides. Times are not compared, because they depend on the machine. Ours
+// is a part of all ratios of a kernel, so their median counts: if a single ratio
+// changed, the other side changed, or the machine was busy for a while.
 func compare(to io.Writer, now, old *report, tolerance float64) (worse, compared int) {
 	before := map[[2]string]result{}
 	for _, r := range old.Results {
 		before[[2]string{r.Kernel, r.Side}] = r
 	}
 	var kernels []string
-	factors := map[string][]float64{} // of kernels: how much longer ours takes beside each side
+	factors := map[string][]float64{} // by kernel: how much longer ours takes, relative to each side
 	for _, r := range now.Results {
 		key := [2]string{r.Kernel, r.Side}
 		was, known := before[key]
@@ -25,7 +25,7 @@ func compare(to io.Writer, now, old *report, tolerance float64) (worse, compared
 			continue // 1 by definition
 		}
 		if !known {
-			fmt.Fprintf(to, "not compared: %s, side %s, is not in the file\n", r.Kernel, r.Side)
+			fmt.Fprintf(to, "not compared: %s, side %s: not in the file\n", r.Kernel, r.Side)
 			continue
 		}
 		compared++
@@ -36,7 +36,7 @@ func compare(to io.Writer, now, old *report, tolerance float64) (worse, compared
 	}
 	for _, r := range old.Results {
 		if _, left := before[[2]string{r.Kernel, r.Side}]; left && r.Side != base {
-			fmt.Fprintf(to, "not compared: %s, side %s, was not measured now\n", r.Kernel, r.Side)
+			fmt.Fprintf(to, "not compared: %s, side %s: not measured now\n", r.Kernel, r.Side)
 		}
 	}
 	for _, kernel := range kernels {
@@ -45,7 +45,7 @@ func compare(to io.Writer, now, old *report, tolerance float64) (worse, compared
 			worse++
 			verdict = "worse"
 		}
-		fmt.Fprintf(to, "%s: %s: beside %d sides, ours takes %s times as long as it did\n", verdict, kernel, len(factors[kernel]), factor.spread(digits))
+		fmt.Fprintf(to, "%s: %s: relative to %d sides, ours takes %s times as long as before\n", verdict, kernel, len(factors[kernel]), factor.spread(digits))
 	}
 	fmt.Fprintf(to, "%d ratios of %d kernels compared, of medians of %d and %d rounds; %d kernels are worse by more than a factor of %s\n",
 		compared, len(kernels), now.Rounds, old.Rounds, worse, digits(tolerance))

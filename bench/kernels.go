@@ -18,19 +18,19 @@ import (
 	"github.com/wasm-jobs/wasm-jobs/bench/guests/json"
 )
 
-// kernel is one piece of work on one chunk. A chunk and its output are each one
-// CBOR item, and the same bytes on every side.
+// kernel is a function with a chunk to run it on. The chunk and its output are each one
+// CBOR item, with the same bytes on every side.
 type kernel struct {
 	name     string
 	about    string
-	guest    string // names the modules
+	guest    string // name of the modules
 	chunk    []byte
 	native   func(chunk []byte) ([]byte, error) // the guest's algorithm in Go
-	standard func(chunk []byte) ([]byte, error) // with what Go itself has for it; nil = nothing else
+	standard func(chunk []byte) ([]byte, error) // with the standard library; nil = as native
 }
 
-// kernels returns all of them. Sizes are those of whole chunks, but for matmul,
-// whose matrices have 64 KiB.
+// kernels returns all kernels. The sizes in their names are those of whole chunks,
+// except for matmul, which has matrices of 64 KiB.
 func kernels() []kernel {
 	all := []kernel{{name: "noop-5B", about: "an integer is given back", guest: "noop", chunk: []byte{26, 1, 2, 3, 4}, native: nativeNoop}}
 	for _, size := range []struct {
@@ -48,8 +48,7 @@ func kernels() []kernel {
 	)
 }
 
-// payloadSize returns the bytes in a byte string that has size bytes with its
-// head.
+// payloadSize returns the length of a byte string that takes size bytes with its head.
 func payloadSize(size int) int {
 	payload := size
 	for payload+len(abi.AppendHead(nil, abi.MajorBytes, uint64(payload))) > size {
@@ -65,7 +64,8 @@ func noise(size int) []byte {
 	return b
 }
 
-// text has some 2,000 words, the frequent ones of which come up often.
+// text returns a text of about 2,000 different words; some are much more frequent than
+// others.
 func text(size int) []byte {
 	r := rand.New(rand.NewPCG(1, 2))
 	words := make([][]byte, 2000)
@@ -83,7 +83,7 @@ func text(size int) []byte {
 	return b[:size]
 }
 
-// matrices are two of n x n small fractions, whose products are exact.
+// matrices returns two matrices of n x n small fractions, whose products are exact.
 func matrices(n int) []byte {
 	r := rand.New(rand.NewPCG(3, 4))
 	var b []byte
@@ -93,7 +93,7 @@ func matrices(n int) []byte {
 	return b
 }
 
-// orders fill size bytes, with spaces behind the last one.
+// orders returns orders in JSON, filled up with spaces to size bytes.
 func orders(size int) []byte {
 	r := rand.New(rand.NewPCG(5, 6))
 	b := []byte("[")
@@ -114,7 +114,7 @@ func orders(size int) []byte {
 
 func nativeNoop(chunk []byte) ([]byte, error) {
 	if h, err := abi.ReadHead(chunk); err != nil || h.Major != abi.MajorUint {
-		return nil, errors.New("the chunk is not an unsigned integer")
+		return nil, errors.New("invalid chunk: want an unsigned integer")
 	}
 	return bytes.Clone(chunk), nil
 }
@@ -128,13 +128,13 @@ func standardSHA256(chunk []byte) ([]byte, error) {
 	return json.ByteString(digest[:]), nil
 }
 
-// word is one of a text, and how often it comes up.
+// word is a word of a text, and how often it occurs.
 type word struct {
 	text  []byte
 	count uint64
 }
 
-// nativeWords counts as words.c does: in a table with open addressing.
+// nativeWords counts words as words.c does: in a table with open addressing.
 func nativeWords(chunk []byte) ([]byte, error) {
 	const slots, most = 8192, 8192 * 3 / 4
 	var table [slots]uint16 // index into words, plus 1; 0 = free
@@ -152,7 +152,7 @@ func nativeWords(chunk []byte) ([]byte, error) {
 			}
 		}
 		if len(words) == most {
-			return nil, errors.New("the text has too many words")
+			return nil, fmt.Errorf("too many words: want at most %d", most)
 		}
 		words = append(words, word{text, 1})
 		table[at] = uint16(len(words))
@@ -160,7 +160,7 @@ func nativeWords(chunk []byte) ([]byte, error) {
 	})
 }
 
-// standardWords counts with a map.
+// standardWords counts words in a map.
 func standardWords(chunk []byte) ([]byte, error) {
 	var words []word
 	known := map[string]int{}
@@ -176,7 +176,7 @@ func standardWords(chunk []byte) ([]byte, error) {
 	})
 }
 
-// countWords calls add for each word, and encodes what the last call returned.
+// countWords calls add for each word, and encodes the result of the last call.
 func countWords(chunk []byte, add func(text []byte) ([]word, error)) (_ []byte, err error) {
 	b, err := json.Payload(chunk)
 	if err != nil {
@@ -213,7 +213,7 @@ func nativeMatmul(chunk []byte) ([]byte, error) {
 	}
 	n := int(math.Sqrt(float64(len(bytes) / 16)))
 	if 16*n*n != len(bytes) {
-		return nil, fmt.Errorf("%d bytes are not two square matrices", len(bytes))
+		return nil, fmt.Errorf("invalid length of %d bytes: want two square matrices of doubles", len(bytes))
 	}
 	values := make([]float64, 2*n*n)
 	for i := range values {
@@ -243,9 +243,9 @@ var cGuests embed.FS
 
 // modules are a guest under both calling conventions.
 type modules struct {
-	abi    []byte // of the project: ours, plain wazero and wasmtime
+	abi    []byte // for the project's ABI: ours, plain wazero and wasmtime
 	extism []byte
-	wasi   bool // they import WASI
+	wasi   bool // both import WASI
 }
 
 // guestOf returns the modules of a guest. Those in Go are built in dir, once.
@@ -277,13 +277,13 @@ func buildGuest(ctx context.Context, name, dir string) ([]byte, error) {
 
 const modulePath = "github.com/wasm-jobs/wasm-jobs/bench"
 
-// goBuild builds a package of this module, or one that it requires.
+// goBuild builds a package of this module or of a module that it requires.
 func goBuild(ctx context.Context, out, pkg string, flags []string, env ...string) error {
 	args := append([]string{"build", "-trimpath", "-o", out}, flags...)
 	build := exec.CommandContext(ctx, "go", append(args, pkg)...)
 	build.Env = append(os.Environ(), append(env, "CGO_ENABLED=0", "GOFLAGS=")...)
 	if output, err := build.CombinedOutput(); err != nil {
-		return fmt.Errorf("building %s: %w: %s; the benchmark must run in its own folder, bench", pkg, err, lastLine(output))
+		return fmt.Errorf("building %s: %w: %s; run the benchmark in the folder bench", pkg, err, lastLine(output))
 	}
 	return nil
 }

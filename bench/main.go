@@ -18,6 +18,13 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
+	if len(os.Args) == 2 && os.Args[1] == servingFlag {
+		if err := serving(ctx, os.Stdin, os.Stdout); err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+			os.Exit(exitFailed)
+		}
+		return
+	}
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
 }
 
@@ -37,6 +44,7 @@ type options struct {
 	kernels   []kernel
 	sides     []side
 	command   bool
+	serve     bool
 	chunks    int
 	most      int
 }
@@ -63,28 +71,29 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 func parse(args []string, stderr io.Writer) (o options, err error) {
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
 	f.SetOutput(stderr)
-	f.IntVar(&o.rounds, "rounds", 11, "`number` of times that each side is measured")
+	f.IntVar(&o.rounds, "rounds", 11, "measure each side this `number` of times")
 	f.StringVar(&o.json, "json", "", "write the results to `FILE`, as JSON")
 	f.StringVar(&o.markdown, "markdown", "", "write the tables into `FILE`, between the lines "+opening+" and "+closing)
-	f.StringVar(&o.compare, "compare", "", "compare the ratios with those in `FILE`, which -json wrote; exit code 1 where one is worse")
+	f.StringVar(&o.compare, "compare", "", "compare the ratios with those in `FILE`, which -json wrote; exit code 1 if one is worse")
 	f.Float64Var(&o.tolerance, "tolerance", 1.5, "`factor` by which a ratio may be worse")
-	f.BoolVar(&o.command, "command", false, "measure the whole command, and not the sides")
-	f.IntVar(&o.chunks, "chunks", 1_000_000, "how many tiny chunks the command's job has")
-	f.IntVar(&o.most, "most", 10_000_000, "how many chunks the largest job of the table of scale has")
-	kernelNames := f.String("kernels", "", "measure these `kernels` alone, separated by commas; sha256 is all that begin so")
-	sideNames := f.String("sides", "", "measure these `sides` alone, and "+base+", with which they are compared")
+	f.BoolVar(&o.command, "command", false, "measure the whole command instead of the sides")
+	f.BoolVar(&o.serve, "serve", false, "measure requests over HTTP instead of the sides")
+	f.IntVar(&o.chunks, "chunks", 1_000_000, "`number` of tiny chunks in the command's job")
+	f.IntVar(&o.most, "most", 10_000_000, "`number` of chunks in the largest job of the table of scale")
+	kernelNames := f.String("kernels", "", "measure only these `kernels`, separated by commas; sha256 means all that begin with sha256-")
+	sideNames := f.String("sides", "", "measure only these `sides`, separated by commas, and "+base+", which they are compared with")
 	if err := f.Parse(args); err != nil {
 		return o, err
 	}
 	switch {
 	case f.NArg() > 0:
-		return o, fmt.Errorf("argument %q: there are only flags; -h lists them", f.Arg(0))
+		return o, fmt.Errorf("unexpected argument %q: want only flags; -h lists them", f.Arg(0))
 	case o.rounds < 1:
-		return o, fmt.Errorf("-rounds %d: at least 1 is needed", o.rounds)
+		return o, fmt.Errorf("invalid -rounds %d: want at least 1", o.rounds)
 	case o.chunks < 1:
-		return o, fmt.Errorf("-chunks %d: at least 1 is needed", o.chunks)
+		return o, fmt.Errorf("invalid -chunks %d: want at least 1", o.chunks)
 	case !(o.tolerance >= 1):
-		return o, fmt.Errorf("-tolerance %v: it is a factor of at least 1", o.tolerance)
+		return o, fmt.Errorf("invalid -tolerance %v: want a factor of at least 1", o.tolerance)
 	}
 	if o.kernels, err = choose(kernels(), *kernelNames, func(k kernel, name string) bool {
 		return k.name == name || strings.HasPrefix(k.name, name+"-")
@@ -100,8 +109,8 @@ func parse(args []string, stderr io.Writer) (o options, err error) {
 	return o, nil
 }
 
-// choose returns those of all that one of the names is for, in their order; all
-// of them where there are no names.
+// choose returns the items that one of the names, separated by commas, selects, in the
+// order of all. Without names it returns all.
 func choose[T any](all []T, names string, is func(T, string) bool) ([]T, error) {
 	if names == "" {
 		return all, nil
@@ -109,7 +118,7 @@ func choose[T any](all []T, names string, is func(T, string) bool) ([]T, error) 
 	wanted := strings.Split(names, ",")
 	for _, name := range wanted {
 		if !slices.ContainsFunc(all, func(one T) bool { return is(one, name) }) {
-			return nil, fmt.Errorf("there is no %q; README.md lists them", name)
+			return nil, fmt.Errorf("unknown name %q: README.md lists the names", name)
 		}
 	}
 	return slices.DeleteFunc(all, func(one T) bool {
@@ -117,7 +126,8 @@ func choose[T any](all []T, names string, is func(T, string) bool) ([]T, error) 
 	}), nil
 }
 
-// benchCommand measures, writes and compares what is claimed of the command.
+// benchCommand measures, writes and compares the claims about the command. It returns
+// how many ratios are worse.
 func benchCommand(ctx context.Context, o options, stdout io.Writer) (worse int, err error) {
 	old := &commandReport{}
 	if o.compare != "" {
@@ -125,12 +135,7 @@ func benchCommand(ctx context.Context, o options, stdout io.Writer) (worse int, 
 			return 0, err
 		}
 	}
-	t, err := newTools(ctx)
-	if err != nil {
-		return 0, err
-	}
-	defer func() { err = errors.Join(err, t.close()) }()
-	r, err := measureCommand(ctx, t, o.rounds, o.chunks, o.most, stdout)
+	r, err := o.measureClaims(ctx, stdout)
 	if err != nil {
 		return 0, err
 	}
@@ -148,13 +153,26 @@ func benchCommand(ctx context.Context, o options, stdout io.Writer) (worse int, 
 	return worse, err
 }
 
+// measureClaims measures the command, or requests over HTTP.
+func (o *options) measureClaims(ctx context.Context, stdout io.Writer) (r *commandReport, err error) {
+	if o.serve {
+		return measureServe(ctx, o.rounds, stdout)
+	}
+	t, err := newTools(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, t.close()) }()
+	return measureCommand(ctx, t, o.rounds, o.chunks, o.most, stdout)
+}
+
 // bench measures, writes and compares, and returns how many ratios are worse.
 func bench(ctx context.Context, o options, stdout io.Writer) (worse int, err error) {
-	if o.command {
+	if o.command || o.serve {
 		return benchCommand(ctx, o, stdout)
 	}
 	var old *report
-	if o.compare != "" { // before minutes are spent
+	if o.compare != "" { // read it before minutes of measuring
 		if old, err = readReport(o.compare); err != nil {
 			return 0, err
 		}
@@ -185,7 +203,7 @@ func bench(ctx context.Context, o options, stdout io.Writer) (worse int, err err
 	fmt.Fprintln(stdout)
 	worse, compared := compare(stdout, r, old, o.tolerance)
 	if compared == 0 {
-		return 0, fmt.Errorf("%s has none of what was measured", o.compare)
+		return 0, fmt.Errorf("%s: missing all measured kernels and sides", o.compare)
 	}
 	return worse, nil
 }

@@ -9,10 +9,10 @@ import (
 	"time"
 )
 
-// quartiles are the first, the median and the third of several rounds.
+// quartiles are the first quartile, the median and the third quartile of several rounds.
 type quartiles [3]float64
 
-// quartilesOf interpolates between neighbours, where none is in the place.
+// quartilesOf returns the quartiles of all, interpolated between neighbours.
 func quartilesOf(all []float64) (q quartiles) {
 	sorted := slices.Sorted(slices.Values(all))
 	for i := range q {
@@ -26,28 +26,28 @@ func quartilesOf(all []float64) (q quartiles) {
 
 func (q quartiles) median() float64 { return q[1] }
 
-// result is what one side of one kernel took.
+// result is the time of one side for one kernel.
 type result struct {
 	Kernel string    `json:"kernel"`
 	Side   string    `json:"side"`
 	Batch  int       `json:"batch"` // chunks in a round
-	NS     quartiles `json:"ns"`    // a chunk
-	Ratio  quartiles `json:"ratio"` // of its time to that of side ours in the same round
+	NS     quartiles `json:"ns"`    // nanoseconds per chunk
+	Ratio  quartiles `json:"ratio"` // to the time of side ours in the same round
 }
 
-// absent is a side that did not run, and why.
+// absent is a side that did not run, with the reason.
 type absent struct {
 	Kernel string `json:"kernel"`
 	Side   string `json:"side"`
 	Reason string `json:"reason"`
 }
 
-// least is how long a batch takes at least: much longer than the clock is
-// coarse, and than a short interruption.
+// least is the minimum time of a batch: much longer than the resolution of the clock
+// and than a short interruption.
 const least = 20 * time.Millisecond
 
-// launched is how many processes a batch starts at least, so that each bears a
-// small part of what starting the launcher takes.
+// launched is the minimum number of processes in a batch, so that starting the launcher
+// adds little to each.
 const launched = 10
 
 // measureKernel checks all sides, and then measures those that run.
@@ -69,13 +69,13 @@ func measureKernel(ctx context.Context, w *work, all []side, rounds int) (result
 	return results, absents, err
 }
 
-// measure times batches. Every side runs once in each round, every time another
-// one first; ratios are those of times of one round.
+// measure times batches. In each round every side runs one batch, and each round begins
+// with another side. A ratio is between two times of the same round.
 func measure(ctx context.Context, w *work, sides []opened, rounds int) ([]result, error) {
 	results, times := make([]result, len(sides)), make([][]float64, len(sides))
 	ours := slices.IndexFunc(sides, func(s opened) bool { return s.side.name == base })
 	if ours < 0 {
-		return nil, fmt.Errorf("%s: side %s is needed, since the others are compared with it", w.name, base)
+		return nil, fmt.Errorf("%s: missing side %s, which the others are compared with", w.name, base)
 	}
 	for i, s := range sides {
 		n, err := calibrate(ctx, w, s)
@@ -104,7 +104,8 @@ func measure(ctx context.Context, w *work, sides []opened, rounds int) ([]result
 	return results, nil
 }
 
-// calibrate finds how many chunks take least, also when nothing gets in between.
+// calibrate returns the number of chunks that take at least the time least, even if
+// nothing interrupts them.
 func calibrate(ctx context.Context, w *work, s opened) (int, error) {
 	n := 1
 	if s.side.launches {
@@ -125,8 +126,8 @@ func calibrate(ctx context.Context, w *work, s opened) (int, error) {
 	}
 }
 
-// batch times n chunks, and checks the last output. What other sides left to
-// collect is collected before, and one chunk warms the caches.
+// batch times n chunks, and checks the last output. First it collects the garbage of
+// other sides, and runs one chunk to warm the caches.
 func batch(ctx context.Context, w *work, s opened, n int) (time.Duration, error) {
 	goruntime.GC()
 	if !s.side.launches {

@@ -17,13 +17,13 @@ import (
 	"github.com/wasm-jobs/wasm-jobs/runtime"
 )
 
-// report is all that a run of the benchmark found. It is the JSON file.
+// report has all results of a run of the benchmark. It is written as a JSON file.
 type report struct {
 	Version  int               `json:"version"`
 	Machine  machine           `json:"machine"`
 	Versions map[string]string `json:"versions"`
 	Rounds   int               `json:"rounds"`
-	Base     string            `json:"base"` // the side that ratios are to
+	Base     string            `json:"base"` // the side that the others are compared with
 	Results  []result          `json:"results"`
 	Absent   []absent          `json:"absent"`
 }
@@ -36,7 +36,7 @@ type machine struct {
 	Kernel string `json:"kernel"`
 	Arch   string `json:"arch"`
 	Go     string `json:"go"`
-	Load   string `json:"load"` // average of a minute, before the start
+	Load   string `json:"load"` // average over a minute, before the start
 }
 
 func newReport(rounds int) *report {
@@ -62,7 +62,8 @@ func thisMachine() machine {
 	return m
 }
 
-// versions are those of what is compared, from what this program is built of.
+// versions returns the versions of everything that is compared; those of Go modules come
+// from this program's build information.
 func versions() map[string]string {
 	v := map[string]string{"wasm-jobs": fmt.Sprintf("this tree, ABI %d, metering %v", abi.Version, runtime.MeteringVersion)}
 	if info, ok := debug.ReadBuildInfo(); ok {
@@ -98,7 +99,7 @@ func readJSON(path string, r any) error {
 		return err
 	}
 	if err := json.Unmarshal(b, r); err != nil {
-		return fmt.Errorf("%s is no report of this program: %w; write one with -json", path, err)
+		return fmt.Errorf("%s: invalid report: %w; want a file that -json wrote", path, err)
 	}
 	return nil
 }
@@ -109,12 +110,12 @@ func readReport(path string) (*report, error) {
 		return nil, err
 	}
 	if r.Version != reportVersion || r.Base != base {
-		return nil, fmt.Errorf("%s has version %d and ratios to %q, expected version %d and %q: write it anew with -json", path, r.Version, r.Base, reportVersion, base)
+		return nil, fmt.Errorf("%s: unsupported report of version %d with ratios to %q: want version %d and %q; write it again with -json", path, r.Version, r.Base, reportVersion, base)
 	}
 	return r, nil
 }
 
-// duration shows nanoseconds with three digits.
+// duration formats nanoseconds with three digits and a unit.
 func duration(ns float64) string {
 	for _, unit := range []struct {
 		name string
@@ -127,7 +128,7 @@ func duration(ns float64) string {
 	return digits(ns) + " ns"
 }
 
-// digits shows three, and all of an integer's.
+// digits formats a number with three digits, or with all digits of its integer part.
 func digits(v float64) string {
 	switch {
 	case v >= 100:
@@ -138,7 +139,7 @@ func digits(v float64) string {
 	return fmt.Sprintf("%.2f", v)
 }
 
-// spread shows the median, and the first and third quartile.
+// spread formats the median, with the first and the third quartile in parentheses.
 func (q quartiles) spread(show func(float64) string) string {
 	return fmt.Sprintf("%s (%s - %s)", show(q[1]), show(q[0]), show(q[2]))
 }
@@ -147,7 +148,7 @@ func (q quartiles) spread(show func(float64) string) string {
 func writeTable(to io.Writer, k kernel, results []result, absents []absent) error {
 	fmt.Fprintf(to, "\n%s: %s\n", k.name, k.about)
 	w := tabwriter.NewWriter(to, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(w, "  side\ta chunk\tto %s\tchunks a round\n", base)
+	fmt.Fprintf(w, "  side\ttime of a chunk\tratio to %s\tchunks a round\n", base)
 	for _, r := range results {
 		fmt.Fprintf(w, "  %s\t%s\t%s\t%d\n", r.Side, r.NS.spread(duration), r.Ratio.spread(digits), r.Batch)
 	}
@@ -157,14 +158,14 @@ func writeTable(to io.Writer, k kernel, results []result, absents []absent) erro
 	return w.Flush()
 }
 
-// Marks in a Markdown file, between which the tables stand, each a line.
+// The lines of a Markdown file that mark the begin and the end of the tables.
 const (
 	opening = "<!-- peers -->"
 	closing = "<!-- /peers -->"
 )
 
-// writeMarkdown puts the tables between the marks of a file, and leaves the rest
-// of it as it is. A file that is not there is begun.
+// writeMarkdown replaces the text between the marks of a file by the tables. A missing
+// file is created.
 func (r *report) writeMarkdown(path string, all []kernel, every []side) error {
 	old, err := os.ReadFile(path)
 	if os.IsNotExist(err) {
@@ -184,7 +185,7 @@ func replaceSection(file, section string) (string, error) {
 	before, rest, found := strings.Cut(file, opening+"\n")
 	_, after, closed := strings.Cut(rest, closing)
 	if !found || !closed {
-		return "", fmt.Errorf("the lines %s and %s are not there, between which the tables go: add them", opening, closing)
+		return "", fmt.Errorf("missing lines %s and %s, which mark the place of the tables: add them", opening, closing)
 	}
 	return before + opening + "\n" + section + closing + after, nil
 }
@@ -200,7 +201,7 @@ func (r *report) markdown(all []kernel, every []side) string {
 		if len(results) == 0 {
 			continue
 		}
-		fmt.Fprintf(&b, "\n**%s**: %s. A chunk has %d bytes.\n\n| side | a chunk | to `%s` | chunks a round |\n|---|---|---|---|\n", k.name, k.about, len(k.chunk), base)
+		fmt.Fprintf(&b, "\n**%s**: %s. A chunk has %d bytes.\n\n| side | time of a chunk | ratio to `%s` | chunks a round |\n|---|---|---|---|\n", k.name, k.about, len(k.chunk), base)
 		for _, r := range results {
 			fmt.Fprintf(&b, "| `%s` | %s | %s | %d |\n", r.Side, r.NS.spread(duration), r.Ratio.spread(digits), r.Batch)
 		}
@@ -222,13 +223,13 @@ func (r *report) markdownHead(b *strings.Builder) {
 	m := r.Machine
 	fmt.Fprintf(b, `
 Written by %[1]smake bench%[1]s. Machine: %[2]s, %[3]d cores, %[4]s, %[5]s, %[6]s. Load
-average before the start: %[10]s (of this and of all other work on the machine; a
-busy one widens the quartiles). %[7]d rounds; in each, every side runs a batch of
-at least %[8]v, every time another one first.
-Times are medians, with the first and the third quartile in parentheses. A ratio
-is that of two times of the same round: above 1, a side takes longer than %[1]s%[9]s%[1]s.
+average before the start: %[10]s (it includes all other work on the machine, which
+widens the quartiles). %[7]d rounds; in each, every side runs a batch of at least
+%[8]v, and each round begins with another side.
+Times are medians, with the first and the third quartile in parentheses. A ratio is
+between two times of the same round: above 1, a side takes longer than %[1]s%[9]s%[1]s.
 
-| what | version |
+| program | version |
 |---|---|
 `, "`", m.CPU, m.Cores, m.Kernel, m.Arch, m.Go, r.Rounds, least, base, m.Load)
 	for _, name := range slices.Sorted(maps.Keys(r.Versions)) {
@@ -237,7 +238,7 @@ is that of two times of the same round: above 1, a side takes longer than %[1]s%
 }
 
 func (r *report) markdownRatios(b *strings.Builder, all []kernel, every []side) {
-	fmt.Fprintf(b, "\n### Time of a chunk, as a multiple of that of `%s`\n\n| side |", base)
+	fmt.Fprintf(b, "\n### Time of a chunk, as a multiple of the time of `%s`\n\n| side |", base)
 	rule := "\n|---|"
 	var columns []string
 	for _, k := range all {

@@ -19,8 +19,8 @@ var sha256K = [64]uint32{
 	0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208, 0x90befffa, 0xa4506ceb, 0xbef9a3f7, 0xc67178f2,
 }
 
-// nativeSHA256 hashes as sha256.c does, without the CPU's instructions for it,
-// which crypto/sha256 uses and WebAssembly does not have.
+// nativeSHA256 hashes as sha256.c does, without the CPU's SHA instructions, which
+// crypto/sha256 uses and WebAssembly does not have.
 func nativeSHA256(chunk []byte) ([]byte, error) {
 	b, err := json.Payload(chunk)
 	if err != nil {

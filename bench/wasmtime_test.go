@@ -8,7 +8,8 @@ import (
 	"github.com/bytecodealliance/wasmtime-go/v39"
 )
 
-// TestPoolIsUsed: only the pooling allocator has a last instance.
+// TestPoolIsUsed checks that the number of instances is limited, which it is only with
+// the pooling allocator.
 func TestPoolIsUsed(t *testing.T) {
 	w, err := newWork(t.Context(), kernels()[0], toolsOf(t))
 	if err != nil {

@@ -12,7 +12,7 @@ import (
 	"github.com/wasm-jobs/wasm-jobs/abi"
 )
 
-// The smallest guests of ABI.md are what it says: complete.
+// The smallest guests in ABI.md are complete.
 func TestSmallestGuests(t *testing.T) {
 	for language, build := range map[string][]string{
 		"wat": {"wat2wasm", "-o"},
@@ -42,8 +42,8 @@ func TestSmallestGuests(t *testing.T) {
 	}
 }
 
-// The reader of wasm_jobs.h finds its way through every item of the vectors:
-// the faulty guest gives back the one that it is asked for.
+// The reader of wasm_jobs.h can skip every item of the vectors: the faulty guest
+// returns the value that it is asked for.
 func TestHeaderReadsVectors(t *testing.T) {
 	g := loadFile(t, "faulty/c/faulty.wasm")
 	var items struct {

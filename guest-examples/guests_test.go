@@ -1,6 +1,6 @@
 // Package guestexamples_test runs the example guests on a plain engine, without
-// the host of this project, so that the guests are tested against abi/ABI.md
-// alone.
+// the host of this project, so that the guests are tested only against
+// abi/ABI.md.
 package guestexamples_test
 
 import (
@@ -25,7 +25,7 @@ import (
 )
 
 // memoryPages limits the memory of guests to 16 MiB: enough for all tests, and
-// little to fill for those that fill it.
+// quick to fill for the guests that fill it.
 const memoryPages = 256
 
 // guest makes a new instance for each call.
@@ -34,13 +34,13 @@ type guest struct {
 	module  wazero.CompiledModule
 }
 
-// call is what the host of a test knows of one call.
+// call is the state of the test's host for one call.
 type call struct {
 	kind    uint32
 	message string
 	failed  bool
 	logged  []string
-	beats   int // heartbeats that are answered with 1
+	beats   int // heartbeats to answer with 1
 	stdout  bytes.Buffer
 }
 
@@ -95,7 +95,7 @@ func serve(ctx context.Context, r wazero.Runtime) error {
 	return err
 }
 
-// failure is a failure that the guest stated.
+// failure is a failure that the guest reported.
 type failure struct {
 	kind    uint32
 	message string
@@ -103,7 +103,7 @@ type failure struct {
 
 func (f failure) Error() string { return f.message }
 
-// errResult says that what the guest returned lies outside its memory.
+// errResult means that the result lies outside the guest's memory.
 var errResult = errors.New("result outside memory")
 
 // run calls an export on a new instance with one input.
@@ -146,7 +146,7 @@ func invoke(ctx context.Context, instance api.Module, export string, input []byt
 	return bytes.Clone(output), nil
 }
 
-// must is run for calls that give one well-formed item.
+// must is run for calls that return one well-formed item.
 func (g *guest) must(t *testing.T, export string, input []byte) []byte {
 	t.Helper()
 	output, err := g.run(t.Context(), &call{}, export, input)
@@ -159,7 +159,7 @@ func (g *guest) must(t *testing.T, export string, input []byte) []byte {
 	return output
 }
 
-// unhex returns the bytes of a hex string; blanks are for people.
+// unhex returns the bytes of a hex string, which may contain blanks.
 func unhex(t *testing.T, s string) []byte {
 	t.Helper()
 	b, err := hex.DecodeString(strings.ReplaceAll(s, " ", ""))
@@ -169,7 +169,7 @@ func unhex(t *testing.T, s string) []byte {
 	return b
 }
 
-// encode returns the deterministic encoding.
+// encode returns the deterministic encoding of v.
 func encode(t *testing.T, v any) []byte {
 	t.Helper()
 	mode, err := cbor.CoreDetEncOptions().EncMode()
@@ -183,7 +183,7 @@ func encode(t *testing.T, v any) []byte {
 	return b
 }
 
-// entries is the input of aggregate for outputs under the ids 0, 1, ...
+// entries returns the input of aggregate for outputs with the ids 0, 1, ...
 func entries(outputs ...[]byte) []byte {
 	b := abi.AppendHead(nil, abi.MajorArray, uint64(len(outputs)))
 	for i, output := range outputs {
@@ -192,7 +192,7 @@ func entries(outputs ...[]byte) []byte {
 	return b
 }
 
-// array is the input of merge.
+// array returns the input of merge.
 func array(items ...[]byte) []byte {
 	return append(abi.AppendHead(nil, abi.MajorArray, uint64(len(items))), bytes.Join(items, nil)...)
 }

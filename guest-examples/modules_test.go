@@ -10,7 +10,7 @@ import (
 	"github.com/wasm-jobs/wasm-jobs/abi"
 )
 
-// The modules of testdata/wasm that a host would admit do what they are for.
+// The valid modules of testdata/wasm do what their comments say.
 func TestModules(t *testing.T) {
 	big := append(abi.AppendHead(nil, abi.MajorBytes, 100_000), make([]byte, 100_000)...)
 	for _, tt := range []struct {
@@ -69,7 +69,7 @@ func TestCommand(t *testing.T) {
 	}
 }
 
-// What dirty does is seen by whatever runs on its instance afterwards.
+// Anything that runs on an instance after dirty sees its changes.
 func TestDirtyIsSeen(t *testing.T) {
 	g := loadFile(t, "faulty/c/faulty.wasm")
 	c := &call{}

@@ -41,14 +41,14 @@ func TestPi(t *testing.T) {
 			t.Errorf("%v: %v", chunk, err)
 		}
 	}
-	// 2048 requests of 512 samples are one heartbeat.
+	// 2048 requests of 512 samples make one heartbeat.
 	if _, err := g.run(t.Context(), &call{}, abi.ExportExec, encode(t, 2048*512)); err != (failure{abi.FailRetryable, "cancelled, or no random bytes"}) {
 		t.Errorf("cancelled: %v", err)
 	}
 }
 
-// encodePi keeps all eight bytes of a float, where the deterministic encoding
-// has the shortest.
+// encodePi keeps all eight bytes of a float; the deterministic encoding uses the
+// shortest form.
 func encodePi(t *testing.T, pi any, inside, samples uint64) []byte {
 	t.Helper()
 	mode, err := cbor.EncOptions{Sort: cbor.SortCoreDeterministic}.EncMode()

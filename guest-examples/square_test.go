@@ -82,8 +82,8 @@ func testSums(t *testing.T, g *guest) {
 		{abi.ExportMerge, array(big, big), "", failure{abi.FailPermanent, "overflow"}},
 	} {
 		output, err := g.run(t.Context(), &call{}, tt.export, tt.input)
-		if f, ok := err.(failure); ok && strings.Contains(f.message, "an integer is needed") {
-			err = failure{f.kind, "not an integer"} // in the words of the SDK for Go
+		if f, ok := err.(failure); ok && strings.Contains(f.message, "want an integer") {
+			err = failure{f.kind, "not an integer"} // the text of the SDK for Go
 		}
 		if !bytes.Equal(output, unhex(t, tt.want)) || err != tt.fails {
 			t.Errorf("%s of %x: got %x, %v; want %s, %v", tt.export, tt.input, output, err, tt.want, tt.fails)

@@ -25,7 +25,7 @@ func TestWordcountGo(t *testing.T) { testWordcount(t, goGuest(t, "wordcount")) }
 
 var word = regexp.MustCompile(`[0-9A-Za-z]+`)
 
-// countWords is what the guests are compared with.
+// countWords gives the expected result of the guests.
 func countWords(text []byte) map[string]uint64 {
 	counts := map[string]uint64{}
 	for _, w := range word.FindAll(text, -1) {
@@ -93,7 +93,7 @@ func part(text []byte) []byte {
 	return append(abi.AppendHead(nil, abi.MajorText, uint64(len(text))), text...)
 }
 
-// manyWords is a text of n words, all of them different.
+// manyWords returns a text of n different words.
 func manyWords(n int) []byte {
 	var b []byte
 	for i := range n {

@@ -17,19 +17,20 @@ import (
 	"github.com/wasm-jobs/wasm-jobs/abi"
 	"github.com/wasm-jobs/wasm-jobs/host"
 	"github.com/wasm-jobs/wasm-jobs/host/chunks"
+	"github.com/wasm-jobs/wasm-jobs/host/event"
 	"github.com/wasm-jobs/wasm-jobs/runtime"
 	"github.com/wasm-jobs/wasm-jobs/runtime/linear"
 	"github.com/wasm-jobs/wasm-jobs/store"
 )
 
-// TestCancel ends 1,000 jobs at random moments, half of them hard by their
-// context and half softly by Stop.
+// TestCancel ends 1,000 jobs at random moments: half of them hard by their
+// context, half softly by Stop.
 func TestCancel(t *testing.T) {
 	const jobs, parallel = 1000, 4
 	file := chunksOf(t, numbers(30)...)
 	before := goruntime.NumGoroutine()
 	began := time.Now()
-	for i := range 10 { // to the end: how long a job takes
+	for i := range 10 { // to the end, to learn how long a job takes
 		cancelOne(t, file, i, time.Hour)
 	}
 	usual := time.Since(began) / 10
@@ -58,8 +59,9 @@ func TestCancel(t *testing.T) {
 	checkGoroutines(t, before)
 }
 
-// checkGoroutines waits until there are no more goroutines than before: one
-// that has said that it is done may still be ending.
+// checkGoroutines waits until there are no more goroutines than before. A
+// goroutine that has reported its end may still be running its last
+// instructions.
 func checkGoroutines(t *testing.T, before int) {
 	t.Helper()
 	for began := time.Now(); goruntime.NumGoroutine() > before; goruntime.Gosched() {
@@ -69,8 +71,8 @@ func checkGoroutines(t *testing.T, before int) {
 	}
 }
 
-// TestCancelGuests does it with real guests, some of which trap, some of which
-// loop: each instance that was made is closed.
+// TestCancelGuests does the same with real guests, some of which trap or loop.
+// Each instance that was created must be closed.
 func TestCancelGuests(t *testing.T) {
 	const jobs = 1000
 	wasm, err := os.ReadFile("../guest-examples/faulty/c/faulty.wasm")
@@ -119,7 +121,7 @@ func cancelGuests(t *testing.T, engine host.Engine, wasm []byte, file *chunks.Fi
 	defer timer.Stop()
 	res, err := c.Run(ctx, job)
 	if !errors.Is(err, host.ErrInterrupted) {
-		t.Fatalf("job %d: %v, and one of its chunks loops", i, err)
+		t.Fatalf("job %d: %v, although one of its chunks loops", i, err)
 	}
 	stats := res.Report.Instances
 	if stats.Created != stats.Closed {
@@ -128,9 +130,9 @@ func cancelGuests(t *testing.T, engine host.Engine, wasm []byte, file *chunks.Fi
 	return stats.Created
 }
 
-// cancelOne runs a job and ends it at a random moment within a time. It returns
-// whether the job finished before.
-func cancelOne(t *testing.T, file *chunks.File, i int, within time.Duration) (finished bool) {
+// cancelOne runs a job and ends it at a random moment before limit. It reports
+// whether the job finished before that.
+func cancelOne(t *testing.T, file *chunks.File, i int, limit time.Duration) (finished bool) {
 	rnd := rand.New(rand.NewPCG(uint64(i), 1))
 	f := squares()
 	pause := time.Duration(rnd.IntN(100)) * time.Microsecond
@@ -158,7 +160,7 @@ func cancelOne(t *testing.T, file *chunks.File, i int, within time.Duration) (fi
 	}
 	job := &host.Job{Module: fakeWasm, Chunks: file, Stop: stop, Grace: time.Duration(rnd.IntN(200)) * time.Microsecond,
 		Retry: host.RetryPolicy{Retries: 3, Backoff: 100 * time.Microsecond}}
-	timer := time.AfterFunc(rand.N(within), end)
+	timer := time.AfterFunc(rand.N(limit), end)
 	defer timer.Stop()
 	res, err := c.Run(ctx, job)
 	if err != nil && !errors.Is(err, host.ErrInterrupted) {
@@ -166,7 +168,7 @@ func cancelOne(t *testing.T, file *chunks.File, i int, within time.Duration) (fi
 		return false
 	}
 	checkCancelled(t, fmt.Sprint("job ", i), f, res, &seen, err == nil)
-	if err != nil && i%10 == 0 { // what was kept is the beginning of another run
+	if err != nil && i%10 == 0 { // the stored outputs are the start of another run
 		checkResumed(t, f, s, file, res.Report.Chunks.Succeeded)
 	}
 	return err == nil
@@ -187,10 +189,10 @@ func checkCancelled(t *testing.T, name string, f *fake, res *host.Result, seen *
 		n, _ := o.ID.Int()
 		stored[o.ID] = bytes.Equal(o.Output, number(n*n))
 	}
-	succeeded := seen.of(host.KindSucceeded)
+	succeeded := seen.of(event.KindSucceeded)
 	for _, e := range succeeded {
 		if !stored[*e.ID] {
-			t.Errorf("%s: chunk %v was reported and is not stored", name, *e.ID)
+			t.Errorf("%s: chunk %v was reported but is not stored", name, *e.ID)
 		}
 	}
 	counts := res.Report.Chunks
@@ -222,7 +224,7 @@ func checkResumed(t *testing.T, f *fake, s store.Store, file *chunks.File, kept 
 }
 
 // stopped runs a job of four chunks of a minute each on two workers in virtual
-// time, with end called after 90 seconds.
+// time, and calls end after 90 seconds.
 func stopped(t *testing.T, grace time.Duration, end func(cancel context.CancelFunc, stop chan struct{})) (*host.Result, time.Duration) {
 	f := squares()
 	f.delay = func() time.Duration { return time.Minute }
@@ -269,7 +271,7 @@ func TestStop(t *testing.T) {
 	}
 }
 
-// A store that fails after a stop has not kept what was finished.
+// If a store fails after a stop, the finished work is not stored.
 func TestStoreErrorAfterStop(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := squares()
@@ -287,7 +289,7 @@ func TestStoreErrorAfterStop(t *testing.T) {
 	})
 }
 
-// A job that waits for a retry alone ends at once.
+// A job that only waits for a retry ends at once.
 func TestStopWhileWaiting(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := squares()
@@ -305,7 +307,7 @@ func TestStopWhileWaiting(t *testing.T) {
 	})
 }
 
-// A job may be ended before it begins, and while it folds.
+// A job may be ended before it starts, and while it folds.
 func TestCancelAtTheEdges(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()

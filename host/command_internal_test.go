@@ -13,9 +13,9 @@ import (
 	"github.com/wasm-jobs/wasm-jobs/store"
 )
 
-// TestActionOfCommands checks that what a WASI command can see is in the key of
-// its outputs, and that where nothing is set the key is what it was before there
-// were commands.
+// TestActionOfCommands checks that everything that a WASI command can see is
+// part of the key of its outputs. If nothing is set, the key is the same as
+// before commands existed.
 func TestActionOfCommands(t *testing.T) {
 	tree := func(content string) *wasi.Tree {
 		dir := t.TempDir()
@@ -30,17 +30,17 @@ func TestActionOfCommands(t *testing.T) {
 	}
 	action := func(c runtime.Command) store.Action {
 		job := Job{Settings: runtime.Settings{Command: c}}
-		return job.action(sha256.Sum256(nil))
+		return job.action(sha256.Sum256(nil), 0)
 	}
 	plain := action(runtime.Command{})
 	nothing := sha256.Sum256(nil)
 	before := sha256.Sum256(fmt.Appendf(nil, "wasm-jobs action 1\nabi %d\nmodule %x\nmetering %d\ncontext %x\nseed 0\nmemory %d\n",
 		abi.Version, nothing, runtime.MeteringVersion, sha256.Sum256(abi.Null), runtime.DefaultMemory))
 	if plain != before {
-		t.Errorf("the key without a command is %x, and was %x", plain, before)
+		t.Errorf("key without a command: %x, want %x", plain, before)
 	}
 	if action(runtime.Command{Stdin: runtime.StdinRaw}) != plain {
-		t.Error("the default has a key of its own")
+		t.Error("the default settings have another key than no settings")
 	}
 	seen := map[store.Action]int{plain: -1}
 	for i, c := range []runtime.Command{
@@ -65,12 +65,12 @@ func TestActionOfCommands(t *testing.T) {
 	} {
 		a := action(c)
 		if other, ok := seen[a]; ok {
-			t.Errorf("commands %d and %d have one key", other, i)
+			t.Errorf("commands %d and %d have the same key", other, i)
 		}
 		seen[a] = i
 	}
 	one, same := wasi.Dir{Guest: "d", Tree: tree("1")}, wasi.Dir{Guest: "d", Tree: tree("1")}
 	if action(runtime.Command{Dirs: []wasi.Dir{one}}) != action(runtime.Command{Dirs: []wasi.Dir{same}}) {
-		t.Error("two directories of one content have two keys")
+		t.Error("two directories with the same content have different keys")
 	}
 }

@@ -10,22 +10,114 @@ import (
 
 	"github.com/fxamacker/cbor/v2"
 
+	"github.com/wasm-jobs/wasm-jobs/abi"
 	"github.com/wasm-jobs/wasm-jobs/host"
 	"github.com/wasm-jobs/wasm-jobs/host/chunks"
+	"github.com/wasm-jobs/wasm-jobs/host/event"
 	"github.com/wasm-jobs/wasm-jobs/store"
 )
 
 // squareWasm squares integers; its aggregate is their sum.
 const squareWasm = "../guest-examples/square/wat/square.wasm"
 
-// Run a module over the chunks 2 and 3.
+// Open a module, call it, and close it.
 func Example() {
 	ctx := context.Background()
 	module, err := os.ReadFile(squareWasm)
 	if err != nil {
 		log.Fatal(err)
 	}
-	file, err := chunks.Of([]byte{2}, []byte{3}) // each one CBOR item; chunks.Open reads a file
+
+	guest, err := host.Open(ctx, module, host.Options{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer guest.Close()
+	output, err := guest.Call(ctx, []byte{3}) // one CBOR item, as is the output
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(diagnose(output))
+	// Output: 9
+}
+
+// Call a guest with Go values, and read its message when it refuses one.
+func ExampleTypedGuest() {
+	ctx := context.Background()
+	module, err := os.ReadFile("../guest-examples/square/c/square.wasm")
+	if err != nil {
+		log.Fatal(err)
+	}
+	guest, err := host.Open(ctx, module, host.Options{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer guest.Close()
+
+	type request struct {
+		N int64 `cbor:"n"`
+	}
+	squares := host.TypedGuest[request, uint64]{Guest: guest}
+	for _, n := range []int64{3, 1 << 40} {
+		square, err := squares.Call(ctx, request{n})
+		if failure, failed := errors.AsType[*abi.Failure](err); failed {
+			fmt.Println(failure.Class, "failed:", failure.Message)
+		} else if err != nil {
+			log.Fatal(err)
+		} else {
+			fmt.Println(square)
+		}
+	}
+	// Output:
+	// 9
+	// guest failed: overflow
+}
+
+// Map an endless sequence with one bad chunk.
+func ExampleGuest_MapOrdered() {
+	ctx := context.Background()
+	module, err := os.ReadFile(squareWasm)
+	if err != nil {
+		log.Fatal(err)
+	}
+	guest, err := host.Open(ctx, module, host.Options{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer guest.Close()
+
+	requests := func(yield func([]byte, error) bool) {
+		for yield([]byte{2}, nil) && yield([]byte("\x61x"), nil) && yield([]byte{3}, nil) {
+		}
+	}
+	for o, err := range guest.MapOrdered(ctx, requests) {
+		if bad, ok := errors.AsType[*host.ChunkError](err); ok {
+			fmt.Println(bad) // and the sequence goes on
+			continue
+		}
+		if err != nil {
+			log.Fatal(err)
+		}
+		fmt.Printf("output of %v: %s\n", o.ID, diagnose(o.Output))
+		if n, _ := o.ID.Int(); n >= 3 {
+			break // no goroutine is left
+		}
+	}
+	// Output:
+	// output of 0: 4
+	// chunk 1: guest: not an integer
+	// output of 2: 9
+	// output of 3: 4
+}
+
+// Run a module over the chunks 2 and 3.
+func Example_job() {
+	ctx := context.Background()
+	module, err := os.ReadFile(squareWasm)
+	if err != nil {
+		log.Fatal(err)
+	}
+	file, err := chunks.Of([]byte{2}, []byte{3}) // each is one CBOR item; chunks.Open reads a file
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -62,27 +154,27 @@ func diagnose(item []byte) string {
 	return text
 }
 
-// printer prints what becomes of chunks.
+// printer prints the events of chunks.
 type printer struct{}
 
-func (printer) Progress(phase string, c host.Counts) {} // for a progress bar
+func (printer) Progress(phase string, c event.Counts) {} // for a progress bar
 
-func (printer) Wants() bool { return true }
+func (printer) Wants() event.Detail { return event.Chunks }
 
-func (printer) Observe(events []host.Event) {
+func (printer) Observe(events []event.Event) {
 	for _, e := range events {
 		switch e.Kind {
-		case host.KindPhase:
+		case event.KindPhase:
 			fmt.Println("phase", e.Message)
-		case host.KindFailed:
+		case event.KindFailed:
 			fmt.Printf("chunk %v failed: %v\n", e.ID, e.Failure)
-		case host.KindEnd:
+		case event.KindEnd:
 			fmt.Printf("%d of %d chunks succeeded\n", e.Counts.Succeeded, e.Counts.Total)
 		}
 	}
 }
 
-// Watch the events of a job. The chunk "x" is no integer, and fails.
+// Watch the events of a job. The chunk "x" is not an integer, and fails.
 func ExampleObserver() {
 	ctx := context.Background()
 	module, err := os.ReadFile(squareWasm)
@@ -115,7 +207,7 @@ func ExampleObserver() {
 	// 1 in the report
 }
 
-// Supply chunks from code: as many as the disk has room for.
+// Generate chunks in code. Only the disk limits their number.
 func Example_chunksFromCode() {
 	ctx := context.Background()
 	module, err := os.ReadFile(squareWasm)
@@ -149,8 +241,8 @@ func Example_chunksFromCode() {
 	// Output: 332833500
 }
 
-// countingStore counts the outputs that it is given. A store of your own has
-// the methods of [store.Store] and passes storetest.Run.
+// countingStore counts the outputs that it gets. Your own store has the methods
+// of [store.Store] and passes storetest.Run.
 type countingStore struct {
 	store.Store
 	records atomic.Int64
@@ -161,7 +253,7 @@ func (s *countingStore) Put(ctx context.Context, action store.Action, records []
 	return s.Store.Put(ctx, action, records)
 }
 
-// Keep outputs in a store of your own: what it has is not computed again.
+// Keep outputs in your own store: stored outputs are not computed again.
 func Example_customStore() {
 	ctx := context.Background()
 	module, err := os.ReadFile(squareWasm)
@@ -184,7 +276,7 @@ func Example_customStore() {
 	for range 2 {
 		result, err := c.Run(ctx, &host.Job{Module: module, Chunks: file})
 		if failed, ok := errors.AsType[*host.StoreError](err); ok {
-			log.Fatal("nothing can be kept: ", failed.Err)
+			log.Fatal("cannot store: ", failed.Err)
 		} else if err != nil {
 			log.Fatal(err)
 		}

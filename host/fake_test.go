@@ -19,15 +19,19 @@ import (
 	"github.com/wasm-jobs/wasm-jobs/runtime"
 )
 
-// fake is a [host.Engine] whose guest is Go functions. Like the real one it
-// makes an instance when it prepares and one for each further call.
+// fake is a [host.Engine] whose guest is made of Go functions. Like the real
+// engine, it creates an instance when it prepares and one for each further
+// call.
 type fake struct {
-	exec      func(chunk []byte, attempt int) ([]byte, error) // attempt from 1, of these bytes
+	exec      func(chunk []byte, attempt int) ([]byte, error) // attempt from 1, for the same bytes
 	aggregate func(input []byte) ([]byte, error)              // nil = not exported
 	merge     func(input []byte) ([]byte, error)              // nil = not exported
 	refusal   error                                           // of compiling
-	prepare   error
-	delay     func() time.Duration // of an exec; nil = none
+
+	description *runtime.Description // nil = unknown
+
+	prepare error
+	delay   func() time.Duration // of an exec; nil = none
 
 	mu       sync.Mutex
 	attempts map[string]int // by chunk
@@ -46,7 +50,7 @@ func (f *fake) Fits(runtime.Settings) error { return nil }
 
 func (f *fake) Compile(ctx context.Context) error { return errors.Join(ctx.Err(), f.refusal) }
 
-func (f *fake) Description() *runtime.Description { return nil }
+func (f *fake) Description() *runtime.Description { return f.description }
 
 func (f *fake) Digest() [sha256.Size]byte { return sha256.Sum256([]byte("fake")) }
 
@@ -81,7 +85,7 @@ type fakePool struct {
 	spare bool
 }
 
-func (p *fakePool) Lease(runtime.Log) host.Instance {
+func (p *fakePool) Borrow(runtime.Log) host.Instance {
 	p.leased.Add(1)
 	return &fakeInstance{p, false}
 }
@@ -120,7 +124,7 @@ func (i *fakeInstance) Release() {
 	i.pool.released.Add(1)
 }
 
-// Call returns nil and not dst where it fails, which the interface allows.
+// Call returns nil instead of dst if it fails, as the interface allows.
 func (i *fakeInstance) Call(ctx context.Context, function string, input, dst []byte) ([]byte, uint64, error) {
 	if i.released {
 		panic("an instance is used after its release")
@@ -167,7 +171,7 @@ func (f *fake) call(ctx context.Context, function string, input []byte) ([]byte,
 	return f.exec(input, attempt)
 }
 
-// checkTeardown fails the test where something was not given back.
+// checkTeardown fails the test if an instance was not released or closed.
 func (f *fake) checkTeardown(t *testing.T) {
 	t.Helper()
 	if created, closed := f.created.Load(), f.closed.Load(); created != closed {
@@ -223,7 +227,7 @@ func sumNumbers(input []byte) ([]byte, error) {
 // number returns n as a CBOR item.
 func number(n uint64) []byte { return abi.AppendHead(nil, abi.MajorUint, n) }
 
-// numberOf is the inverse of number; it takes also maps with the key "n".
+// numberOf is the inverse of number; it also takes maps with the key "n".
 func numberOf(item []byte) uint64 {
 	var n uint64
 	if item[0]>>5 == abi.MajorUint {
@@ -277,8 +281,8 @@ func chunksOf(t *testing.T, items ...[]byte) *chunks.File {
 	return f
 }
 
-// faulty makes every n-th exec of an engine fail retryably beneath the
-// coordinator.
+// faulty makes every n-th exec of an engine fail with a retryable class, below
+// the coordinator.
 type faulty struct {
 	host.Engine
 	n     int64
@@ -310,8 +314,8 @@ func (m faultyModule) Prepare(ctx context.Context, s runtime.Settings) (host.Poo
 	return faultyPool{p, m.engine}, err
 }
 
-func (p faultyPool) Lease(log runtime.Log) host.Instance {
-	return faultyInstance{p.Pool.Lease(log), p.engine}
+func (p faultyPool) Borrow(log runtime.Log) host.Instance {
+	return faultyInstance{p.Pool.Borrow(log), p.engine}
 }
 
 func (i faultyInstance) Call(ctx context.Context, function string, input, dst []byte) ([]byte, uint64, error) {

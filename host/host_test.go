@@ -22,6 +22,7 @@ import (
 	"github.com/wasm-jobs/wasm-jobs/abi"
 	"github.com/wasm-jobs/wasm-jobs/host"
 	"github.com/wasm-jobs/wasm-jobs/host/chunks"
+	"github.com/wasm-jobs/wasm-jobs/host/event"
 	"github.com/wasm-jobs/wasm-jobs/host/merkle"
 	"github.com/wasm-jobs/wasm-jobs/runtime"
 	"github.com/wasm-jobs/wasm-jobs/store"
@@ -39,7 +40,8 @@ func coordinator(t *testing.T, engine host.Engine, config host.Config) *host.Coo
 	return c
 }
 
-// runFake runs a job on the engine, and checks that all is torn down.
+// runFake runs a job on the fake engine, and checks that everything is
+// released.
 func runFake(t *testing.T, f *fake, config host.Config, job *host.Job) (*host.Result, error) {
 	t.Helper()
 	if job.Module == nil {
@@ -126,8 +128,8 @@ func TestNoAggregate(t *testing.T) {
 	}
 }
 
-// TestSameBytes is the promise of the package: neither workers, nor the order
-// in the file, nor retries change a byte.
+// TestSameBytes checks the guarantee of the package: neither workers, nor the
+// order in the file, nor retries change a byte.
 func TestSameBytes(t *testing.T) {
 	var items [][]byte
 	for i := range 500 {
@@ -151,15 +153,15 @@ func TestSameBytes(t *testing.T) {
 	for _, workers := range []int{1, 2, 16} {
 		t.Run(fmt.Sprint("workers=", workers), func(t *testing.T) {
 			if run(t, squares(), workers, items) != want {
-				t.Error("other bytes")
+				t.Error("the bytes differ")
 			}
 			if run(t, squares(), workers, shuffled(items)) != want {
-				t.Error("other bytes for a shuffled file")
+				t.Error("the bytes differ for a shuffled file")
 			}
 			f := squares()
 			engine := &faulty{f, 3, &atomic.Int64{}}
 			if run(t, engine, workers, shuffled(items)) != want {
-				t.Error("other bytes with failed attempts")
+				t.Error("the bytes differ with failed attempts")
 			}
 			if n, execs := engine.calls.Load(), f.execs.Load(); execs != 500 || n < 700 {
 				t.Errorf("%d attempts and %d of them in the guest: nothing was injected", n, execs)
@@ -208,8 +210,8 @@ func TestRetryByClass(t *testing.T) {
 	}
 }
 
-// An error of an engine that is no failure of the guest, and not of the end of
-// the context, is of class host.
+// An error of an engine has class host, unless it is a failure of the guest or
+// the end of the context.
 func TestEngineError(t *testing.T) {
 	f := squares()
 	f.exec = func([]byte, int) ([]byte, error) { return nil, errors.New("broken") }
@@ -292,7 +294,7 @@ func TestRequeuesAreNotCounted(t *testing.T) {
 	}
 }
 
-// oddsFail fails for good on odd numbers.
+// oddsFail fails permanently on odd numbers.
 func oddsFail() *fake {
 	f := squares()
 	f.exec = func(chunk []byte, _ int) ([]byte, error) {
@@ -322,7 +324,7 @@ func TestMaxFailures(t *testing.T) {
 		for n := range uint64(tt.succeeded) {
 			sum += 4 * n * n
 		}
-		if !bytes.Equal(res.Aggregate, number(sum)) { // Partial folds what there is
+		if !bytes.Equal(res.Aggregate, number(sum)) { // Partial folds the outputs that exist
 			t.Errorf("MaxFailures %d: aggregate %x, want %x", tt.max, res.Aggregate, number(sum))
 		}
 	}
@@ -374,7 +376,7 @@ func TestFailuresInIDOrder(t *testing.T) {
 	must(t, again, err)
 	for i, f := range res.Report.Failures {
 		if retry.ID(i) != f.ID {
-			t.Fatalf("the dead letter has id %v where %v failed", retry.ID(i), f.ID)
+			t.Fatalf("the dead letter has id %v but chunk %v failed", retry.ID(i), f.ID)
 		}
 	}
 }
@@ -415,7 +417,7 @@ func TestOutputsAreAChunkFile(t *testing.T) {
 		t.Errorf("the digest of the outputs is %s, want %s", res.Report.Digests.Outputs, want)
 	}
 	for range res.Outputs(t.Context()) {
-		break // leaving early is fine
+		break // ending the loop early is allowed
 	}
 }
 
@@ -477,7 +479,7 @@ func TestInvalid(t *testing.T) {
 	}
 }
 
-// brokenStore fails where its functions do.
+// brokenStore fails if its functions do.
 type brokenStore struct {
 	store.Store
 	put func(store.Action, []store.Record) error
@@ -508,9 +510,9 @@ var errDisk = errors.New("disk full")
 type events struct{ all []host.Event }
 
 func (*events) Progress(string, host.Counts) {}
-func (*events) Wants() bool                  { return true }
+func (*events) Wants() event.Detail          { return event.Chunks }
 func (e *events) Observe(batch []host.Event) { e.all = append(e.all, batch...) }
-func (e *events) of(kind host.Kind) (of []host.Event) {
+func (e *events) of(kind event.Kind) (of []host.Event) {
 	for _, event := range e.all {
 		if event.Kind == kind {
 			of = append(of, event)
@@ -546,8 +548,8 @@ func TestStoreError(t *testing.T) {
 				if res == nil || res.Aggregate != nil {
 					t.Fatalf("result %v", res)
 				}
-				if told, counted := len(seen.of(host.KindSucceeded)), res.Report.Chunks.Succeeded; told != counted {
-					t.Errorf("%d chunks were reported and %d counted", told, counted)
+				if told, counted := len(seen.of(event.KindSucceeded)), res.Report.Chunks.Succeeded; told != counted {
+					t.Errorf("%d chunks reported, %d counted", told, counted)
 				}
 				stored := 0
 				for _, err := range tt.store.All(t.Context(), firstAction(t, tt.store.Store)) {
@@ -564,7 +566,7 @@ func TestStoreError(t *testing.T) {
 	}
 }
 
-// firstAction returns the action that fake jobs without settings have.
+// firstAction returns the action of fake jobs without settings.
 func firstAction(t *testing.T, _ store.Store) (action store.Action) {
 	t.Helper()
 	s := brokenStore{Store: store.NewMemory(), put: func(a store.Action, _ []store.Record) error {
@@ -578,19 +580,19 @@ func firstAction(t *testing.T, _ store.Store) (action store.Action) {
 	return action
 }
 
-// A store that fails while groups are being folded is told of as such, not as
-// what became of the folding.
+// If the store fails while groups are being folded, the error is the store's,
+// not an error of the fold.
 func TestStoreErrorWhileFolding(t *testing.T) {
 	memory := store.NewMemory()
 	first, err := runFake(t, squares(), host.Config{Store: memory}, &host.Job{Chunks: chunksOf(t, number(0))})
-	if must(t, first, err).Report.Chunks.Succeeded != 1 { // with an output there, nothing is folded before all are
+	if must(t, first, err).Report.Chunks.Succeeded != 1 { // with an output in the store, folding starts only after all chunks
 		t.Fatalf("%+v", first.Report.Chunks)
 	}
 	var folding atomic.Bool
 	var gets atomic.Int64
 	failed := make(chan struct{})
 	s := brokenStore{Store: memory, get: func() error {
-		if folding.Load() && gets.Add(1) == 11+1+10+1 { // after all for the digest and that for an aggregate, and enough for a group
+		if folding.Load() && gets.Add(1) == 11+1+10+1 { // after those for the digest and one for an aggregate, and enough for a group
 			close(failed)
 			return errDisk
 		}
@@ -598,7 +600,7 @@ func TestStoreErrorWhileFolding(t *testing.T) {
 	}}
 	f := squares()
 	f.aggregate = func(input []byte) ([]byte, error) {
-		<-failed // the call is going on then
+		<-failed // the call is running at that time
 		return sumEntries(input)
 	}
 	phases := phases(func(phase string) { folding.Store(phase == "fold") })
@@ -608,11 +610,11 @@ func TestStoreErrorWhileFolding(t *testing.T) {
 	}
 }
 
-// phases is an observer that is told which phase there is.
+// phases is an observer that gets each phase.
 type phases func(phase string)
 
 func (p phases) Progress(phase string, _ host.Counts) { p(phase) }
-func (phases) Wants() bool                            { return false }
+func (phases) Wants() event.Detail                    { return event.ProgressOnly }
 func (phases) Observe([]host.Event)                   { panic("not wanted") }
 
 // forgetful loses one record of each Put.
@@ -622,9 +624,9 @@ func (s forgetful) Put(ctx context.Context, action store.Action, records []store
 	return s.Store.Put(ctx, action, records[1:])
 }
 
-// An output that was stored and is gone is the store's failure, and never a
-// shorter result: neither where outputs are read nor where they are folded,
-// which those from behind the failed chunk are from the store.
+// An output that was stored and is missing is an error of the store, and never
+// a shorter result. This holds for reading outputs and for folding them: the
+// outputs after the failed chunk are folded from the store.
 func TestStoreLosesOutputs(t *testing.T) {
 	for _, folds := range []bool{true, false} {
 		f := squares()
@@ -635,7 +637,7 @@ func TestStoreLosesOutputs(t *testing.T) {
 		res, err := runFake(t, f, host.Config{Store: s}, &host.Job{Chunks: chunksOf(t, numbers(9)...)})
 		err = must(t, res, err).WriteOutputs(t.Context(), io.Discard)
 		if _, ok := errors.AsType[*host.StoreError](err); !ok {
-			t.Errorf("folds %v: outputs are written with error %v", folds, err)
+			t.Errorf("folds %v: error of writing outputs: %v", folds, err)
 		}
 		exec := f.exec
 		f.exec = func(chunk []byte, attempt int) ([]byte, error) {
@@ -652,9 +654,9 @@ func TestStoreLosesOutputs(t *testing.T) {
 	}
 }
 
-// A chunk file that is overwritten while it is run gives an error, and nothing
-// is kept under the digest of what it was: neither that the job succeeded, nor
-// its aggregate.
+// A chunk file that is overwritten during its job gives an error, and nothing
+// is stored under the digest of the old file: neither that the job succeeded,
+// nor its aggregate.
 func TestChunkFileChanges(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "chunks.cbor")
 	write := func(b []byte) {
@@ -707,8 +709,8 @@ func TestConflict(t *testing.T) {
 	f := squares()
 	f.exec = func([]byte, int) ([]byte, error) { return number(n.Add(1)), nil }
 	var seen events
-	// This guest gives a chunk that comes again another output each time, and one
-	// batch has several.
+	// This guest returns another output each time a chunk is repeated, and one
+	// batch has several such chunks.
 	same := make([][]byte, 9)
 	for i := range same {
 		same[i] = number(1)
@@ -721,8 +723,8 @@ func TestConflict(t *testing.T) {
 	if text := err.Error(); strings.Contains(text, "\n") || !strings.Contains(text, "chunk 1: two different outputs") {
 		t.Errorf("error %q", text)
 	}
-	if conflict.Chunk != sha256.Sum256(number(1)) || len(seen.of(host.KindSucceeded)) != res.Report.Chunks.Succeeded {
-		t.Errorf("conflict %v, %d reported, %+v", conflict, len(seen.of(host.KindSucceeded)), res.Report.Chunks)
+	if conflict.Chunk != sha256.Sum256(number(1)) || len(seen.of(event.KindSucceeded)) != res.Report.Chunks.Succeeded {
+		t.Errorf("conflict %v, %d reported, %+v", conflict, len(seen.of(event.KindSucceeded)), res.Report.Chunks)
 	}
 }
 
@@ -742,19 +744,19 @@ func TestReuse(t *testing.T) {
 	if want := (host.Counts{Total: 100, Succeeded: 100, Reused: 100}); second.Report.Chunks != want || second.Report.Attempts != 0 {
 		t.Errorf("%+v, %d attempts", second.Report.Chunks, second.Report.Attempts)
 	}
-	if n := len(seen.of(host.KindReused)); n != 100 {
+	if n := len(seen.of(event.KindReused)); n != 100 {
 		t.Errorf("%d events of reuse", n)
 	}
 	if !bytes.Equal(first.Aggregate, second.Aggregate) || first.Report.Digests != second.Report.Digests || first.Report.Fuel != second.Report.Fuel {
 		t.Errorf("%x and %x, fuel %d and %d", first.Aggregate, second.Aggregate, first.Report.Fuel, second.Report.Fuel)
 	}
-	// Half of the chunks are known, and the others are not.
+	// Half of the chunks have stored outputs.
 	more, err := c.Run(t.Context(), &host.Job{Module: fakeWasm, Chunks: chunksOf(t, numbers(200)...)})
 	must(t, more, err)
 	if got := more.Report; got.Chunks.Reused != 100 || got.Attempts != 100 || !bytes.Equal(more.Aggregate, number(2646700)) {
 		t.Errorf("%+v, %d attempts, %x", got.Chunks, got.Attempts, more.Aggregate)
 	}
-	// What can change an output has outputs of its own.
+	// Settings that can change an output have their own outputs.
 	other := *job
 	other.Settings.Seed = 1
 	seeded, err := c.Run(t.Context(), &other)
@@ -765,7 +767,7 @@ func TestReuse(t *testing.T) {
 	f.checkTeardown(t)
 }
 
-// A job without chunks is answered from the store too.
+// The result of a job without chunks is loaded from the store too.
 func TestReuseOfNothing(t *testing.T) {
 	f, s := squares(), store.NewMemory()
 	for range 2 {
@@ -796,8 +798,8 @@ func TestSameChunkUnderTwoIDs(t *testing.T) {
 	}
 }
 
-// tell returns a guest function whose output tells its whole input: a digest,
-// padded to size.
+// tell returns a guest function whose output depends on its whole input: a
+// digest, padded to size.
 func tell(name string, size int) func([]byte) ([]byte, error) {
 	return func(input []byte) ([]byte, error) {
 		h := sha256.New()
@@ -810,7 +812,7 @@ func tell(name string, size int) func([]byte) ([]byte, error) {
 	}
 }
 
-// naiveFold is the tree of merges as abi/ABI.md has it.
+// naiveFold is the tree of merges as specified in abi/ABI.md.
 func naiveFold(t *testing.T, outputs [][]byte, aggregate, merge func([]byte) ([]byte, error)) (result []byte, aggregates, merges int) {
 	call := func(f func([]byte) ([]byte, error), group [][]byte) []byte {
 		output, err := f(append(abi.AppendHead(nil, abi.MajorArray, uint64(len(group))), bytes.Join(group, nil)...))
@@ -880,7 +882,7 @@ func TestMergeTree(t *testing.T) {
 			}
 			counts := []int{1, 5}
 			if tt.output > 0 {
-				counts = []int{5} // megabytes cost seconds under the race detector
+				counts = []int{5} // megabytes take seconds under the race detector
 			}
 			for _, workers := range counts {
 				f := &fake{exec: exec, aggregate: aggregate, merge: merge}
@@ -890,14 +892,14 @@ func TestMergeTree(t *testing.T) {
 					t.Errorf("%d workers: %d aggregates and %d merges", workers, f.folds.Load(), f.merges.Load())
 				}
 				if !bytes.Equal(res.Aggregate, want) {
-					t.Errorf("%d workers: another result than the model's", workers)
+					t.Errorf("%d workers: the result differs from the model's", workers)
 				}
 			}
 		})
 	}
 }
 
-// Without merge all outputs go into one call, however many.
+// Without merge, one call gets all outputs, however many.
 func TestAggregateWithoutMerge(t *testing.T) {
 	f := squares()
 	f.merge = nil
@@ -908,7 +910,8 @@ func TestAggregateWithoutMerge(t *testing.T) {
 	}
 }
 
-// A waiting retry holds no worker: the only one finishes everything else.
+// A waiting retry does not hold a worker: the only worker finishes everything
+// else first.
 func TestWaitingRetryHoldsNoWorker(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := squares()
@@ -939,8 +942,8 @@ func TestWaitingRetryHoldsNoWorker(t *testing.T) {
 	})
 }
 
-// A retry that is due while every worker is busy waits quietly: were the
-// scheduler to spin, virtual time would stand still.
+// A retry that is due while every worker is busy waits quietly. If the
+// scheduler spun, virtual time would not advance.
 func TestDueRetryWaitsForAWorker(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := squares()
@@ -982,24 +985,24 @@ func TestEvents(t *testing.T) {
 	res, err := runFake(t, f, host.Config{Workers: 2, Observer: &seen}, job)
 	must(t, res, err)
 	var phases []string
-	for _, e := range seen.of(host.KindPhase) {
+	for _, e := range seen.of(event.KindPhase) {
 		phases = append(phases, e.Message)
 	}
 	if want := []string{"compile", "prepare", "execute", "fold"}; !slices.Equal(phases, want) {
 		t.Errorf("phases %v", phases)
 	}
-	for kind, want := range map[host.Kind]int{
-		host.KindSucceeded: 4, host.KindRetry: 1, host.KindRequeue: 1, host.KindFailed: 1, host.KindEnd: 1, host.KindReused: 0,
+	for kind, want := range map[event.Kind]int{
+		event.KindSucceeded: 4, event.KindRetry: 1, event.KindRequeue: 1, event.KindFailed: 1, event.KindEnd: 1, event.KindReused: 0,
 	} {
 		if got := len(seen.of(kind)); got != want {
 			t.Errorf("%d events %q, want %d", got, kind, want)
 		}
 	}
-	retry := seen.of(host.KindRetry)[0]
+	retry := seen.of(event.KindRetry)[0]
 	if *retry.ID != abi.IntID(1) || retry.Attempt != 1 || retry.NotBefore == nil || retry.Failure.Class != abi.ClassTimeout || retry.Worker < 1 {
 		t.Errorf("retry %+v", retry)
 	}
-	if end := seen.all[len(seen.all)-1]; end.Kind != host.KindEnd || *end.Counts != res.Report.Chunks {
+	if end := seen.all[len(seen.all)-1]; end.Kind != event.KindEnd || *end.Counts != res.Report.Chunks {
 		t.Errorf("the last event is %+v", end)
 	}
 }
@@ -1019,12 +1022,12 @@ type progress struct {
 }
 
 func (p *progress) Progress(_ string, c host.Counts) { p.last = c }
-func (*progress) Wants() bool                        { return false }
+func (*progress) Wants() event.Detail                { return event.ProgressOnly }
 func (p *progress) Observe([]host.Event)             { p.observed = true }
 
-// Chunks that vary a thousandfold in cost end within a tenth of the total of
-// their work over the workers, plus the longest: in virtual time, in which
-// nothing else takes any.
+// Chunks whose costs differ by a factor of a thousand take at most a tenth more
+// than their total work divided by the workers, plus the longest chunk. Time is
+// virtual: nothing else takes any.
 func TestUnevenChunks(t *testing.T) {
 	const n = 3000
 	const cheap, dear = time.Millisecond, time.Second
@@ -1032,19 +1035,19 @@ func TestUnevenChunks(t *testing.T) {
 		"at random": func(_ uint64, rng *rand.Rand) time.Duration {
 			return time.Duration(float64(cheap) * math.Pow(1000, rng.Float64()))
 		},
-		"few dear ones": func(_ uint64, rng *rand.Rand) time.Duration {
+		"few expensive chunks": func(_ uint64, rng *rand.Rand) time.Duration {
 			if rng.IntN(100) == 0 {
 				return dear
 			}
 			return cheap
 		},
-		"dear ones at the end": func(i uint64, _ *rand.Rand) time.Duration {
+		"expensive chunks at the end": func(i uint64, _ *rand.Rand) time.Duration {
 			if i >= n-40 {
 				return dear
 			}
 			return cheap
 		},
-		"dear ones at the start": func(i uint64, _ *rand.Rand) time.Duration {
+		"expensive chunks at the start": func(i uint64, _ *rand.Rand) time.Duration {
 			if i < 40 {
 				return dear
 			}
@@ -1056,7 +1059,7 @@ func TestUnevenChunks(t *testing.T) {
 			}
 			return cheap
 		},
-		"dearer and dearer": func(i uint64, _ *rand.Rand) time.Duration { return cheap + dear*time.Duration(i)/n },
+		"more and more expensive": func(i uint64, _ *rand.Rand) time.Duration { return cheap + dear*time.Duration(i)/n },
 	}
 	for name, cost := range costs {
 		for _, workers := range []int{1, 2, 3, 16} {
@@ -1079,11 +1082,30 @@ func TestUnevenChunks(t *testing.T) {
 					must(t, res, err)
 					took, ideal := time.Since(start), total/time.Duration(workers)+longest
 					if took > ideal*11/10 {
-						t.Errorf("it took %v, and %v is ideal", took, ideal)
+						t.Errorf("took %v, ideal is %v", took, ideal)
 					}
 					t.Logf("%.3f of the ideal", took.Seconds()/ideal.Seconds())
 				})
 			})
 		}
+	}
+}
+
+// TestEqualChunks has two chunks of the same bytes, one of which fails: the output of
+// the other does not count for it.
+func TestEqualChunks(t *testing.T) {
+	f := squares()
+	calls := 0
+	f.exec = func(chunk []byte, _ int) ([]byte, error) {
+		if calls++; calls == 1 {
+			return nil, abi.Failf(abi.ClassTimeout, "late")
+		}
+		return square(chunk)
+	}
+	job := &host.Job{Chunks: chunksOf(t, number(7), number(7)), Retry: host.RetryPolicy{Retries: 0}}
+	res, err := runFake(t, f, host.Config{Workers: 1}, job)
+	must(t, res, err)
+	if c := res.Report.Chunks; c.Succeeded != 1 || c.Failed != 1 || res.Aggregate != nil || res.Report.State != "failed" {
+		t.Errorf("%+v, state %s, aggregate %x", c, res.Report.State, res.Aggregate)
 	}
 }

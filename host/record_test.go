@@ -6,12 +6,13 @@ import (
 	"errors"
 	"iter"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/wasm-jobs/wasm-jobs/abi"
 	"github.com/wasm-jobs/wasm-jobs/host"
-	"github.com/wasm-jobs/wasm-jobs/host/jobs"
+	"github.com/wasm-jobs/wasm-jobs/host/journal"
 	"github.com/wasm-jobs/wasm-jobs/runtime"
 	"github.com/wasm-jobs/wasm-jobs/store"
 )
@@ -24,16 +25,16 @@ func idsOf(numbers ...uint64) (set abi.IDSet) {
 }
 
 // recorded returns the only job of a store.
-func recorded(t *testing.T, s store.Jobs) *jobs.Job {
+func recorded(t *testing.T, s journal.Store) *journal.Record {
 	t.Helper()
-	j, err := jobs.Find(t.Context(), s, "")
+	j, err := journal.Find(t.Context(), s, "")
 	if err != nil {
 		t.Fatal(err)
 	}
 	return j
 }
 
-func statusOf(t *testing.T, s store.Jobs) *jobs.Status {
+func statusOf(t *testing.T, s journal.Store) *journal.Status {
 	t.Helper()
 	status, err := recorded(t, s).Status(t.Context())
 	if err != nil {
@@ -55,14 +56,14 @@ func TestRecords(t *testing.T) {
 		return square(chunk)
 	}
 	job := &host.Job{
-		Name: "squares", Meta: map[string]string{"k": "v"}, Chunks: chunksOf(t, numbers(100)...),
+		About: host.About{Name: "squares", Meta: map[string]string{"k": "v"}}, Chunks: chunksOf(t, numbers(100)...),
 		Retry: host.RetryPolicy{Retries: 1},
 	}
-	res, err := runFake(t, f, host.Config{Workers: 3, Store: s}, job)
+	res, err := runFake(t, f, host.Config{Workers: 3, Store: s, Journal: s}, job)
 	first := must(t, res, err).Report
 
 	j := recorded(t, s)
-	if j.State() != jobs.Incomplete || j.Spec.Name != "squares" || j.Spec.Meta["k"] != "v" || jobs.Name(j.Record.ID) != first.Job || first.State != jobs.Incomplete {
+	if j.State() != journal.Failed || j.Spec.Name != "squares" || j.Spec.Meta["k"] != "v" || journal.Name(j.Record.ID) != first.Job || first.State != journal.Failed {
 		t.Errorf("%s %+v, report %s %s", j.State(), j.Spec, first.Job, first.State)
 	}
 	status := statusOf(t, s)
@@ -80,16 +81,16 @@ func TestRecords(t *testing.T) {
 		seven.Attempts[0].Message != "no way" || !slices.Equal(seven.Attempts[0].Stack, []string{"f"}) || seven.Attempts[0].Worker == 0 {
 		t.Errorf("%+v, %v", seven, err)
 	}
-	if _, err := j.Chunk(t.Context(), abi.IntID(100)); !errors.Is(err, jobs.ErrNoChunk) {
+	if _, err := j.Chunk(t.Context(), abi.IntID(100)); !errors.Is(err, journal.ErrNoChunk) {
 		t.Errorf("chunk 100: %v", err)
 	}
 
-	// A redrive runs what it is told, and nothing else.
+	// A redrive runs the chunks that it names, and nothing else.
 	broken = false
 	before := f.execs.Load()
 	again := *job
 	again.Redrive = &host.Redrive{Job: j.Record.ID, Only: idsOf(7, 17, 3)}
-	res, err = runFake(t, f, host.Config{Workers: 3, Store: s}, &again)
+	res, err = runFake(t, f, host.Config{Workers: 3, Store: s, Journal: s}, &again)
 	if got := must(t, res, err).Report; f.execs.Load() != before+2 || got.Chunks != (host.Counts{Total: 100, Succeeded: 92, Reused: 90}) || res.Aggregate != nil {
 		t.Errorf("%d execs, %+v", f.execs.Load()-before, got.Chunks)
 	}
@@ -100,16 +101,16 @@ func TestRecords(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	res, err = runFake(t, f, host.Config{Workers: 3, Store: s}, &again)
-	if got := must(t, res, err); got.Report.Chunks.Succeeded != 100 || !bytes.Equal(got.Aggregate, number(328350)) || got.Report.State != jobs.Succeeded {
+	res, err = runFake(t, f, host.Config{Workers: 3, Store: s, Journal: s}, &again)
+	if got := must(t, res, err); got.Report.Chunks.Succeeded != 100 || !bytes.Equal(got.Aggregate, number(328350)) || got.Report.State != journal.Succeeded {
 		t.Errorf("%+v, %x", got.Report.Chunks, got.Aggregate)
 	}
 	j = recorded(t, s)
-	if aggregate, err := j.Aggregate(t.Context()); err != nil || !bytes.Equal(aggregate, number(328350)) || len(j.Runs) != 3 || j.State() != jobs.Succeeded {
+	if aggregate, err := j.Aggregate(t.Context()); err != nil || !bytes.Equal(aggregate, number(328350)) || len(j.Runs) != 3 || j.State() != journal.Succeeded {
 		t.Errorf("%x, %v, %d runs, %s", aggregate, err, len(j.Runs), j.State())
 	}
 	count := 0
-	gone, err := j.Outputs(t.Context(), func(o *jobs.Output) error {
+	gone, err := j.Outputs(t.Context(), func(o *journal.Output) error {
 		if o.ID != abi.IntID(uint64(count)) || !bytes.Equal(o.Output, number(uint64(count*count))) {
 			t.Errorf("output %d is %v: %x", count, o.ID, o.Output)
 		}
@@ -123,11 +124,11 @@ func TestRecords(t *testing.T) {
 
 func TestRedriveOfAnotherJob(t *testing.T) {
 	f, s := squares(), store.NewMemory()
-	res, err := runFake(t, f, host.Config{Store: s}, &host.Job{Chunks: chunksOf(t, number(1))})
+	res, err := runFake(t, f, host.Config{Store: s, Journal: s}, &host.Job{Chunks: chunksOf(t, number(1))})
 	must(t, res, err)
 	id := recorded(t, s).Record.ID
-	for name, s := range map[string]store.Store{"other chunks": s, "no records": struct{ store.Store }{s}} {
-		res, err := runFake(t, f, host.Config{Store: s}, &host.Job{
+	for name, config := range map[string]host.Config{"other chunks": {Store: s, Journal: s}, "no records": {Store: s}} {
+		res, err := runFake(t, f, config, &host.Job{
 			Chunks: chunksOf(t, number(2)), Redrive: &host.Redrive{Job: id, Only: idsOf(0)},
 		})
 		if !errors.Is(err, host.ErrOtherJob) || res != nil || f.execs.Load() != 1 {
@@ -136,7 +137,32 @@ func TestRedriveOfAnotherJob(t *testing.T) {
 	}
 }
 
-// What a job is at can be seen while it runs, and that it failed.
+// TestFixesMakeAnotherJob checks that a fix of the engine that affects a module
+// changes the job: nothing from before the fix is reused or redriven.
+func TestFixesMakeAnotherJob(t *testing.T) {
+	f, s := squares(), store.NewMemory()
+	config := host.Config{Store: s, Journal: s}
+	job := func() *host.Job { return &host.Job{Chunks: chunksOf(t, number(1))} }
+	res, err := runFake(t, f, config, job())
+	must(t, res, err)
+	id := recorded(t, s).Record.ID
+	f.description = &runtime.Description{EngineFixes: 1}
+	old := job()
+	old.Redrive = &host.Redrive{Job: id, Only: idsOf(0)}
+	if _, err := runFake(t, f, config, old); !errors.Is(err, host.ErrOtherJob) || !strings.Contains(err.Error(), "compiled its module wrongly then: run it as a new job") {
+		t.Errorf("redriven: %v", err)
+	}
+	res, err = runFake(t, f, config, job())
+	if got := must(t, res, err); got.Report.Chunks.Reused != 0 || f.execs.Load() != 2 || got.Engine().Fixes != 1 {
+		t.Errorf("%+v, %d execs, engine %+v", got.Report.Chunks, f.execs.Load(), got.Engine())
+	}
+	res, err = runFake(t, f, config, job())
+	if got := must(t, res, err); got.Report.Chunks.Reused != 1 || f.execs.Load() != 2 {
+		t.Errorf("%+v, %d execs", got.Report.Chunks, f.execs.Load())
+	}
+}
+
+// The state of a job, and later its failure, can be read while it runs.
 func TestStatusWhileRunning(t *testing.T) {
 	s := store.NewMemory()
 	running, resume := make(chan struct{}), make(chan struct{})
@@ -150,11 +176,11 @@ func TestStatusWhileRunning(t *testing.T) {
 	}
 	done := make(chan error)
 	go func() {
-		_, err := runFake(t, f, host.Config{Workers: 1, Store: s}, &host.Job{Chunks: chunksOf(t, numbers(4)...)})
+		_, err := runFake(t, f, host.Config{Workers: 1, Store: s, Journal: s}, &host.Job{Chunks: chunksOf(t, numbers(4)...)})
 		done <- err
 	}()
 	<-running
-	for { // until the first sign of life
+	for { // until the first heartbeat
 		status := statusOf(t, s)
 		if status.Active.IDs.Has(abi.IntID(2)) {
 			break
@@ -165,7 +191,7 @@ func TestStatusWhileRunning(t *testing.T) {
 		case <-time.After(5 * time.Millisecond):
 		}
 	}
-	if j := recorded(t, s); j.State() != jobs.Running {
+	if j := recorded(t, s); j.State() != journal.Running {
 		t.Error(j.State())
 	}
 	close(resume)
@@ -177,54 +203,55 @@ func TestStatusWhileRunning(t *testing.T) {
 	}
 }
 
-// brokenJobs cannot note anything.
-type brokenJobs struct{ store.Jobs }
+// brokenJobs is a journal whose notes fail.
+type brokenJobs struct{ store.Journal }
 
 func (brokenJobs) Note(context.Context, store.RunKey, []byte, []store.Attempt) error { return errDisk }
 
-// A store that cannot note failed attempts has failed.
+// If a store cannot note failed attempts, it has failed.
 func TestNoteFails(t *testing.T) {
-	s := brokenJobs{store.NewMemory()}
+	s := store.NewMemory()
 	f := squares()
 	f.exec = func([]byte, int) ([]byte, error) { return nil, abi.Failf(abi.ClassGuest, "no") }
-	_, err := runFake(t, f, host.Config{Store: s}, &host.Job{Chunks: chunksOf(t, numbers(3)...)})
+	_, err := runFake(t, f, host.Config{Store: s, Journal: brokenJobs{s}}, &host.Job{Chunks: chunksOf(t, numbers(3)...)})
 	if _, ok := errors.AsType[*host.StoreError](err); !ok || !errors.Is(err, errDisk) {
 		t.Errorf("error %v", err)
 	}
 }
 
-// forgetfulJobs has lost its records, as a store has that set its file aside.
-type forgetfulJobs struct{ store.Jobs }
+// forgetfulJobs has lost its records, like a store that set its damaged file
+// aside.
+type forgetfulJobs struct{ store.Journal }
 
 func (forgetfulJobs) Extents(context.Context, store.JobID) iter.Seq2[store.Extent, error] {
 	return func(yield func(store.Extent, error) bool) { yield(store.Extent{}, store.ErrNoJob) }
 }
 
-// TestRecordIsLost lets the job's record be gone between a run's begin and its
-// look at what is there: the outputs are reused all the same.
+// TestRecordIsLost loses the job's record after the run has begun and before it
+// looks for outputs. The outputs are reused anyway.
 func TestRecordIsLost(t *testing.T) {
 	s := store.NewMemory()
 	job := &host.Job{Chunks: chunksOf(t, numbers(10)...)}
-	res, err := runFake(t, squares(), host.Config{Store: s}, job)
+	res, err := runFake(t, squares(), host.Config{Store: s, Journal: s}, job)
 	must(t, res, err)
 	job.Chunks = chunksOf(t, numbers(20)...)
-	res, err = runFake(t, squares(), host.Config{Store: forgetfulJobs{s}}, job)
+	res, err = runFake(t, squares(), host.Config{Store: s, Journal: forgetfulJobs{s}}, job)
 	if r := must(t, res, err).Report; r.Chunks.Reused != 10 || r.Chunks.Succeeded != 20 {
 		t.Errorf("%+v", r.Chunks)
 	}
 }
 
-// TestRefusedByTheEngine has a module refused when the record of its job has
-// begun already: the record then says that the run is over, and how.
+// TestRefusedByTheEngine refuses a module after the record of its job was
+// started. The record then has the end of the run and its error.
 func TestRefusedByTheEngine(t *testing.T) {
 	s := store.NewMemory()
 	f := squares()
 	f.refusal = &runtime.RefusedError{Problems: []string{"no"}}
-	res, err := runFake(t, f, host.Config{Store: s}, &host.Job{Chunks: chunksOf(t, number(0))})
+	res, err := runFake(t, f, host.Config{Store: s, Journal: s}, &host.Job{Chunks: chunksOf(t, number(0))})
 	if _, ok := errors.AsType[*runtime.RefusedError](err); !ok || res != nil {
 		t.Fatalf("result %v, error %v", res, err)
 	}
-	if state := recorded(t, s).State(); state != jobs.Broken {
+	if state := recorded(t, s).State(); state != journal.Errored {
 		t.Errorf("the job is %s", state)
 	}
 }

@@ -12,10 +12,11 @@ import (
 
 	"github.com/wasm-jobs/wasm-jobs/abi"
 	"github.com/wasm-jobs/wasm-jobs/host"
+	"github.com/wasm-jobs/wasm-jobs/store"
 )
 
-// digests has a guest whose outputs are large, and whose fold shows each group
-// that it was given, in order: any other grouping or order gives another
+// digests returns a fake whose outputs are large, and whose fold depends on
+// each group that it got, in order: any other grouping or order gives another
 // aggregate.
 func digests(size int) *fake {
 	fold := func(input []byte) ([]byte, error) {
@@ -31,15 +32,15 @@ func digests(size int) *fake {
 	}
 }
 
-// TestStream has outputs come in every order that a job can give them: those
-// that come too early for what may be held are read from the store instead. The
-// result is always that of one worker.
+// TestStream lets outputs come in every order that a job can produce. Outputs
+// that come too early to be held are read from the store instead. The result is
+// always the result of one worker.
 func TestStream(t *testing.T) {
 	for name, tt := range map[string]struct {
 		chunks, size int
-		slow         []uint64 // chunks that take long
-		fails        []uint64 // chunks that fail for good
-		late         []uint64 // chunks of which the first attempt fails
+		slow         []uint64 // slow chunks
+		fails        []uint64 // chunks that fail permanently
+		late         []uint64 // chunks whose first attempt fails
 	}{
 		"the first comes last": {chunks: 12_000, size: 4, slow: []uint64{0}},
 		"more than is held":    {chunks: 70, size: 1 << 20, slow: []uint64{0, 68}},
@@ -74,8 +75,10 @@ func TestStream(t *testing.T) {
 					return exec(chunk, attempt)
 				}
 				job := &host.Job{Chunks: chunksOf(t, numbers(tt.chunks)...), Partial: true, Retry: host.RetryPolicy{Retries: 1, Backoff: time.Minute}}
+				early := collectEarly(job)
 				res, err := runFake(t, f, host.Config{Workers: workers}, job)
-				return must(t, res, err)
+				early.check(t, must(t, res, err), workers == 1 && len(tt.fails) == 0)
+				return res
 			}
 			var want *host.Result
 			synctest.Test(t, func(t *testing.T) { want = run(t, 1) })
@@ -91,5 +94,55 @@ func TestStream(t *testing.T) {
 				})
 			}
 		})
+	}
+}
+
+// earlyOutputs are the outputs that a job's Early got.
+type earlyOutputs struct{ all [][]byte }
+
+func collectEarly(job *host.Job) *earlyOutputs {
+	e := &earlyOutputs{}
+	job.Early = func(o host.Output) { e.all = append(e.all, abi.AppendOutput(nil, o.ID, o.Output)) }
+	return e
+}
+
+// check checks that the early outputs and the rest are all outputs, in order.
+// If whole is set, there must be no rest.
+func (e *earlyOutputs) check(t *testing.T, res *host.Result, whole bool) {
+	t.Helper()
+	early := len(e.all)
+	for o, err := range res.Rest(t.Context()) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		e.all = append(e.all, abi.AppendOutput(nil, o.ID, o.Output))
+	}
+	if whole && early < len(e.all) {
+		t.Errorf("%d of %d outputs came early", early, len(e.all))
+	}
+	n := 0
+	for o, err := range res.Outputs(t.Context()) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n >= len(e.all) || !bytes.Equal(e.all[n], abi.AppendOutput(nil, o.ID, o.Output)) {
+			t.Fatalf("output %d of chunk %v differs", n, o.ID)
+		}
+		n++
+	}
+	if n < len(e.all) {
+		t.Errorf("%d outputs too many", len(e.all)-n)
+	}
+}
+
+// TestEarlyAgain runs a job on a store that has its outputs: no output is
+// yielded twice.
+func TestEarlyAgain(t *testing.T) {
+	s := store.NewMemory()
+	for range 2 {
+		job := &host.Job{Chunks: chunksOf(t, numbers(100)...)}
+		early := collectEarly(job)
+		res, err := runFake(t, digests(4), host.Config{Workers: 2, Store: s}, job)
+		early.check(t, must(t, res, err), false)
 	}
 }

@@ -19,9 +19,9 @@ func tinyModule(t *testing.T) []byte {
 	return wasm
 }
 
-// TestAdmissions keeps an admission and takes it back, but not after any bit of
-// it was damaged, and neither for another module, other options nor another
-// build of the program.
+// TestAdmissions stores an admission and loads it again. It must not be loaded
+// if any bit of it is damaged, for another module, for other options, or by
+// another build of the program.
 func TestAdmissions(t *testing.T) {
 	wasm := tinyModule(t)
 	digest := sha256.Sum256(wasm)
@@ -38,13 +38,13 @@ func TestAdmissions(t *testing.T) {
 	}
 	for i, g := range got.Globals {
 		if g.Export != want.Globals[i].Export || g.Type != want.Globals[i].Type {
-			t.Errorf("global %d is %+v, expected %+v", i, g, want.Globals[i])
+			t.Errorf("global %d is %+v, want %+v", i, g, want.Globals[i])
 		}
 	}
 	other := c
 	other.program += "x"
 	if c.get(digest, Options{NoMetering: true}) != nil || c.get(sha256.Sum256(nil), Options{}) != nil || other.get(digest, Options{}) != nil {
-		t.Error("it is there for others")
+		t.Error("loaded for another module, options or build")
 	}
 	path := c.path(digest, Options{})
 	file, err := os.ReadFile(path)
@@ -69,7 +69,7 @@ func TestAdmissions(t *testing.T) {
 	}
 }
 
-// A file that is right for another module, under the name of this one.
+// A valid file for another module, under the name of this one.
 func TestAdmissionOfAnother(t *testing.T) {
 	wasm := tinyModule(t)
 	c := openAdmissions(t.TempDir())

@@ -4,7 +4,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 
@@ -14,11 +13,20 @@ import (
 	"github.com/wasm-jobs/wasm-jobs/runtime/rewrite"
 )
 
-// RefusedError says why a module cannot be run: every reason that can be known
-// at once, one line each, naming the thing and, where it has a place in the
-// file, the byte.
+// RefusedError reports why a module cannot be run: all reasons that can be
+// found at once, one line each. Each names the part of the module and, if it
+// has a position in the file, the byte.
 type RefusedError struct {
 	Problems []string
+	// Setting is the setting that the module does not fit. The only problem
+	// then names it if another value helps. It is "" if the module itself is
+	// invalid.
+	Setting Setting
+}
+
+// refusedFor returns the error for a module that does not fit a setting.
+func refusedFor(s Setting, problem string) *RefusedError {
+	return &RefusedError{Problems: []string{problem}, Setting: s}
 }
 
 // Error returns all problems in one line.
@@ -29,24 +37,30 @@ func (e *RefusedError) Error() string {
 	return fmt.Sprintf("module refused for %d problems: %s", len(e.Problems), strings.Join(e.Problems, "; "))
 }
 
-// Description is what can be said about a module without compiling it. Of a
-// refused module it holds what could be read.
+// Description describes a module without compiling it. For a refused module, it
+// has the parts that could be read: Exports and Imports are nil if they could
+// not be read.
 type Description struct {
-	SHA256    string        `json:"sha256"` // of the file, in hex
-	Size      int           `json:"size"`   // of the file, in bytes
-	Accepted  bool          `json:"accepted"`
-	Problems  []string      `json:"problems"`          // why it is not accepted
-	Command   bool          `json:"command,omitempty"` // it is a WASI command: _start and no exec
-	Exports   []Item        `json:"exports"`
-	Imports   []Item        `json:"imports"`
-	Memory    *MemoryLimits `json:"memory,omitempty"`    // nil where there is none
-	Functions int           `json:"functions"`           // imported ones are not counted
-	CodeSize  int           `json:"code_size"`           // bytes of the code section
-	DataSize  int           `json:"data_size"`           // bytes of the data section
-	Names     bool          `json:"names"`               // stack traces show names of functions
-	Producers []string      `json:"producers"`           // from the custom section of that name
-	Isolation Isolation     `json:"isolation,omitempty"` // how its calls get fresh state; "" where refused
-	Lasting   []string      `json:"lasting,omitempty"`   // why Isolation is instance: what no reset undoes
+	SHA256        string        `json:"sha256"` // of the file, in hex
+	Size          int           `json:"size"`   // of the file, in bytes
+	Accepted      bool          `json:"accepted"`
+	Problems      []string      `json:"problems"`          // why it is refused
+	Notes         []string      `json:"notes"`             // possible mistakes, also of accepted modules
+	Command       bool          `json:"command,omitempty"` // a WASI command: exports _start and no exec
+	Exports       []Item        `json:"exports"`
+	Imports       []Item        `json:"imports"`
+	Memory        *MemoryLimits `json:"memory,omitempty"`    // nil if there is none
+	Functions     int           `json:"functions"`           // without imported ones
+	CodeSize      int           `json:"code_size"`           // bytes of the code section
+	DataSize      int           `json:"data_size"`           // bytes of the data section
+	Names         bool          `json:"names"`               // stack traces show function names
+	Producers     []string      `json:"producers"`           // from the custom section of that name
+	Isolation     Isolation     `json:"isolation,omitempty"` // how calls get fresh state; "" if refused
+	NotResettable []string      `json:"lasting,omitempty"`   // why Isolation is instance: effects that a reset does not undo
+	// EngineFixes is the version of the fixes of the engine's compiler that may
+	// have changed outputs of the module; 0 if there is none. It depends on
+	// Options.NativeNaNs.
+	EngineFixes int `json:"engine_fixes,omitempty"`
 }
 
 // Item is one export or import.
@@ -65,7 +79,7 @@ type MemoryLimits struct {
 
 const pageSize = linear.PageSize
 
-// maxPages is one below 2^16, for which compiled code sees a size of 0.
+// maxPages is one less than 2^16: compiled code sees 2^16 pages as a size of 0.
 const maxPages = linear.MaxLimit / pageSize
 
 // exported are the functions of the guest ABI, version 1, with their types.
@@ -82,16 +96,21 @@ var exported = []struct {
 	{abi.ExportStart, "() -> ()", false},
 }
 
-// Inspect describes a module and says whether [Runtime.Admit] would refuse it.
-// It never compiles, and its time and memory are linear in len(wasm).
+// Inspect describes a module and reports whether [Runtime.Admit] would refuse
+// it. It never compiles. Its time and memory are linear in len(wasm).
 func Inspect(wasm []byte) *Description { return admitted(wasm, Options{}).Description }
 
-// admission is what there is to know of a module to run it, or why it is refused.
+// EngineFixes returns the EngineFixes of a module's description, without
+// keeping the module; 0 if it is refused. Its time is linear in len(wasm).
+func EngineFixes(wasm []byte, o Options) int { return admitted(wasm, o).Description.EngineFixes }
+
+// admission has everything that is needed to run a module, or the reasons for
+// its refusal.
 type admission struct {
 	Description *Description
 	Globals     []rewrite.Global
 	Stack       int64
-	wasm        []byte // rewritten; nil where refused
+	wasm        []byte // rewritten; nil if refused
 }
 
 // admitted admits and rewrites a module.
@@ -107,19 +126,20 @@ func admitted(wasm []byte, o Options) *admission {
 	}
 	result, err := rewrite.Rewrite(wasm, m, rewrite.Options{Metering: !o.NoMetering, NativeNaNs: o.NativeNaNs})
 	if err != nil {
-		d.Accepted, d.Problems = false, []string{"it cannot be metered: " + err.Error()}
+		d.Accepted, d.Problems = false, []string{"cannot meter the module: " + err.Error()}
 		return a
 	}
 	d.Isolation = IsolationReset
-	for _, reason := range result.Lasting {
-		d.Isolation, d.Lasting = IsolationInstance, append(d.Lasting, reason.String())
+	for _, reason := range result.NotResettable {
+		d.Isolation, d.NotResettable = IsolationInstance, append(d.NotResettable, reason.String())
 	}
 	a.Globals, a.Stack, a.wasm = result.Globals, result.Stack, result.Wasm
+	d.EngineFixes = result.Fixes
 	return a
 }
 
-// exportsFunction reports whether the module exports the function of that name,
-// one of the ABI's.
+// exportsFunction reports whether the module exports the named function of the
+// ABI.
 func (d *Description) exportsFunction(name string) bool {
 	return slices.ContainsFunc(d.Exports, func(e Item) bool { return e.Name == name && e.Type != "" })
 }
@@ -128,40 +148,47 @@ func (d *Description) exportsFunction(name string) bool {
 func admit(wasm []byte) (*binary.Module, *Description) {
 	m, problems := binary.Parse(wasm)
 	sum := sha256.Sum256(wasm)
-	d := &Description{SHA256: hex.EncodeToString(sum[:]), Size: len(wasm), Problems: []string{}}
+	d := &Description{SHA256: hex.EncodeToString(sum[:]), Size: len(wasm), Problems: []string{}, Notes: []string{}}
 	for _, p := range problems {
 		d.Problems = append(d.Problems, p.Error())
 	}
-	// Indices are safe to follow only in a sound module.
-	if len(problems) == 0 {
-		d.fill(m)
+	d.fill(m)
+	// Indices are safe to follow only in a valid module.
+	switch {
+	case m.Whole && isObject(m):
+		d.Problems = []string{objectFile}
+	case len(problems) == 0:
 		d.Problems = append(d.Problems, checkMemory(m)...)
 		d.Problems = append(d.Problems, checkExports(m)...)
 		d.Problems = append(d.Problems, checkImports(m)...)
+	default:
+		d.Problems = append(d.Problems, foreignImports(m)...)
 	}
 	d.Accepted = len(d.Problems) == 0
 	return m, d
 }
 
 func (d *Description) fill(m *binary.Module) {
-	d.Command = isCommand(m)
 	d.Functions = len(m.Bodies)
 	d.Names = m.Names && hasSection(m, "name")
 	d.Producers = append([]string{}, m.Producers...)
-	d.Exports, d.Imports = []Item{}, []Item{}
-	for _, e := range m.Exports {
-		item := Item{Name: e.Name, Kind: e.Kind.String()}
-		if e.Kind == binary.KindFunc {
-			item.Type = m.FuncType(e.Index).String()
+	if m.Reached(binary.SectionExport) {
+		d.Command = isCommand(m)
+		d.Notes = append(d.Notes, notes(m)...)
+		d.Exports = []Item{}
+		for _, e := range m.Exports {
+			d.Exports = append(d.Exports, Item{Name: e.Name, Kind: e.Kind.String(), Type: typeOf(m, e)})
 		}
-		d.Exports = append(d.Exports, item)
 	}
-	for _, i := range m.Imports {
-		item := Item{Module: i.Module, Name: i.Name, Kind: i.Kind.String()}
-		if i.Kind == binary.KindFunc {
-			item.Type = m.Types[i.Type].String()
+	if m.Reached(binary.SectionImport) {
+		d.Imports = []Item{}
+		for _, i := range m.Imports {
+			item := Item{Module: i.Module, Name: i.Name, Kind: i.Kind.String()}
+			if i.Kind == binary.KindFunc && int(i.Type) < len(m.Types) {
+				item.Type = m.Types[i.Type].String()
+			}
+			d.Imports = append(d.Imports, item)
 		}
-		d.Imports = append(d.Imports, item)
 	}
 	for _, s := range m.Sections {
 		switch s.ID {
@@ -180,6 +207,15 @@ func (d *Description) fill(m *binary.Module) {
 	}
 }
 
+// typeOf returns the type of an exported function, even of an invalid module,
+// and "" for other exports.
+func typeOf(m *binary.Module, e binary.Export) string {
+	if e.Kind != binary.KindFunc || int(e.Index) >= len(m.Functions) || int(m.Functions[e.Index]) >= len(m.Types) {
+		return ""
+	}
+	return m.FuncType(e.Index).String()
+}
+
 func hasSection(m *binary.Module, name string) bool {
 	return slices.ContainsFunc(m.Sections, func(s binary.Section) bool { return s.Name == name })
 }
@@ -189,15 +225,15 @@ func checkMemory(m *binary.Module) (problems []string) {
 	switch {
 	case ok && e.Kind == binary.KindMemory:
 	case ok:
-		problems = append(problems, fmt.Sprintf("export %q is a %s, expected a memory", e.Name, e.Kind))
+		problems = append(problems, fmt.Sprintf("export %q is a %s: want a memory", e.Name, e.Kind))
 	case len(m.Memories) > 0:
 		problems = append(problems, fmt.Sprintf("the memory is not exported: export it as %q", abi.ExportMemory))
 	default:
-		problems = append(problems, fmt.Sprintf("export %q is missing, expected a memory", abi.ExportMemory))
+		problems = append(problems, fmt.Sprintf("missing export %q: want a memory", abi.ExportMemory))
 	}
-	// Compiled code takes a memory of exactly 2^16 pages for an empty one.
+	// Compiled code treats a memory of exactly 2^16 pages as empty.
 	if len(m.Memories) > 0 && m.Memories[0].Min > maxPages {
-		problems = append(problems, fmt.Sprintf("the memory has at least %d pages of 64 KiB, of which %d are allowed", m.Memories[0].Min, maxPages))
+		problems = append(problems, fmt.Sprintf("the memory is too large: at least %d pages of 64 KiB, more than the limit of %d", m.Memories[0].Min, maxPages))
 	}
 	return problems
 }
@@ -207,21 +243,21 @@ func checkExports(m *binary.Module) (problems []string) {
 	for _, want := range exported {
 		e, ok := m.Export(want.name)
 		switch {
-		case !command && want.name == abi.ExportStart: // which nobody calls
+		case !command && want.name == abi.ExportStart: // nobody calls it
 		case !ok && needed(m, want.name, want.needed, command):
-			problems = append(problems, fmt.Sprintf("export %q is missing, expected func %s", want.name, want.signature))
+			problems = append(problems, fmt.Sprintf("missing export %q: want func %s", want.name, want.signature))
 		case !ok:
 		case e.Kind != binary.KindFunc:
-			problems = append(problems, fmt.Sprintf("export %q is a %s, expected func %s", want.name, e.Kind, want.signature))
+			problems = append(problems, fmt.Sprintf("export %q is a %s: want func %s", want.name, e.Kind, want.signature))
 		case m.FuncType(e.Index).String() != want.signature:
-			problems = append(problems, fmt.Sprintf("export %q has type %s, expected %s", want.name, m.FuncType(e.Index), want.signature))
+			problems = append(problems, fmt.Sprintf("export %q has type %s: want %s", want.name, m.FuncType(e.Index), want.signature))
 		}
 	}
 	return problems
 }
 
-// needed reports whether a module must export a function: a command needs alloc
-// only where it takes more than chunks.
+// needed reports whether a module must export a function. A command needs alloc
+// only if it has functions other than _start.
 func needed(m *binary.Module, name string, always, command bool) bool {
 	if !command || name != abi.ExportAlloc {
 		return always && !command
@@ -232,41 +268,7 @@ func needed(m *binary.Module, name string, always, command bool) bool {
 	})
 }
 
-// maxImportProblems bounds the lines about imports: a module for browsers has
-// hundreds that nobody serves.
-const maxImportProblems = 50
-
-func checkImports(m *binary.Module) (problems []string) {
-	for i, imp := range m.Imports {
-		if len(problems) == maxImportProblems {
-			return append(problems, fmt.Sprintf("%d more imports were not checked", len(m.Imports)-i))
-		}
-		if problem := checkImport(m, imp); problem != "" {
-			problems = append(problems, fmt.Sprintf("import %s.%s (%s): %s", quote(imp.Module), quote(imp.Name), imp.Kind, problem))
-		}
-	}
-	return problems
-}
-
-func checkImport(m *binary.Module, imp binary.Import) string {
-	served, known := imports[imp.Module]
-	if !known {
-		return fmt.Sprintf("only %s and %s are served", abi.WASIModule, abi.ImportModule)
-	}
-	want, known := served[imp.Name]
-	if !known {
-		return "not served; " + imp.Module + " has " + strings.Join(slices.Sorted(maps.Keys(served)), ", ")
-	}
-	if imp.Kind != binary.KindFunc {
-		return "expected func " + want
-	}
-	if got := m.Types[imp.Type].String(); got != want {
-		return fmt.Sprintf("has type %s, expected %s", got, want)
-	}
-	return ""
-}
-
-// quote shows a name of the guest's choice in one short line.
+// quote returns a name from the guest as one short line.
 func quote(name string) string {
 	const limit = 100
 	if len(name) > limit {

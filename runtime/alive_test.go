@@ -28,9 +28,9 @@ func TestHostStaysAlive(t *testing.T) {
 	var guests sync.WaitGroup
 	for _, chunk := range []byte{1, 2} {
 		guests.Go(func() {
-			i := p.Lease(nil)
+			i := p.Borrow(nil)
 			defer i.Release()
-			for ctx.Err() == nil { // calls end after some seconds
+			for ctx.Err() == nil { // calls end after a few seconds
 				if _, _, err := i.Call(ctx, abi.ExportExec, []byte{chunk}, nil); err != nil && !errors.Is(err, context.Canceled) {
 					t.Errorf("bomb %d: %v", chunk, err)
 				}
@@ -50,12 +50,12 @@ func TestHostStaysAlive(t *testing.T) {
 	cancel()
 	start := time.Now()
 	guests.Wait()
-	t.Logf("the guests stopped %.1f ms after they were told", ms(time.Since(start)))
+	t.Logf("the guests stopped %.1f ms after their cancellation", ms(time.Since(start)))
 	for what, times := range map[string][]time.Duration{"runtime.GC() took": collections, "timers were late by": timers} {
 		slices.Sort(times)
 		t.Logf("%s %.1f ms (median of %d), at most %.1f", what, ms(times[samples/2]), samples, ms(times[samples-1]))
 		if *assertAlive && times[samples/2] > limit {
-			t.Errorf("%s %s, of which %s are allowed", what, times[samples/2], limit)
+			t.Errorf("%s %s, more than the limit of %s", what, times[samples/2], limit)
 		}
 	}
 }

@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// BenchmarkCall is one call on fresh state, of a chunk of one integer.
+// BenchmarkCall makes one call on fresh state, with a chunk of one integer.
 func BenchmarkCall(b *testing.B) {
 	for name, wasm := range map[string]func(testing.TB) []byte{"C": squareC, "Go": squareGo} {
 		b.Run(name, func(b *testing.B) {
@@ -19,8 +19,8 @@ func BenchmarkCall(b *testing.B) {
 	}
 }
 
-// TestCallAllocatesNothing is about calls that succeed: what each allocates,
-// Go's garbage collector has to clean up while all guests wait.
+// TestCallAllocatesNothing checks calls that succeed: allocations cause garbage
+// collections, for which all guests have to wait.
 func TestCallAllocatesNothing(t *testing.T) {
 	if raceEnabled {
 		t.Skip("the race detector allocates: run without -race")

@@ -12,41 +12,41 @@ import (
 	"github.com/wasm-jobs/wasm-jobs/runtime/wasi"
 )
 
-// Command is what a WASI command gets beside its chunk. The zero Command is what
-// most need. Modules of other kinds take no other.
+// Command has the inputs of a WASI command in addition to its chunk. The zero
+// Command is enough for most. It must be zero for other modules.
 type Command struct {
-	Args  []string // behind "command", which is the first
-	Env   []string // "KEY=VALUE", in this order; a key stands once
+	Args  []string // after "command", which is the first argument
+	Env   []string // "KEY=VALUE", in this order; no duplicate keys
 	Stdin Stdin    // "" = raw
 	Dirs  []wasi.Dir
 }
 
-// Stdin is how a chunk becomes the standard input of a command.
+// Stdin defines how a chunk becomes the standard input of a command.
 type Stdin string
 
 const (
-	// StdinRaw takes the content of a byte or text string; other chunks fail.
+	// StdinRaw is the content of a byte or text string; other chunks fail.
 	StdinRaw Stdin = "raw"
-	// StdinCBOR takes the chunk's own bytes.
+	// StdinCBOR is the chunk's own bytes.
 	StdinCBOR Stdin = "cbor"
 )
 
-// given says which part of c is not zero, as the flag that sets it; "" = none.
-func (c *Command) given() string {
+// given returns the setting of the first nonzero field of c, or "".
+func (c *Command) given() Setting {
 	switch {
 	case len(c.Args) > 0:
-		return "--arg"
+		return SettingArgs
 	case len(c.Env) > 0:
-		return "--env"
+		return SettingEnv
 	case c.Stdin == StdinCBOR:
-		return "--stdin"
+		return SettingStdin
 	case len(c.Dirs) > 0:
-		return "--dir"
+		return SettingDirs
 	}
 	return ""
 }
 
-// config returns what the host's side of WASI keeps of c.
+// config returns the WASI configuration for c.
 func (c *Command) config() (w wasi.Config, err error) {
 	if w.Args, err = wasi.NewStrings(append([]string{"command"}, c.Args...)...); err != nil {
 		return w, fmt.Errorf("the arguments: %w", err)
@@ -58,19 +58,19 @@ func (c *Command) config() (w wasi.Config, err error) {
 	return w, c.check()
 }
 
-// check says what is wrong with c, but for strings that hold a NUL.
+// check returns the first problem of c, except for strings that contain a NUL.
 func (c *Command) check() error {
 	if c.Stdin != "" && c.Stdin != StdinRaw && c.Stdin != StdinCBOR {
-		return fmt.Errorf("standard input %q is none of raw, cbor", c.Stdin)
+		return fmt.Errorf("invalid standard input %q: want raw or cbor", c.Stdin)
 	}
 	keys := map[string]bool{}
 	for _, pair := range c.Env {
 		key, _, ok := strings.Cut(pair, "=")
 		if !ok || key == "" {
-			return fmt.Errorf("the environment: %q is no KEY=VALUE", pair)
+			return fmt.Errorf("invalid variable %q: want KEY=VALUE", pair)
 		}
 		if keys[key] {
-			return fmt.Errorf("the environment: %q is given twice", key)
+			return fmt.Errorf("duplicate variable %q", key)
 		}
 		keys[key] = true
 	}
@@ -78,56 +78,56 @@ func (c *Command) check() error {
 	for _, d := range c.Dirs {
 		switch {
 		case d.Guest == "" || !utf8.ValidString(d.Guest) || strings.IndexByte(d.Guest, 0) >= 0 || len(d.Guest) > maxText:
-			return fmt.Errorf("directories: %.64q is no name for one", d.Guest)
+			return fmt.Errorf("invalid directory name %.64q: want UTF-8 without NUL", d.Guest)
 		case names[d.Guest]:
-			return fmt.Errorf("directories: %q is given twice", d.Guest)
+			return fmt.Errorf("duplicate directory %q", d.Guest)
 		case d.Tree == nil:
-			return fmt.Errorf("directories: %q has no tree", d.Guest)
+			return fmt.Errorf("missing tree of directory %q", d.Guest)
 		}
 		names[d.Guest] = true
 	}
 	return nil
 }
 
-// fitsCommand returns a *[RefusedError] where c is not for the module.
+// fitsCommand returns a *[RefusedError] if c does not fit the module.
 func (m *Module) fitsCommand(c *Command) error {
 	if m.description.Command {
 		if _, err := c.config(); err != nil {
-			return &RefusedError{[]string{err.Error()}}
+			return &RefusedError{Problems: []string{err.Error()}}
 		}
 		return nil
 	}
-	if flag := c.given(); flag != "" {
-		return &RefusedError{[]string{flag + ` is given, which is for WASI commands, and the module exports "exec"`}}
+	if given := c.given(); given != "" {
+		return refusedFor(given, string(given)+` is only for WASI commands, but the module exports "exec"`)
 	}
 	return nil
 }
 
-// isCommand reports whether a module is a WASI command: it exports _start and no
-// exec.
+// isCommand reports whether a module is a WASI command: it exports _start and
+// not exec.
 func isCommand(m *binary.Module) bool {
 	_, hasExec := m.Export(abi.ExportExec)
 	_, hasStart := m.Export(abi.ExportStart)
 	return hasStart && !hasExec
 }
 
-// Bounds of what is kept of a command's output and of its last words.
+// Bounds of a command's output and of its standard error.
 const (
-	// outputHead is room for the longest head of a byte string.
+	// outputHead is the size of the longest head of a byte string.
 	outputHead = 9
-	// keptOutput is how much of an instance's buffer for output is kept between
-	// calls, in bytes.
+	// keptOutput is the maximum size of an output buffer that an instance keeps
+	// between calls, in bytes.
 	keptOutput = 1 << 20
-	// lastWords is how much of the end of standard error a failure carries, in
-	// bytes. Escaped, it is within maxText.
+	// lastWords is the number of bytes from the end of standard error in a
+	// failure. Escaped, they fit in maxText.
 	lastWords = 960
 )
 
-// commandOutput takes what a command writes to its standard output. It ends the
-// call where that is more than an output may have.
+// commandOutput collects the standard output of a command. It ends the call if
+// the output is too large.
 type commandOutput struct {
-	b     []byte // behind room for its head
-	limit uint64 // of the output, with its head
+	b     []byte // starts with room for the head
+	limit uint64 // of the output with its head
 }
 
 func (o *commandOutput) start(limit uint64) {
@@ -137,11 +137,11 @@ func (o *commandOutput) start(limit uint64) {
 	o.b, o.limit = append(o.b[:0], make([]byte, outputHead)...), limit
 }
 
-// Write implements [io.Writer]. It does not return where there is too much.
+// Write implements [io.Writer]. It does not return if the output is too large.
 func (o *commandOutput) Write(b []byte) (int, error) {
 	size := len(o.b) - outputHead + len(b)
 	if head := abi.AppendHead(o.b[:0], abi.MajorBytes, uint64(size)); uint64(len(head)+size) > o.limit {
-		panic(&stopError{abi.Failf(abi.ClassABI, "the output has more than %d bytes, the limit: --max-output raises it", o.limit)})
+		panic(&stopError{abi.Failf(abi.ClassABI, "the output has more than %d bytes, the limit"+raiseMaxOutput, o.limit)})
 	}
 	o.b = append(o.b, b...)
 	return len(b), nil
@@ -156,12 +156,12 @@ func (o *commandOutput) item() []byte {
 	return item
 }
 
-// commandErrors takes what a command writes to its standard error: it logs the
-// lines, and keeps the end.
+// commandErrors receives the standard error of a command: it logs the lines and
+// keeps the end.
 type commandErrors struct {
 	log  *logger
 	tail []byte
-	cut  bool // something was there before the tail
+	cut  bool // there was more before the tail
 }
 
 func (e *commandErrors) start(log *logger) { e.log, e.tail, e.cut = log, e.tail[:0], false }
@@ -175,7 +175,7 @@ func (e *commandErrors) Write(b []byte) (int, error) {
 	return e.log.Write(b)
 }
 
-// words returns the end of what was written as a part of a message, or "".
+// words returns the end of standard error as part of a message, or "".
 func (e *commandErrors) words() string {
 	tail, dots := e.tail, ""
 	if e.cut {
@@ -215,21 +215,21 @@ func (i *instance) command(ctx context.Context, s *Settings, chunk []byte) ([]by
 		return nil, abi.Failf(abi.ClassGuest, "exit code %d%s", exit.Code, i.errors.words())
 	}
 	failure := i.failureOf(abi.ExportStart, err)
-	if failure.Class == abi.ClassTrap || failure.Class == abi.ClassMemory { // a panic says why before it traps
+	if failure.Class == abi.ClassTrap || failure.Class == abi.ClassMemory { // a panic writes its reason before it traps
 		failure.Message += i.errors.words()
 	}
 	return nil, failure
 }
 
-// content returns the content of a chunk that is a string: a view of it, or where
-// it comes in parts, of a buffer of the instance's.
+// content returns the content of a string chunk: a view of it, or, if it comes
+// in parts, of a buffer of the instance.
 func (i *instance) content(chunk []byte) ([]byte, *abi.Failure) {
 	h, err := abi.ReadHead(chunk)
 	if err != nil {
 		return nil, abi.Failf(abi.ClassABI, "the chunk is not one CBOR item: %v", err)
 	}
 	if h.Major != abi.MajorBytes && h.Major != abi.MajorText {
-		return nil, abi.Failf(abi.ClassABI, "the chunk is %s, and a command reads byte or text strings: --stdin cbor gives it any chunk, as CBOR", majorName(h.Major))
+		return nil, abi.Failf(abi.ClassABI, "the chunk is %s, and a command reads byte or text strings"+giveCBOR, majorName(h.Major))
 	}
 	rest := chunk[h.Size:]
 	if !h.Indefinite {
@@ -247,7 +247,7 @@ func (i *instance) content(chunk []byte) ([]byte, *abi.Failure) {
 	}
 }
 
-// majorName returns what an item of a major type is.
+// majorName returns the name of the items of a major type.
 func majorName(major byte) string {
 	return [...]string{"an integer", "an integer", "a byte string", "a text", "an array", "a map", "a tagged item", "a simple value or a float"}[major]
 }

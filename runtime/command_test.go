@@ -1,6 +1,7 @@
 package runtime_test
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -14,8 +15,8 @@ import (
 	"github.com/wasm-jobs/wasm-jobs/runtime/wasi"
 )
 
-// commandWasm is a WASI command, which does what its arguments or the first line
-// of its input say.
+// commandWasm returns a WASI command, which obeys its arguments or the first
+// line of its input.
 func commandWasm(t testing.TB) []byte {
 	t.Helper()
 	b, err := os.ReadFile("../testdata/command/command.wasm")
@@ -25,7 +26,8 @@ func commandWasm(t testing.TB) []byte {
 	return b
 }
 
-// garden is a directory with a file, a directory and links in and out of it.
+// garden returns a directory with a file, a directory and links in and out of
+// it.
 func garden(t testing.TB) wasi.Dir {
 	t.Helper()
 	top := t.TempDir()
@@ -51,7 +53,7 @@ func garden(t testing.TB) wasi.Dir {
 // callCommand runs the command on one chunk.
 func callCommand(t testing.TB, s runtime.Settings, chunk []byte) (output []byte, fuel uint64, err error) {
 	t.Helper()
-	i := prepare(t, commandWasm(t), s).Lease(nil)
+	i := prepare(t, commandWasm(t), s).Borrow(nil)
 	defer i.Release()
 	return i.Call(t.Context(), abi.ExportExec, chunk, nil)
 }
@@ -79,7 +81,7 @@ func TestCommand(t *testing.T) {
 		{"exit code 0", "exit|0", text, "not an output\n"},
 		{"exit code 3", "exit|3", text, `guest: exit code 3: first line\nthe end of 3`},
 		{"exit code 255", "exit|255", text, "guest: exit code 255: "},
-		{"more to say than is kept", "err|5000", text, "guest: exit code 1: ..."},
+		{"a long standard error", "err|5000", text, "guest: exit code 1: ..."},
 		{"a trap", "abort", text, "trap: unreachable: about to abort"},
 		{"a denied growth", "grow|9000000", text, "memory: unreachable after a growth beyond the limit of 4194304 bytes was denied: no memory"},
 		{"a loop", "loop", text, "fuel: used more than 3000000 units of fuel"},
@@ -92,7 +94,7 @@ func TestCommand(t *testing.T) {
 		{"a path out", "cat|/data/../secret", text, "guest: exit code 1: /data/../secret: Capabilities insufficient"},
 		{"another path", "cat|/etc/passwd", text, "guest: exit code 1: /etc/passwd: Capabilities insufficient"},
 		{"a directory", "list|/data", text, "a.txt file 10 0\nlink link 5 0 -> a.txt\nout link 9 0 -> ../secret\nsub dir 0 0\n"},
-		{"writing", "change|/data", text, strings.Join([]string{"write", "append", "create", "truncate", "mkdir", "unlink", "rename", "symlink", "rmdir"}, ": Read-only file system\n") + ": Read-only file system\n"},
+		{"writing", "change|/data", text, strings.Join([]string{"write", "append", "create", "truncate", "mkdir", "unlink", "rename", "symlink", "rmdir"}, ": Read-only file system\n") + ": Invalid argument\n"}, // rmdir of the directory itself
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			s := settings
@@ -101,12 +103,12 @@ func TestCommand(t *testing.T) {
 			output, fuel, err := callCommand(t, s, test.chunk)
 			if err != nil {
 				if !strings.HasPrefix(err.Error(), test.want) || test.want == "" {
-					t.Fatalf("%v, expected %q", err, test.want)
+					t.Fatalf("%v, want %q", err, test.want)
 				}
 				return
 			}
 			if want := string(abi.AppendHead(nil, abi.MajorBytes, uint64(len(test.want)))) + test.want; string(output) != want {
-				t.Errorf("output %q, expected %q", output, want)
+				t.Errorf("output %q, want %q", output, want)
 			}
 			if fuel == 0 {
 				t.Error("it took no fuel")
@@ -115,7 +117,7 @@ func TestCommand(t *testing.T) {
 	}
 }
 
-// filled is what the command's out writes.
+// filled returns what the command's out writes.
 func filled(n int) string {
 	b := make([]byte, n)
 	for i := range b {
@@ -133,7 +135,7 @@ func TestCommandReadsCBOR(t *testing.T) {
 	for _, chunk := range [][]byte{{0}, {0x82, 1, 2}, abi.AppendText(nil, "text")} {
 		output, _, err := callCommand(t, s, chunk)
 		if want := fmt.Sprintf("0 1 %d\n", len(chunk)); err != nil || string(output[1:]) != want {
-			t.Errorf("% x: %q, %v, expected %q", chunk, output, err, want)
+			t.Errorf("% x: %q, %v, want %q", chunk, output, err, want)
 		}
 	}
 }
@@ -141,28 +143,28 @@ func TestCommandReadsCBOR(t *testing.T) {
 func TestCommandTimesOut(t *testing.T) {
 	s := runtime.Settings{Timeout: 10 * time.Millisecond, Command: runtime.Command{Args: []string{"loop"}}}
 	if _, _, err := callCommand(t, s, []byte{0x40}); classOf(err) != abi.ClassTimeout {
-		t.Errorf("%v, expected class timeout", err)
+		t.Errorf("%v, want class timeout", err)
 	}
 }
 
 // TestCommandLogs checks that standard error is logged by lines, and standard
-// output is not.
+// output is not logged.
 func TestCommandLogs(t *testing.T) {
 	s := settings
 	s.Command.Args = []string{"exit", "0"}
 	var lines []string
-	i := prepare(t, commandWasm(t), s).Lease(func(level int32, line string) { lines = append(lines, fmt.Sprint(level, " ", line)) })
+	i := prepare(t, commandWasm(t), s).Borrow(func(level int32, line string) { lines = append(lines, fmt.Sprint(level, " ", line)) })
 	defer i.Release()
 	if _, _, err := i.Call(t.Context(), abi.ExportExec, []byte{0x40}, nil); err != nil {
 		t.Fatal(err)
 	}
 	if want := []string{"-4 first line", "-4 the end of 0"}; !slices.Equal(lines, want) {
-		t.Errorf("logged %q, expected %q", lines, want)
+		t.Errorf("logged %q, want %q", lines, want)
 	}
 }
 
-// TestCommandRandomness checks that random bytes follow from seed and chunk, and
-// from nothing else.
+// TestCommandRandomness checks that random bytes depend on the seed and the
+// chunk, and on nothing else.
 func TestCommandRandomness(t *testing.T) {
 	seen := map[string]string{}
 	for _, seed := range []uint64{1, 2} {
@@ -186,8 +188,8 @@ func TestCommandRandomness(t *testing.T) {
 	}
 }
 
-// TestCommandIsReset runs all that a command can do after all else, on an
-// instance that is reset: it starts each time as if it were the first.
+// TestCommandIsReset runs every action of a command after every other, on an
+// instance that is reset. Each action must run as on a new instance.
 func TestCommandIsReset(t *testing.T) {
 	before := settings
 	defer func() { settings = before }()
@@ -215,12 +217,12 @@ func TestCommandIsReset(t *testing.T) {
 	compare(t, reset, want, fresh, abi.ExportExec, sequence)
 	compare(t, clone, want, fresh, abi.ExportExec, sequence[len(sequence)/2:])
 	if got := want[abi.ExportExec+string(abi.AppendText(nil, "calls"))]; !strings.HasPrefix(got, fmt.Sprintf("42%x ", "0\n")) {
-		t.Errorf("calls before the first one: %s", got)
+		t.Errorf("earlier calls are visible in the first one: %s", got)
 	}
 }
 
-// TestCommandIsNeverKept checks that a program is not started twice in one state,
-// even where state is to be kept.
+// TestCommandIsNeverKept checks that a program is never started twice in the
+// same state, even if the state is to be kept.
 func TestCommandIsNeverKept(t *testing.T) {
 	s := settings
 	s.Isolation, s.Command.Args = runtime.IsolationNone, []string{"calls"}
@@ -228,7 +230,7 @@ func TestCommandIsNeverKept(t *testing.T) {
 	if p.Isolation() != runtime.IsolationReset {
 		t.Errorf("isolation %s", p.Isolation())
 	}
-	i := p.Lease(nil)
+	i := p.Borrow(nil)
 	defer i.Release()
 	for range 3 {
 		if output, _, err := i.Call(t.Context(), abi.ExportExec, []byte{0x40}, nil); err != nil || string(output) != "\x420\n" {
@@ -237,7 +239,50 @@ func TestCommandIsNeverKept(t *testing.T) {
 	}
 }
 
-// TestCommandFits checks which settings are for which modules.
+// TestFailuresOfCommandsNameSettings checks that the class and message of a
+// failure determine its setting.
+func TestFailuresOfCommandsNameSettings(t *testing.T) {
+	text := abi.AppendText(nil, "two words")
+	for _, test := range []struct {
+		name, args string
+		chunk      []byte
+		want       runtime.Setting
+	}{
+		{"an integer", "upper", []byte{0}, runtime.SettingStdin},
+		{"a byte too much", "out|998", text, runtime.SettingMaxOutput},
+		{"exit code 3", "exit|3", text, ""},
+		{"a trap", "abort", text, ""},
+	} {
+		s := settings
+		s.MaxOutput, s.Command.Args = 1000, strings.Split(test.args, "|")
+		_, _, err := callCommand(t, s, test.chunk)
+		failure, ok := errors.AsType[*abi.Failure](err)
+		if !ok {
+			t.Fatalf("%s: %v", test.name, err)
+		}
+		if got := runtime.SettingOf(&abi.Failure{Class: failure.Class, Message: failure.Message}); got != test.want {
+			t.Errorf("%s: setting %q, want %q", test.name, got, test.want)
+		}
+		if failure.Class = abi.ClassGuest; runtime.SettingOf(failure) != "" {
+			t.Errorf("%s: a guest's own message names a setting", test.name)
+		}
+	}
+}
+
+// TestMemoryThatDoesNotFit checks that a refusal names the setting.
+func TestMemoryThatDoesNotFit(t *testing.T) {
+	m, err := newRuntime(t, runtime.Config{}).Admit(t.Context(), wasmFile(t, "echo"), runtime.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = m.Fits(runtime.Settings{Memory: 1})
+	refused, ok := errors.AsType[*runtime.RefusedError](err)
+	if !ok || refused.Setting != runtime.SettingMemory || !strings.HasSuffix(err.Error(), "more than the limit of 1: Settings.Memory raises it") {
+		t.Errorf("%v", err)
+	}
+}
+
+// TestCommandFits checks which settings fit which modules.
 func TestCommandFits(t *testing.T) {
 	r := newRuntime(t, runtime.Config{})
 	command, err1 := r.Admit(t.Context(), commandWasm(t), runtime.Options{})
@@ -246,40 +291,44 @@ func TestCommandFits(t *testing.T) {
 		t.Fatal(err1, err2)
 	}
 	if !command.Description().Command || echo.Description().Command {
-		t.Error("which module is a command is not known")
+		t.Error("a command was not recognized")
 	}
 	dir := garden(t)
 	for _, test := range []struct {
 		name     string
 		command  runtime.Command
 		ofExec   string // why a module with exec is refused
-		ofStarts string // why a command is
+		ofStarts string // why a command is refused
 	}{
 		{"nothing", runtime.Command{}, "", ""},
 		{"raw input", runtime.Command{Stdin: runtime.StdinRaw}, "", ""},
-		{"CBOR input", runtime.Command{Stdin: runtime.StdinCBOR}, "--stdin is given", ""},
-		{"other input", runtime.Command{Stdin: "x"}, "", "none of raw, cbor"},
-		{"arguments", runtime.Command{Args: []string{""}}, "--arg is given", ""},
-		{"a NUL in an argument", runtime.Command{Args: []string{"a\x00"}}, "--arg is given", "holds a NUL"},
-		{"environment", runtime.Command{Env: []string{"A="}}, "--env is given", ""},
-		{"no pair", runtime.Command{Env: []string{"A"}}, "--env is given", "is no KEY=VALUE"},
-		{"a key twice", runtime.Command{Env: []string{"A=1", "A=2"}}, "--env is given", `"A" is given twice`},
-		{"a directory", runtime.Command{Dirs: []wasi.Dir{dir}}, "--dir is given", ""},
-		{"a directory twice", runtime.Command{Dirs: []wasi.Dir{dir, dir}}, "--dir is given", `"/data" is given twice`},
-		{"a directory without a name", runtime.Command{Dirs: []wasi.Dir{{Tree: dir.Tree}}}, "--dir is given", "no name"},
-		{"a directory without a tree", runtime.Command{Dirs: []wasi.Dir{{Guest: "x"}}}, "--dir is given", "has no tree"},
+		{"CBOR input", runtime.Command{Stdin: runtime.StdinCBOR}, "Settings.Command.Stdin is only for", ""},
+		{"other input", runtime.Command{Stdin: "x"}, "", "want raw or cbor"},
+		{"arguments", runtime.Command{Args: []string{""}}, "Settings.Command.Args is only for", ""},
+		{"a NUL in an argument", runtime.Command{Args: []string{"a\x00"}}, "Settings.Command.Args is only for", "holds a NUL"},
+		{"environment", runtime.Command{Env: []string{"A="}}, "Settings.Command.Env is only for", ""},
+		{"no pair", runtime.Command{Env: []string{"A"}}, "Settings.Command.Env is only for", "want KEY=VALUE"},
+		{"a key twice", runtime.Command{Env: []string{"A=1", "A=2"}}, "Settings.Command.Env is only for", `duplicate variable "A"`},
+		{"a directory", runtime.Command{Dirs: []wasi.Dir{dir}}, "Settings.Command.Dirs is only for", ""},
+		{"a directory twice", runtime.Command{Dirs: []wasi.Dir{dir, dir}}, "Settings.Command.Dirs is only for", `duplicate directory "/data"`},
+		{"a directory without a name", runtime.Command{Dirs: []wasi.Dir{{Tree: dir.Tree}}}, "Settings.Command.Dirs is only for", "invalid directory name"},
+		{"a directory without a tree", runtime.Command{Dirs: []wasi.Dir{{Guest: "x"}}}, "Settings.Command.Dirs is only for", "missing tree"},
 	} {
 		for module, want := range map[*runtime.Module]string{echo: test.ofExec, command: test.ofStarts} {
 			err := module.Fits(runtime.Settings{Command: test.command})
 			if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
-				t.Errorf("%s, command %v: %v, expected %q", test.name, module == command, err, want)
+				t.Errorf("%s, command %v: %v, want %q", test.name, module == command, err, want)
+			}
+			refused, ok := errors.AsType[*runtime.RefusedError](err)
+			if setting, _, _ := strings.Cut(test.ofExec, " "); module == echo && ok && string(refused.Setting) != setting {
+				t.Errorf("%s: setting %q, want %q", test.name, refused.Setting, setting)
 			}
 		}
 	}
 }
 
-// TestCommandThatFoldsNeedsAlloc checks what a command must export, and of what
-// type.
+// TestCommandThatFoldsNeedsAlloc checks the required exports of commands, and
+// their types.
 func TestCommandThatFoldsNeedsAlloc(t *testing.T) {
 	text := func(s string) []byte { return append([]byte{byte(len(s))}, s...) }
 	export := func(name string, function byte) []byte { return append(text(name), 0, function) }
@@ -288,11 +337,11 @@ func TestCommandThatFoldsNeedsAlloc(t *testing.T) {
 		exports [][]byte
 		want    string
 	}{
-		{"_start alone", [][]byte{export("_start", 0)}, ""},
-		{"_start of another type", [][]byte{export("_start", 1)}, `export "_start" has type (i32, i32) -> i64, expected () -> ()`},
-		{"with aggregate", [][]byte{export("_start", 0), export("aggregate", 1)}, `export "alloc" is missing, expected func (i32) -> i32`},
-		{"with setup", [][]byte{export("_start", 0), export("setup", 1)}, `export "alloc" is missing, expected func (i32) -> i32`},
-		{"with aggregate of another type", [][]byte{export("_start", 0), export("aggregate", 0), export("alloc", 2)}, `export "aggregate" has type () -> (), expected (i32, i32) -> i64`},
+		{"only _start", [][]byte{export("_start", 0)}, ""},
+		{"_start of another type", [][]byte{export("_start", 1)}, `export "_start" has type (i32, i32) -> i64: want () -> ()`},
+		{"with aggregate", [][]byte{export("_start", 0), export("aggregate", 1)}, `missing export "alloc": want func (i32) -> i32`},
+		{"with setup", [][]byte{export("_start", 0), export("setup", 1)}, `missing export "alloc": want func (i32) -> i32`},
+		{"with aggregate of another type", [][]byte{export("_start", 0), export("aggregate", 0), export("alloc", 2)}, `export "aggregate" has type () -> (): want (i32, i32) -> i64`},
 		{"with all", [][]byte{export("_start", 0), export("aggregate", 1), export("alloc", 2)}, ""},
 	} {
 		exports := append([]byte{byte(len(test.exports) + 1)}, slices.Concat(append(test.exports, append(text("memory"), 2, 0))...)...)
@@ -302,13 +351,13 @@ func TestCommandThatFoldsNeedsAlloc(t *testing.T) {
 			section(10, 3, 2, 0, 0x0b, 4, 0, 0x42, 0, 0x0b, 4, 0, 0x41, 0, 0x0b))
 		d := runtime.Inspect(wasm)
 		if got := strings.Join(d.Problems, "; "); got != test.want || !d.Command {
-			t.Errorf("%s: %q, expected %q", test.name, got, test.want)
+			t.Errorf("%s: %q, want %q", test.name, got, test.want)
 		}
 	}
 }
 
-// TestEveryImportIsAdmitted takes a module of every function that is served, by
-// the type that the text of it says.
+// TestEveryImportIsAdmitted admits a module with every supported function as an
+// import, by the type in the text of the module.
 func TestEveryImportIsAdmitted(t *testing.T) {
 	valueType := map[string]byte{"i32": 0x7f, "i64": 0x7e}
 	types := func(list string) (b []byte) {

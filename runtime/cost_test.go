@@ -16,29 +16,35 @@ import (
 	"github.com/wasm-jobs/wasm-jobs/runtime"
 )
 
-// TestCost prints what calls cost, in tables of medians and quartiles over as
-// many rounds as the environment variable RUNTIME_COST says. In each round,
-// every side of a comparison runs once, and a ratio is that of two times of one
-// round. It fails where a median misses what the project promises.
+// TestCost prints the cost of calls, in tables of medians and quartiles over
+// the number of rounds in the environment variable RUNTIME_COST. In each round,
+// every side of a comparison runs once; a ratio divides two times of the same
+// round. It fails if a median misses a target of the project.
 func TestCost(t *testing.T) {
 	rounds, err := strconv.Atoi(os.Getenv("RUNTIME_COST"))
 	if err != nil || rounds < 1 {
 		t.Skip("set RUNTIME_COST to a number of rounds, or run make cost")
 	}
-	t.Logf("%s, %s/%s, GOMAXPROCS %d, %d rounds; all are medians (quartiles)",
+	rounds = max(rounds, minRounds)
+	t.Logf("%s, %s/%s, GOMAXPROCS %d, %d rounds; all are medians (quartiles) of processor time, of Scaling of wall time",
 		goruntime.Version(), goruntime.GOOS, goruntime.GOARCH, goruntime.GOMAXPROCS(0), rounds)
 	t.Run("TinyC", func(t *testing.T) { costOfTiny(t, rounds, squareC(t), 20, 2000, 100) })
 	t.Run("TinyGo", func(t *testing.T) { costOfTiny(t, rounds, squareGo(t), 400, 500, 12) })
+	t.Run("Guests", func(t *testing.T) { costOfGuests(t, rounds) })
 	t.Run("Kernels", func(t *testing.T) { costOfKernels(t, rounds) })
 	t.Run("Scaling", func(t *testing.T) { costOfScaling(t, rounds) })
 	t.Run("Clone", func(t *testing.T) { costOfClone(t) })
 }
 
-// limits are set in all calls that are measured, as a host sets them.
+// minRounds is the minimum number of rounds: medians and quartiles of fewer
+// have little meaning.
+const minRounds = 9
+
+// limits are set in all measured calls, as in a host.
 var limits = runtime.Settings{Fuel: 1 << 40, Timeout: time.Minute}
 
 // costOfTiny compares ways to run a chunk of one integer. The batches of new
-// instances are long enough to have their share of Go's garbage collections.
+// instances are long enough to include their share of garbage collections.
 func costOfTiny(t *testing.T, rounds int, wasm []byte, target float64, batch, slowBatch int) {
 	chunk := abi.AppendHead(nil, abi.MajorUint, 1234)
 	renewed := limits
@@ -61,13 +67,13 @@ func costOfTiny(t *testing.T, rounds int, wasm []byte, target float64, batch, sl
 		all := ratios(times[i], times[0])
 		table.row(s.name, spread(times[i]), spread(all))
 		if median := quartile(all, 2); median < s.least {
-			t.Errorf("%s costs %.1f times as much as %s, expected at least %.0f", s.name, median, sides[0].name, s.least)
+			t.Errorf("%s costs %.1f times as much as %s, want at least %.0f", s.name, median, sides[0].name, s.least)
 		}
 	}
 	table.log(t)
 }
 
-// costKernels are those of testdata/kernels.c, by their number, with rounds
+// costKernels are the kernels of testdata/kernels.c, by number, with rounds
 // that take 0.1 to 3 ms.
 var costKernels = []struct {
 	name   string
@@ -92,8 +98,8 @@ func kernelChunk(number, rounds uint64) []byte {
 	return abi.AppendHead(abi.AppendHead(chunk, abi.MajorUint, number), abi.MajorUint, rounds)
 }
 
-// costOfKernels compares what computes for a while with itself, not reset and
-// not metered. All but plain wazero has canonical NaNs.
+// costOfKernels compares longer computations with the same ones without reset
+// and without metering. All except plain wazero have canonical NaNs.
 func costOfKernels(t *testing.T, rounds int) {
 	wasm := testdata(t, "kernels.wasm")
 	unmetered := poolOf(t, wasm, runtime.Options{NoMetering: true}, limits)
@@ -114,22 +120,80 @@ func costOfKernels(t *testing.T, rounds int) {
 		logs[0] += math.Log(quartile(reset, 2))
 		logs[1] += math.Log(quartile(both, 2))
 		if median := quartile(reset, 2); median > 1.10 {
-			t.Errorf("%s: a reset makes %.2f of it, expected at most 1.10", k.name, median)
+			t.Errorf("%s: a reset makes the time %.2f of it, want at most 1.10", k.name, median)
 		}
 		if median := quartile(closed, 2); median < 2.5 {
-			t.Errorf("%s: CloseOnContextDone takes %.2f times as long, expected at least 2.5", k.name, median)
+			t.Errorf("%s: CloseOnContextDone takes %.2f times as long, want at least 2.5", k.name, median)
 		}
 	}
 	n := float64(len(costKernels))
 	mean := math.Exp(logs[1] / n)
 	table.row("geometric mean", "", fmt.Sprintf("%.2f", math.Exp(logs[0]/n)), fmt.Sprintf("%.2f", mean), "")
 	if mean > 1.35 {
-		t.Errorf("reset and metering make %.2f on the mean, expected at most 1.35", mean)
+		t.Errorf("reset and metering make %.2f on the mean, want at most 1.35", mean)
 	}
 	table.log(t)
 }
 
-// costOfScaling compares how much more two goroutines do than one.
+// realGuest is a guest that was not written for measurements, with a chunk for
+// it.
+type realGuest struct {
+	name  string
+	wasm  []byte
+	chunk []byte
+}
+
+// realGuests are word counts over a text in four languages, and parts of Go's
+// standard library.
+func realGuests(t *testing.T) (all []realGuest) {
+	text := []byte(strings.Repeat("the quick brown fox jumps over the lazy dog; Über 1234 Füße, don't stop\n", 400))
+	chunk := append(abi.AppendHead(nil, abi.MajorText, uint64(len(text))), text...)
+	for _, language := range []string{"c", "rust", "zig", "assemblyscript"} {
+		all = append(all, realGuest{"word count, " + language, readFile(t, "../guest-examples/wordcount/"+language+"/wordcount.wasm"), chunk})
+	}
+	wasm, err := goGuest()
+	if err != nil {
+		t.Log("no guests in Go:", err)
+		return all
+	}
+	for i, name := range []string{"Go encoding/json", "Go compress/flate", "Go regexp", "Go go/format", "Go map and sort"} {
+		all = append(all, realGuest{name, wasm, kernelChunk(uint64(i), 1)})
+	}
+	return all
+}
+
+// costOfGuests compares metered guests with the same guests without metering.
+// Their outputs must be equal. Both are reset before each call: these guests
+// rely on it, and never free memory.
+func costOfGuests(t *testing.T, rounds int) {
+	table := newTable("", "us", "metered")
+	type pools struct {
+		of             *byte // of the module
+		plain, metered *runtime.Pool
+	}
+	var p pools
+	sum, worst := 0.0, 0.0
+	all := realGuests(t)
+	for _, g := range all {
+		if p.of != &g.wasm[0] { // the chunks of one module are adjacent
+			p = pools{&g.wasm[0], poolOf(t, g.wasm, runtime.Options{NoMetering: true}, limits), poolOf(t, g.wasm, runtime.Options{}, limits)}
+		}
+		plain, metered := caller(t, p.plain, g.chunk, false), caller(t, p.metered, g.chunk, false)
+		if !bytes.Equal(plain.output, metered.output) {
+			t.Errorf("%s: with metering, the output differs", g.name)
+		}
+		batch := max(1, int(2*time.Millisecond/max(1, onThread(func() { plain.run(1) }))))
+		times := measure(rounds, []side{{batch: batch, run: plain.run}, {batch: batch, run: metered.run}})
+		ratio := ratios(times[1], times[0])
+		table.row(g.name, spread(times[0]), spread(ratio))
+		sum, worst = sum+math.Log(quartile(ratio, 2)), max(worst, quartile(ratio, 2))
+	}
+	table.row("geometric mean", "", fmt.Sprintf("%.2f", math.Exp(sum/float64(len(all)))))
+	table.row("worst", "", fmt.Sprintf("%.2f", worst))
+	table.log(t)
+}
+
+// costOfScaling measures the speedup of two goroutines over one.
 func costOfScaling(t *testing.T, rounds int) {
 	if goruntime.GOMAXPROCS(0) < 2 {
 		t.Skip("needs two processors")
@@ -140,10 +204,10 @@ func costOfScaling(t *testing.T, rounds int) {
 	square := abi.AppendHead(nil, abi.MajorUint, 1234)
 	sides := []struct {
 		name  string
-		batch int // calls, of some 4 ms
+		batch int // calls, of about 4 ms
 		run   [2]func(n int)
 		gain  []float64
-		ratio []float64 // of gain to that of the first side
+		ratio []float64 // of the speedup to the first side's
 	}{
 		{name: "native Go", batch: 8, run: [2]func(int){native, native}},
 		{name: "tiny C", batch: 5000, run: pair(t, tinyC, square)},
@@ -164,13 +228,14 @@ func costOfScaling(t *testing.T, rounds int) {
 	for _, s := range sides {
 		table.row(s.name, spread(s.gain), spread(s.ratio))
 		if median := quartile(s.ratio, 2); median < 0.8 {
-			t.Errorf("%s scales %.2f times as well as native code, expected 0.80", s.name, median)
+			t.Errorf("%s scales %.2f times as well as native code, want 0.80", s.name, median)
 		}
 	}
 	table.log(t)
 }
 
-// costOfClone shows what instances take beside the snapshot that they share.
+// costOfClone measures the memory of instances in addition to the shared
+// snapshot.
 func costOfClone(t *testing.T) {
 	if _, err := os.Stat("/proc/self/smaps_rollup"); err != nil {
 		t.Skip("needs Linux:", err)
@@ -184,7 +249,7 @@ func costOfClone(t *testing.T) {
 		t.Run(fmt.Sprint(written), func(t *testing.T) {
 			chunk := abi.AppendHead(nil, abi.MajorUint, written)
 			pool := poolOf(t, testdata(t, "context.wasm"), runtime.Options{}, s)
-			caller(t, pool, chunk, false).run(3) // it has all of the snapshot mapped
+			caller(t, pool, chunk, false).run(3) // maps the whole snapshot
 			before := usage(t)
 			for range clones {
 				caller(t, pool, chunk, false).run(3)
@@ -192,16 +257,17 @@ func costOfClone(t *testing.T) {
 			after := usage(t)
 			each := func(what string) int { return (after[what] - before[what]) / clones }
 			table.row(fmt.Sprint(written), kib(each("Anonymous")), kib(each("Pss")), kib(each("VmPTE")))
-			// Beside what it writes there: its stack, its data, and what Go has of it.
+			// In addition to the pages written here: its stack, its data, and
+			// its Go objects.
 			if most := (int(written)+4)*4 + 128; each("Pss") > most {
-				t.Errorf("a clone that wrote %d pages takes %d KiB, expected at most %d", written, each("Pss"), most)
+				t.Errorf("a clone that wrote %d pages takes %d KiB, want at most %d", written, each("Pss"), most)
 			}
 		})
 	}
 	table.log(t)
 }
 
-// usage returns what this process takes, in KiB by the kernel's names.
+// usage returns the memory of this process in KiB, by the kernel's names.
 func usage(t *testing.T) map[string]int {
 	debug.FreeOSMemory()
 	all := map[string]int{}

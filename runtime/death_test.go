@@ -25,12 +25,12 @@ var soak = flag.Int("soak", 10, "rounds of TestDeathSoak; from 100 on, it assert
 // bomb is a call that does not end by itself.
 type bomb struct {
 	name   string
-	module string // of testdata/wasm
+	module string // in testdata/wasm
 	chunk  byte
 	class  abi.Class
-	lease  int    // how often its timeout it may run
-	ends   bool   // by itself, if it is given time
-	memory uint64 // limit where it is tried alone; 0 = 64 MiB
+	lease  int    // limit of its run time, in timeouts
+	ends   bool   // by itself, with enough time
+	memory uint64 // limit for its own test; 0 = 64 MiB
 }
 
 const gib = 1 << 30
@@ -46,7 +46,7 @@ var bombs = []bomb{
 	{name: "sched_yield", module: "bomb", chunk: 8, class: abi.ClassTimeout},
 	{name: "heartbeat", module: "bomb", chunk: 9, class: abi.ClassTimeout, lease: 10},
 	{name: "log", module: "bomb", chunk: 10, class: abi.ClassTimeout},
-	{name: "fail", module: "bomb", chunk: 11, class: abi.ClassRequeued}, // what it said goes first
+	{name: "fail", module: "bomb", chunk: 11, class: abi.ClassRequeued}, // its message takes precedence
 	{name: "fd_write of empty lines", module: "bomb", chunk: 12, class: abi.ClassTimeout},
 	{name: "fd_write of one line", module: "bomb", chunk: 13, class: abi.ClassTimeout},
 	{name: "fd_write of nothing", module: "bomb", chunk: 14, class: abi.ClassTimeout},
@@ -63,8 +63,8 @@ var bombs = []bomb{
 	{name: "table.fill", module: "table-bomb", chunk: 3, class: abi.ClassTimeout},
 }
 
-// unready are modules of which no instance can be made, by the step that does
-// not end.
+// unready are modules that cannot be instantiated, by the step that does not
+// end.
 var unready = map[string]string{
 	"initialize-loops": abi.ExportInitialize,
 	"setup-loops":      abi.ExportSetup,
@@ -102,7 +102,7 @@ func pool(t *testing.T, m *runtime.Module, s runtime.Settings) *runtime.Pool {
 	return p
 }
 
-// classOf returns the class of a failure, "" for none.
+// classOf returns the class of a failure, "" without one.
 func classOf(err error) abi.Class {
 	if failure, ok := errors.AsType[*abi.Failure](err); ok {
 		return failure.Class
@@ -110,28 +110,28 @@ func classOf(err error) abi.Class {
 	return ""
 }
 
-// explode sets a bomb off and returns how long its end came after its deadline.
+// explode runs a bomb and returns the time between its deadline and its end.
 func explode(t *testing.T, i *runtime.Instance, b bomb, timeout time.Duration) time.Duration {
 	t.Helper()
 	start := time.Now()
 	_, _, err := i.Call(t.Context(), abi.ExportExec, []byte{b.chunk}, nil)
 	late := time.Since(start) - timeout*time.Duration(max(b.lease, 1))
-	// A busy machine can take so short a time away before anything happens.
+	// On a busy machine, such a short time can pass before anything happens.
 	tooShort := timeout < 20*time.Millisecond
 	if class := classOf(err); class != b.class && !(tooShort && class == abi.ClassTimeout) {
-		t.Errorf("%s: %v, expected class %s", b.name, err, b.class)
+		t.Errorf("%s: %v, want class %s", b.name, err, b.class)
 	}
 	return late
 }
 
-// intact checks that the instance works as if nothing had happened.
+// intact checks that the instance works as before.
 func intact(t *testing.T, i *runtime.Instance, after string) time.Duration {
 	t.Helper()
 	want := []byte{0x18, 0xff}
 	start := time.Now()
 	out, _, err := i.Call(t.Context(), abi.ExportExec, want, nil)
 	took := time.Since(start)
-	for range 10 { // a busy machine can take a deadline away
+	for range 10 { // on a busy machine a deadline can pass early
 		if classOf(err) == abi.ClassTimeout {
 			out, _, err = i.Call(t.Context(), abi.ExportExec, want, nil)
 		}
@@ -142,13 +142,13 @@ func intact(t *testing.T, i *runtime.Instance, after string) time.Duration {
 	return took
 }
 
-// neighbour runs calls on a lease of its own until it is stopped, and fails
-// where one is wrong. It returns how many there were.
+// neighbour makes calls on its own instance until it is stopped, and fails if
+// one is wrong. stop returns their number.
 func neighbour(t *testing.T, p *runtime.Pool) (stop func() int) {
 	ctx, cancel := context.WithCancel(t.Context())
 	calls := make(chan int)
 	go func() {
-		i := p.Lease(nil)
+		i := p.Borrow(nil)
 		n := 0
 		for ; ctx.Err() == nil; n++ {
 			want := abi.AppendText(nil, strconv.Itoa(n))
@@ -187,7 +187,7 @@ func TestCertainDeath(t *testing.T) {
 				}
 				p := pool(t, modules[b.module], runtime.Settings{Memory: memory, Timeout: timeout, Isolation: isolation})
 				stop := neighbour(t, pool(t, modules["echo"], runtime.Settings{}))
-				i := p.Lease(func(int32, string) {})
+				i := p.Borrow(func(int32, string) {})
 				defer i.Release()
 				intact(t, i, "nothing")
 				late := explode(t, i, b, timeout)
@@ -198,7 +198,7 @@ func TestCertainDeath(t *testing.T) {
 				if b.ends {
 					late += timeout
 				}
-				t.Logf("%8.1f ms past the deadline, then a call in %.1f ms, beside %d calls", ms(late), ms(reset), stop())
+				t.Logf("%8.1f ms past the deadline, then a call in %.1f ms, next to %d calls", ms(late), ms(reset), stop())
 			})
 		}
 	}
@@ -213,13 +213,13 @@ func ms(d time.Duration) float64 { return float64(d) / 1e6 }
 func TestCertainDeathInAlloc(t *testing.T) {
 	const timeout = 50 * time.Millisecond
 	p := pool(t, armed(t)["alloc-loops"], runtime.Settings{Timeout: timeout})
-	i := p.Lease(nil)
+	i := p.Borrow(nil)
 	defer i.Release()
 	start := time.Now()
 	_, _, err := i.Call(t.Context(), abi.ExportExec, []byte{0x18, 0x18}, nil)
 	t.Logf("%.1f ms past the deadline", ms(time.Since(start)-timeout))
 	if classOf(err) != abi.ClassTimeout {
-		t.Errorf("%v, expected class timeout", err)
+		t.Errorf("%v, want class timeout", err)
 	}
 	if out, _, err := i.Call(t.Context(), abi.ExportExec, []byte{1}, nil); err != nil || !bytes.Equal(out, []byte{1}) {
 		t.Errorf("then output %x, %v", out, err)
@@ -242,13 +242,13 @@ func TestCertainDeathBeforeAnyCall(t *testing.T) {
 	}
 }
 
-// fizzle prepares a module of which that fails.
+// fizzle prepares a module and expects that this fails.
 func fizzle(t *testing.T, m *runtime.Module, name string, s runtime.Settings) {
 	t.Helper()
 	_, err := m.Prepare(t.Context(), s)
 	failed, ok := errors.AsType[*runtime.InitError](err)
 	if !ok || failed.Step != unready[name] || failed.Failure.Class != abi.ClassTimeout || failed.Instances.Created != 1 || failed.Instances.Closed != 1 {
-		t.Errorf("%s: %+v, expected a timeout in %s", name, err, unready[name])
+		t.Errorf("%s: %+v, want a timeout in %s", name, err, unready[name])
 	}
 }
 
@@ -263,9 +263,9 @@ func TestCancelledPreparation(t *testing.T) {
 	}
 }
 
-// TestDeathSoak sets all bombs off in all orders, on several workers that keep
-// their leases, with soak rounds for each worker. Nothing but the instances in
-// use may stay.
+// TestDeathSoak runs all bombs in random orders, on several workers that keep
+// their instances, with soak rounds for each worker. Only the instances in use
+// may remain.
 func TestDeathSoak(t *testing.T) {
 	const (
 		workers = 3
@@ -277,7 +277,7 @@ func TestDeathSoak(t *testing.T) {
 	forgetPeak()
 	before := status(t)
 	pools := map[string][]*runtime.Pool{}
-	t.Run("rounds", func(t *testing.T) { // whose end closes the pools
+	t.Run("rounds", func(t *testing.T) { // its end closes the pools
 		for _, name := range []string{"bomb", "table-bomb"} {
 			for _, isolation := range []runtime.Isolation{runtime.IsolationReset, runtime.IsolationInstance} {
 				s := runtime.Settings{Memory: memory, Timeout: timeout, FoldTimeout: timeout, Isolation: isolation}
@@ -305,7 +305,7 @@ func TestDeathSoak(t *testing.T) {
 		}
 		close(rounds)
 		group.Wait()
-		t.Logf("%d rounds of %d deaths on %d workers, at most %.1f ms past the deadline, beside %d calls",
+		t.Logf("%d rounds of %d deaths on %d workers, at most %.1f ms past the deadline, next to %d calls",
 			*soak, len(bombs)+len(unready), workers, ms(time.Duration(late.Load())), stop())
 	})
 	after := status(t)
@@ -320,11 +320,12 @@ func TestDeathSoak(t *testing.T) {
 	}
 	const bound = workers*memory + 64<<20
 	if grown := after.peak - before.resident; *soak >= 100 && !raceEnabled && grown > bound {
-		t.Errorf("the process took %d MiB more, of which %d are allowed", grown>>20, uint64(bound)>>20)
+		t.Errorf("the process grew by %d MiB, more than the limit of %d", grown>>20, uint64(bound)>>20)
 	}
 }
 
-// soakRound sets each bomb off once, and returns how late the latest died.
+// soakRound runs each bomb once, and returns the longest time between a
+// deadline and an end.
 func soakRound(t *testing.T, modules map[string]*runtime.Module, pools map[string][]*runtime.Pool, round int, timeout time.Duration) (late time.Duration) {
 	rng := rand.New(rand.NewPCG(1, uint64(round)))
 	for name := range unready {
@@ -336,7 +337,7 @@ func soakRound(t *testing.T, modules map[string]*runtime.Module, pools map[strin
 		p := pools[b.module][rng.IntN(2)]
 		i := leases[p]
 		if i == nil {
-			i = p.Lease(func(int32, string) {})
+			i = p.Borrow(func(int32, string) {})
 			defer i.Release()
 			leases[p] = i
 		}
@@ -351,7 +352,7 @@ func soakRound(t *testing.T, modules map[string]*runtime.Module, pools map[strin
 	return late
 }
 
-// memoryStatus is what the process takes, in bytes; 0 where that is not known.
+// memoryStatus is the memory of the process, in bytes; 0 if unknown.
 type memoryStatus struct{ resident, peak uint64 }
 
 func (s memoryStatus) String() string {
@@ -377,5 +378,5 @@ func status(t *testing.T) (s memoryStatus) {
 	return s
 }
 
-// forgetPeak makes the peak what the process takes now (proc_pid_clear_refs(5)).
+// forgetPeak resets the peak to the current memory (proc_pid_clear_refs(5)).
 func forgetPeak() { _ = os.WriteFile("/proc/self/clear_refs", []byte("5"), 0) }

@@ -16,8 +16,9 @@ import (
 // settings bound guests so that each request of faulty ends soon.
 var settings = runtime.Settings{Fuel: 3_000_000, Memory: 4 << 20, Seed: 7}
 
-// chunksOf faulty that succeed, trap, run out of everything, exit, fail in the
-// host, grow, and change whatever memory they can reach.
+// faultyChunks returns chunks for faulty that succeed, trap, use up each
+// resource, exit, fail in the host, grow, and change all memory that they can
+// reach.
 func faultyChunks() (chunks [][]byte) {
 	for _, what := range []string{
 		"ok", "trap", "oob", "div0", "stack", "permanent", "retryable", "requeue", "loop", "calls",
@@ -32,7 +33,7 @@ func faultyChunks() (chunks [][]byte) {
 	return chunks
 }
 
-// outcome is all that a caller can see of a call.
+// outcome returns everything that a caller can see of a call.
 func outcome(t testing.TB, instance *runtime.Instance, function string, chunk []byte) string {
 	t.Helper()
 	out, fuel, err := instance.Call(t.Context(), function, chunk, nil)
@@ -46,8 +47,8 @@ func outcome(t testing.TB, instance *runtime.Instance, function string, chunk []
 	return fmt.Sprintf("%v %v", failure, failure.Stack)
 }
 
-// compare runs chunks one after another on one instance that is reset, and
-// holds each to what the chunk gave on an instance of its own.
+// compare runs chunks one after another on one instance that is reset. Each
+// must have the same outcome as on a new instance.
 func compare(t testing.TB, reset *runtime.Instance, want map[string]string, fresh *runtime.Instance, function string, chunks [][]byte) {
 	t.Helper()
 	for n, chunk := range chunks {
@@ -61,8 +62,8 @@ func compare(t testing.TB, reset *runtime.Instance, want map[string]string, fres
 	}
 }
 
-// pools returns leases of one module: one of the instance that the snapshot was
-// taken of, one of a clone, and one of new instances.
+// pools returns instances of one module: one with the snapshot's own instance,
+// one with a clone, and one with new instances.
 func pools(t testing.TB, config runtime.Config, wasm []byte) (reset, clone, fresh *runtime.Instance) {
 	t.Helper()
 	m, err := newRuntime(t, config).Compile(t.Context(), wasm, runtime.Options{})
@@ -77,7 +78,7 @@ func pools(t testing.TB, config runtime.Config, wasm []byte) (reset, clone, fres
 			t.Fatal(err)
 		}
 		if p.Isolation() != isolation {
-			t.Fatalf("isolation %s, expected %s", p.Isolation(), isolation)
+			t.Fatalf("isolation %s, want %s", p.Isolation(), isolation)
 		}
 		t.Cleanup(func() {
 			p.Close()
@@ -88,7 +89,7 @@ func pools(t testing.TB, config runtime.Config, wasm []byte) (reset, clone, fres
 		return p
 	}
 	lease := func(p *runtime.Pool) *runtime.Instance {
-		instance := p.Lease(nil)
+		instance := p.Borrow(nil)
 		t.Cleanup(instance.Release)
 		return instance
 	}
@@ -104,7 +105,7 @@ func TestResetEqualsNew(t *testing.T) {
 		t.Run(fmt.Sprintf("interpreter=%v", interpreter), func(t *testing.T) {
 			reset, clone, fresh := pools(t, runtime.Config{Interpreter: interpreter}, faulty(t))
 			chunks := faultyChunks()
-			if interpreter { // ends at 2,000 calls, not where the stack does
+			if interpreter { // fails at 2,000 calls, not at the limit of the stack
 				chunks = slices.DeleteFunc(chunks, func(c []byte) bool { return string(c) == string(request("stack")) })
 			}
 			want := map[string]string{}
@@ -125,7 +126,8 @@ func TestResetEqualsNew(t *testing.T) {
 	}
 }
 
-// TestSmallGuestsAreReset does it with the guests whose build is committed.
+// TestSmallGuestsAreReset does the same with the guests whose builds are
+// committed.
 func TestSmallGuestsAreReset(t *testing.T) {
 	integers := [][]byte{{0}, {0x17}, {0x20}, {0x18, 0x64}, {0x1a, 0xff, 0xff, 0xff, 0xff}, {0x1b, 1, 0, 0, 0, 0, 0, 0, 0}, {0xf6}, {0x61, 'a'}}
 	for name, chunks := range map[string][][]byte{
@@ -148,8 +150,8 @@ func TestSmallGuestsAreReset(t *testing.T) {
 	}
 }
 
-// TestEnginesAgree holds the interpreter to what the compiler gives: bytes,
-// failures with their stacks, and fuel.
+// TestEnginesAgree compares the interpreter with the compiler: bytes, failures
+// with their stacks, and fuel.
 func TestEnginesAgree(t *testing.T) {
 	compiled, _, _ := pools(t, runtime.Config{}, faulty(t))
 	interpreted, _, _ := pools(t, runtime.Config{Interpreter: true}, faulty(t))
@@ -164,8 +166,8 @@ func TestEnginesAgree(t *testing.T) {
 	}
 }
 
-// TestGoGuestIsReset does it with a guest that has a garbage collector, maps
-// and goroutines.
+// TestGoGuestIsReset does the same with a guest that has a garbage collector,
+// maps and goroutines.
 func TestGoGuestIsReset(t *testing.T) {
 	if testing.Short() || raceDetector {
 		t.Skip("compiling a Go guest takes seconds, and 20 under the race detector: run without -short and -race")
@@ -216,8 +218,8 @@ func FuzzResetEqualsNew(f *testing.F) {
 	})
 }
 
-// TestWhatNoResetUndoes runs modules that need new instances: always, or since
-// their memory cannot be shrunk.
+// TestWhatNoResetUndoes runs modules that need new instances: always, or
+// because their memory cannot be shrunk.
 func TestWhatNoResetUndoes(t *testing.T) {
 	for _, test := range []struct {
 		name      string
@@ -231,33 +233,33 @@ func TestWhatNoResetUndoes(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			wasm := wasmFile(t, test.name)
 			d := runtime.Inspect(wasm)
-			if d.Isolation != test.isolation || !slices.Equal(d.Lasting, test.lasting) {
-				t.Errorf("isolation %s for %q, expected %s for %q", d.Isolation, d.Lasting, test.isolation, test.lasting)
+			if d.Isolation != test.isolation || !slices.Equal(d.NotResettable, test.lasting) {
+				t.Errorf("isolation %s for %q, want %s for %q", d.Isolation, d.NotResettable, test.isolation, test.lasting)
 			}
 			p := prepare(t, wasm, runtime.Settings{})
-			instance := p.Lease(nil)
+			instance := p.Borrow(nil)
 			defer instance.Release()
 			for range 3 {
 				out, _, err := instance.Call(t.Context(), abi.ExportExec, []byte{0}, nil)
 				if err != nil || string(out) != string([]byte{test.output}) {
-					t.Errorf("output %x, %v, expected %x", out, err, test.output)
+					t.Errorf("output %x, %v, want %x", out, err, test.output)
 				}
 			}
 			if s := p.Stats(); s.Created != 3 || s.Resets != 0 {
-				t.Errorf("%+v, expected 3 instances and no reset", s)
+				t.Errorf("%+v, want 3 instances and no reset", s)
 			}
 		})
 	}
 }
 
-// TestDenialBelongsToItsStep checks that a growth which setup was denied does
-// not change the class of what later ends a call.
+// TestDenialBelongsToItsStep checks that a growth that was denied in setup does
+// not change the class of a later failure.
 func TestDenialBelongsToItsStep(t *testing.T) {
 	reset, clone, fresh := pools(t, runtime.Config{}, wasmFile(t, "setup-denied"))
 	for name, instance := range map[string]*runtime.Instance{"reset": reset, "clone": clone, "new": fresh} {
 		_, _, err := instance.Call(t.Context(), abi.ExportExec, []byte{0}, nil)
 		if classOf(err) != abi.ClassTrap {
-			t.Errorf("%s instance: %v, expected class trap", name, err)
+			t.Errorf("%s instance: %v, want class trap", name, err)
 		}
 	}
 }

@@ -13,8 +13,9 @@ import (
 	"github.com/wasm-jobs/wasm-jobs/runtime"
 )
 
-// TestFuelOfFailures makes each call twice on the compiler, once behind other
-// calls, and once on the interpreter: what was used when it failed is the same.
+// TestFuelOfFailures makes each call twice on the compiler, the second time
+// after other calls, and once on the interpreter. The fuel at the failure must
+// be the same.
 func TestFuelOfFailures(t *testing.T) {
 	s := runtime.Settings{Fuel: 3_000_000, Memory: 1 << 20, MaxOutput: 1 << 10, Timeout: time.Minute}
 	var pools []*runtime.Pool
@@ -30,7 +31,7 @@ func TestFuelOfFailures(t *testing.T) {
 		t.Cleanup(func() { pool.Close() })
 		pools = append(pools, pool)
 	}
-	compiled, interpreted := pools[0].Lease(nil), pools[1].Lease(nil)
+	compiled, interpreted := pools[0].Borrow(nil), pools[1].Borrow(nil)
 	defer compiled.Release()
 	defer interpreted.Release()
 	for _, do := range []string{"trap", "oob", "div0", "permanent", "retryable", "requeue", "loop", "calls", "badptr", "malformed", "big", "grow", "exit", "stack"} {
@@ -47,7 +48,7 @@ func TestFuelOfFailures(t *testing.T) {
 				t.Errorf("%v: used %d", first, first.Fuel)
 			}
 			others := []*abi.Failure{failed(t, compiled, chunk)}
-			if do != "stack" { // the interpreter ends at 2,000 calls
+			if do != "stack" { // the interpreter fails at 2,000 calls
 				others = append(others, failed(t, interpreted, chunk))
 			}
 			for _, other := range others {
@@ -64,7 +65,7 @@ func failed(t *testing.T, i *runtime.Instance, chunk []byte) *abi.Failure {
 	_, _, err := i.Call(context.Background(), abi.ExportExec, chunk, nil)
 	failure, ok := errors.AsType[*abi.Failure](err)
 	if !ok {
-		t.Fatalf("got %v, expected a failure", err)
+		t.Fatalf("got %v, want a failure", err)
 	}
 	return failure
 }

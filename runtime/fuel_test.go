@@ -7,8 +7,9 @@ import (
 	"github.com/wasm-jobs/wasm-jobs/runtime"
 )
 
-// TestFuelIsExact checks that a budget of what a call used is enough for it,
-// and one unit less is not, on every repeat and however calls are isolated.
+// TestFuelIsExact checks that a budget equal to the fuel of a call is enough
+// for it, and that one unit less is not, on every repeat and with every
+// isolation.
 func TestFuelIsExact(t *testing.T) {
 	r := newRuntime(t, runtime.Config{})
 	m, err := r.Compile(t.Context(), faulty(t), runtime.Options{})
@@ -21,7 +22,7 @@ func TestFuelIsExact(t *testing.T) {
 		budget := uint64(0)
 		for _, isolation := range []runtime.Isolation{runtime.IsolationReset, runtime.IsolationInstance} {
 			s := runtime.Settings{Memory: 8 << 20, Isolation: isolation}
-			i := pool(t, m, s).Lease(nil)
+			i := pool(t, m, s).Borrow(nil)
 			defer i.Release()
 			_, fuel, err := i.Call(t.Context(), abi.ExportExec, chunk, nil)
 			if err != nil || budget != 0 && fuel != budget || fuel == 0 {
@@ -36,7 +37,7 @@ func TestFuelIsExact(t *testing.T) {
 					if less == 0 && (err != nil || fuel != budget) || less == 1 && classOf(err) != abi.ClassFuel {
 						t.Fatalf("%x, %s, repeat %d: budget %d: fuel %d, %v", chunk, isolation, round, s.Fuel, fuel, err)
 					}
-					// The lease is as good as before.
+					// The instance still works.
 					if _, _, err := i.Call(t.Context(), abi.ExportExec, chunk, nil); (err != nil) != (less == 1) {
 						t.Fatalf("%x, %s, again with budget %d: %v", chunk, isolation, s.Fuel, err)
 					}
@@ -46,10 +47,10 @@ func TestFuelIsExact(t *testing.T) {
 	}
 }
 
-// leased returns an instance that is released with the test.
+// leased returns an instance that is released at the end of the test.
 func leased(t *testing.T, m *runtime.Module, s runtime.Settings) *runtime.Instance {
 	t.Helper()
-	i := pool(t, m, s).Lease(nil)
+	i := pool(t, m, s).Borrow(nil)
 	t.Cleanup(i.Release)
 	return i
 }

@@ -79,7 +79,7 @@ func logLine(ctx context.Context, m api.Module, stack []uint64) {
 	level, ptr, size := int32(stack[0]), uint32(stack[1]), uint32(stack[2])
 	s := sessionOf(ctx)
 	s.charge(hostCall + uint64(min(size, maxText)))
-	line, ok := guestText(m, ptr, size)
+	line, ok := m.Memory().Read(ptr, size)
 	if !ok {
 		s.verdict(abi.Failf(abi.ClassABI, "log: line of %d bytes at %d is outside memory", size, ptr))
 		return
@@ -91,13 +91,13 @@ func heartbeat(ctx context.Context, _ api.Module, stack []uint64) {
 	s := sessionOf(ctx)
 	s.charge(hostCall)
 	stack[0] = 0
-	if s.beat() {
+	if s.heartbeat() {
 		stack[0] = 1
 	}
 }
 
-// guestText copies a text out of a guest's memory: of all its size bytes,
-// which must lie within memory, the first 4 KiB.
+// guestText copies the first 4 KiB of a text in a guest's memory. All of its
+// size bytes must lie within memory.
 func guestText(m api.Module, ptr, size uint32) (string, bool) {
 	b, ok := m.Memory().Read(ptr, size)
 	if !ok {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 
 	"github.com/tetratelabs/wazero"
@@ -16,20 +17,22 @@ import (
 	"github.com/wasm-jobs/wasm-jobs/runtime/wasi"
 )
 
-// instance is one instantiated module with the host's side of it.
+// instance is one instantiated module with the host's state for it.
 type instance struct {
 	session
 	of      *Module
+	code    *code
 	limit   uint64     // of memory, in bytes
-	module  api.Module // nil where instantiation failed
+	module  api.Module // nil if instantiation failed
 	exports map[string]api.Function
-	alloc   api.Function // of exports, as is exec: what each call needs
+	alloc   api.Function // like exec, one of exports: every call needs it
 	exec    api.Function
-	globals []api.MutableGlobal // of of.globals
+	globals []api.MutableGlobal // values of of.globals
 	dirty   bool                // a call has run since the last reset
-	broken  bool                // not to be used again
+	broken  bool                // must not be used again
+	calls   uint                // so far
 
-	out    commandOutput // these three of commands only
+	out    commandOutput // this and the next two fields are only for commands
 	errors commandErrors
 	joined []byte // the content of a chunk that comes in parts
 }
@@ -40,17 +43,23 @@ type snapshot struct {
 	globals []uint64
 }
 
+// memoryFault is the [linear.Options.Fault] of all memories. Tests set it.
+var memoryFault func(call string) error
+
 // newInstance instantiates a module. The error is ctx's or an *[InitError].
 func newInstance(ctx context.Context, m *Module, s *Settings) (*instance, error) {
-	memory, err := linear.New(linear.Options{Limit: min(s.Memory, linear.MaxLimit)})
+	memory, err := linear.New(linear.Options{Limit: min(s.Memory, linear.MaxLimit), Fault: memoryFault})
 	if err != nil {
 		return nil, &InitError{Step: "instantiate", Failure: abi.Failf(abi.ClassHost, "%v", err)}
 	}
-	if need := m.description.Memory.Min; memory.Reallocate(need) == nil { // the engine would panic
+	if need := m.description.Memory.Min; memory.Reallocate(need) == nil { // otherwise the engine would panic
 		memory.Free()
-		return nil, &InitError{Step: "instantiate", Failure: abi.Failf(abi.ClassHost, "the system has no memory of %d bytes", need)}
+		return nil, &InitError{Step: "instantiate", Failure: abi.Failf(abi.ClassHost, "the system has no memory of %d bytes: %v", need, memory.Failed())}
 	}
-	i := &instance{of: m, limit: s.Memory}
+	i := &instance{of: m, code: m.code.Load(), limit: s.Memory}
+	if i.code.provisional {
+		i.outgrown = m.outgrown
+	}
 	i.memory = memory
 	var config wasi.Config
 	if m.description.Command {
@@ -64,20 +73,26 @@ func newInstance(ctx context.Context, m *Module, s *Settings) (*instance, error)
 	i.prepareWASI(s)
 	i.start(ctx, 0, s.FoldTimeout, false)
 	step := i.context(ctx)
-	i.module, err = m.engine.InstantiateModule(experimental.WithMemoryAllocator(step, memory), m.compiled,
+	i.module, err = i.code.engine.InstantiateModule(experimental.WithMemoryAllocator(step, memory), i.code.compiled,
 		wazero.NewModuleConfig().WithName("").WithStartFunctions())
-	failure := i.failed // what a start function may have said
+	failure := i.failed // a message of a start function
 	if err != nil {
-		failure = i.classify(m.failure(err, memory, i.limit), i.used())
+		failure = m.failure(err, i)
+	}
+	if err != nil || memory.Failed() != nil {
+		failure = i.classify(failure, i.used())
 	}
 	if failure != nil {
 		i.close()
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
-		return nil, &InitError{Step: "instantiate", Failure: failure}
+		if i.outgrew(failure) {
+			return nil, errOutgrown
+		}
+		return nil, &InitError{Step: "instantiate", Failure: i.explained(failure)}
 	}
-	i.bind()
+	i.bind(s)
 	return i, nil
 }
 
@@ -85,9 +100,9 @@ func (i *instance) prepareWASI(s *Settings) {
 	i.wasi.Reset(wasi.Call{Phase: "prepare", Preparing: true, Seed: s.Seed, Input: s.Context, Stdout: &i.log, Stderr: &i.log})
 }
 
-// bind looks up the exports that calls need: each look-up makes a new stack.
-func (i *instance) bind() {
-	i.attach(i.module, i.of.depth)
+// bind looks up the exports that calls need. Each look-up creates a new stack.
+func (i *instance) bind(s *Settings) {
+	i.attach(i.module, int64(s.Stack/stackSlot))
 	i.exports = map[string]api.Function{}
 	for _, e := range exported {
 		if f := i.module.ExportedFunction(e.name); f != nil {
@@ -105,9 +120,9 @@ func (i *instance) bind() {
 // close frees the instance. No call may be running.
 func (i *instance) close() {
 	if i.module != nil {
-		_ = i.module.Close(context.Background()) // closing memory and nothing else cannot fail
+		_ = i.module.Close(context.Background()) // closing cannot fail, because there is only memory to free
 	}
-	i.memory.Free() // closing did it, unless instantiation failed
+	i.memory.Free() // already freed by Close, unless instantiation failed
 }
 
 // prepare runs _initialize and setup.
@@ -116,6 +131,7 @@ func (i *instance) prepare(ctx context.Context, s *Settings) error {
 		if i.exports[name] == nil {
 			continue
 		}
+		i.log.start(nil)
 		i.start(ctx, 0, s.FoldTimeout, false)
 		var failure *abi.Failure
 		if name == abi.ExportSetup {
@@ -127,15 +143,19 @@ func (i *instance) prepare(ctx context.Context, s *Settings) error {
 			return ctx.Err()
 		}
 		if failure = i.classify(failure, i.used()); failure != nil {
-			return &InitError{Step: name, Failure: failure}
+			if i.outgrew(failure) {
+				return errOutgrown
+			}
+			i.log.complete()
+			return &InitError{Step: name, Failure: i.explained(failure)}
 		}
 	}
 	i.log.finish()
 	return nil
 }
 
-// snapshot takes the state to which reset goes back, from now on, in this
-// instance and in those that adopt it.
+// snapshot takes the state to which reset returns from now on, in this instance
+// and in those that adopt it.
 func (i *instance) snapshot() (*snapshot, error) {
 	image, err := i.memory.Snapshot()
 	if err != nil {
@@ -152,7 +172,7 @@ func (i *instance) snapshot() (*snapshot, error) {
 	return s, nil
 }
 
-// adopt makes the instance's state that of s.
+// adopt puts the instance into the state s.
 func (i *instance) adopt(s *snapshot) error {
 	if err := i.memory.Attach(s.image, i.module.Memory()); err != nil {
 		return err
@@ -167,7 +187,7 @@ func (i *instance) restoreGlobals(s *snapshot) {
 	}
 }
 
-// reset makes the instance's state that of s again.
+// reset returns the instance to the state s.
 func (i *instance) reset(s *snapshot) error {
 	if err := i.memory.Reset(i.module.Memory()); err != nil {
 		return err
@@ -177,8 +197,9 @@ func (i *instance) reset(s *snapshot) error {
 	return nil
 }
 
-// call runs exec, which of a command is _start, aggregate or merge, and returns a view of the output, which
-// is valid until anything else runs in the instance, and the fuel it took.
+// call runs exec, which is _start for a command, aggregate or merge. It returns
+// a view of the output, which is valid until anything else runs in the
+// instance, and the fuel that was used.
 func (i *instance) call(ctx context.Context, s *Settings, function string, input []byte, log Log) ([]byte, uint64, error) {
 	budget, timeout, limit := uint64(0), s.FoldTimeout, s.MaxAggregate
 	if function == abi.ExportExec {
@@ -203,17 +224,31 @@ func (i *instance) call(ctx context.Context, s *Settings, function string, input
 		return nil, 0, ctx.Err()
 	}
 	used := i.used()
+	if i.code.provisional {
+		i.of.interpreted.Add(used)
+	}
 	if failure = i.classify(failure, used); failure != nil {
+		if i.outgrew(failure) {
+			return nil, 0, errOutgrown
+		}
 		failure.Fuel = uint64(used)
-		return nil, 0, failure
+		return nil, 0, i.explained(failure)
 	}
 	return output, uint64(used), nil
 }
 
-// classify says why a step that has used some fuel failed: having used too much
-// goes before what the guest said, and that before how it ended.
+// classify returns the failure of a step that has used some fuel. A failure of
+// the system comes first, because everything after it, including the fuel,
+// depends on the machine. Next comes a budget that was exceeded, then a failure
+// that the guest reported, and then the way in which the call ended. A call that is
+// made again has no other failure.
 func (i *instance) classify(failure *abi.Failure, used int64) *abi.Failure {
 	switch {
+	case i.memory.Failed() != nil:
+		i.broken = true // its memory returns to the system, which needs it
+		return i.systemFailure()
+	case failure != nil && i.outgrew(failure): // what the guest said meanwhile, it says again
+		return failure
 	case used > i.budget:
 		return outOfFuel(i.budget)
 	case i.failed != nil:
@@ -222,6 +257,13 @@ func (i *instance) classify(failure *abi.Failure, used int64) *abi.Failure {
 		return i.timedOut()
 	}
 	return failure
+}
+
+// explained adds the last words of the guest to the failure of a call.
+func (i *instance) explained(f *abi.Failure) *abi.Failure {
+	f.Message = cutText(f.Message, maxText)
+	f.Logs = i.log.words.last()
+	return f
 }
 
 func checked(output []byte, limit uint64) ([]byte, *abi.Failure) {
@@ -234,7 +276,7 @@ func checked(output []byte, limit uint64) ([]byte, *abi.Failure) {
 	return output, nil
 }
 
-// enter calls a function of the guest, of at most two parameters and one
+// enter calls a function of the guest, with at most two parameters and one
 // result.
 func (i *instance) enter(ctx context.Context, name string, first, second uint64) (uint64, *abi.Failure) {
 	if err := i.invoke(ctx, name, first, second); err != nil {
@@ -243,14 +285,15 @@ func (i *instance) enter(ctx context.Context, name string, first, second uint64)
 	return i.stack[0], nil
 }
 
-// invoke is enter, with the engine's error and the result in i.stack.
+// invoke is enter, with the engine's error, and the result in i.stack.
 func (i *instance) invoke(ctx context.Context, name string, first, second uint64) error {
 	i.meter.enter()
 	i.stack = [2]uint64{first, second}
 	return i.export(name).CallWithStack(i.context(ctx), i.stack[:])
 }
 
-// export returns an export. Tiny calls would notice the look-up in the map.
+// export returns an export. The look-up in a map would be noticeable in tiny
+// calls.
 func (i *instance) export(name string) api.Function {
 	switch name {
 	case abi.ExportAlloc:
@@ -261,24 +304,25 @@ func (i *instance) export(name string) api.Function {
 	return i.exports[name]
 }
 
-// failureOf says what became of a call that the engine ended with err, and
-// whether the instance can be used again.
+// failureOf returns the failure of a call that the engine ended with err, and
+// marks the instance if it cannot be used again.
 func (i *instance) failureOf(name string, err error) *abi.Failure {
-	failure := i.of.failure(err, i.memory, i.limit)
+	i.log.complete()
+	failure := i.of.failure(err, i)
 	overflow := strings.HasPrefix(failure.Message, stackOverflow)
 	if failure.Class == abi.ClassHost || overflow {
-		i.broken = true // whatever is left of it, the deep stack among it, goes
+		i.broken = true // everything is dropped, including the deep stack
 	}
 	if overflow && len(failure.Stack) == 0 {
-		failure.Stack = []string{name} // all that is known of an overflow of the engine's
+		failure.Stack = []string{name} // the engine reports nothing else about its overflow
 	}
 	return failure
 }
 
-// stackOverflow begins the message of a trap for too deep calls.
+// stackOverflow is the start of the message of a trap for too deep calls.
 const stackOverflow = "stack overflow"
 
-// pass gives input to a function and returns a view of what it gave back.
+// pass passes input to a function and returns a view of its output.
 func (i *instance) pass(ctx context.Context, name string, input []byte) ([]byte, *abi.Failure) {
 	ptr, failure := i.allocate(ctx, input)
 	if failure != nil {
@@ -299,7 +343,7 @@ func (i *instance) pass(ctx context.Context, name string, input []byte) ([]byte,
 	return output, nil
 }
 
-// allocate asks the guest for room and fills it with input.
+// allocate allocates memory in the guest and copies input to it.
 func (i *instance) allocate(ctx context.Context, input []byte) (ptr uint32, failure *abi.Failure) {
 	if uint64(len(input)) > math.MaxUint32 {
 		return 0, abi.Failf(abi.ClassMemory, "%d bytes do not fit into the address space of a guest", len(input))
@@ -318,12 +362,18 @@ func (i *instance) allocate(ctx context.Context, input []byte) (ptr uint32, fail
 	return ptr, nil
 }
 
-// InitError says that an instance could not be made: _initialize or setup
-// failed.
+// InitError is returned if an instance could not be created: a step such as
+// _initialize or setup failed.
 type InitError struct {
-	Step      string // the export, or "instantiate"
+	Step      string // the export, "compile", "instantiate" or "snapshot"
 	Failure   *abi.Failure
 	Instances Stats // of the attempt
+}
+
+// HostFailed reports whether the host could not create the instance: no
+// function of the guest was called, or none had failed.
+func (e *InitError) HostFailed() bool {
+	return e.Failure.Class == abi.ClassHost && slices.Contains([]string{"compile", "instantiate", "snapshot"}, e.Step)
 }
 
 func (e *InitError) Error() string { return fmt.Sprintf("%s failed: %v", e.Step, e.Failure) }
@@ -331,7 +381,8 @@ func (e *InitError) Error() string { return fmt.Sprintf("%s failed: %v", e.Step,
 // Unwrap returns the failure.
 func (e *InitError) Unwrap() error { return e.Failure }
 
-// hostFailure makes an error of making an instance a failure of one call.
+// hostFailure turns an error of creating an instance into a failure of one
+// call.
 func hostFailure(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return ctx.Err()

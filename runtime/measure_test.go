@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	goruntime "runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -35,21 +36,26 @@ func testdata(t testing.TB, name string) []byte { return readFile(t, filepath.Jo
 
 func squareC(t testing.TB) []byte { return readFile(t, "../guest-examples/square/c/square.wasm") }
 
-// goSquare is the guest in Go, built once.
-var goSquare = sync.OnceValues(func() ([]byte, error) {
+// goSquare returns the guest in Go, built once.
+var goSquare = sync.OnceValues(func() ([]byte, error) { return buildGo("../guest-examples/square/go") })
+
+// goGuest returns a guest with parts of Go's standard library, built once.
+var goGuest = sync.OnceValues(func() ([]byte, error) { return buildGo("./testdata/goguest") })
+
+func buildGo(source string) ([]byte, error) {
 	dir, err := os.MkdirTemp("", "wasm-jobs")
 	if err != nil {
 		return nil, err
 	}
 	defer os.RemoveAll(dir)
 	out := filepath.Join(dir, "square.wasm")
-	build := exec.Command("go", "build", "-buildmode=c-shared", "-trimpath", "-ldflags=-s -w", "-o", out, "../guest-examples/square/go")
+	build := exec.Command("go", "build", "-buildmode=c-shared", "-trimpath", "-ldflags=-s -w", "-o", out, source)
 	build.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm", "GOFLAGS=")
 	if output, err := build.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("%w: %s", err, output)
 	}
 	return os.ReadFile(out)
-})
+}
 
 func squareGo(t testing.TB) []byte {
 	t.Helper()
@@ -79,7 +85,7 @@ func poolOf(t testing.TB, wasm []byte, o runtime.Options, s runtime.Settings) *r
 	return p
 }
 
-// call runs one chunk over and over, on a leased instance.
+// call runs one chunk repeatedly on its own instance.
 type call struct {
 	t        testing.TB
 	ctx      context.Context
@@ -87,12 +93,12 @@ type call struct {
 	chunk    []byte
 	output   []byte
 	reuse    bool     // without a reset, except before the first of each run
-	_        [64]byte // no other caller's on the cache line that each call writes
+	_        [64]byte // keeps other callers off the cache line that each call writes
 }
 
 func caller(t testing.TB, p *runtime.Pool, chunk []byte, reuse bool) *call {
-	// A context that can end, as a host's does.
-	c := &call{t: t, ctx: t.Context(), instance: p.Lease(nil), chunk: chunk, reuse: reuse}
+	// A context that can end, as in a host.
+	c := &call{t: t, ctx: t.Context(), instance: p.Borrow(nil), chunk: chunk, reuse: reuse}
 	t.Cleanup(c.instance.Release)
 	c.run(1)
 	return c
@@ -123,7 +129,7 @@ func together(f, g func(int), n int) {
 	wait.Wait()
 }
 
-// native computes some 0.5 ms, out of the reach of the memory's speed.
+// native computes for about 0.5 ms, independent of the speed of memory.
 func native(n int) {
 	x := uint64(n) | 1
 	for range n * 250_000 {
@@ -136,7 +142,7 @@ func native(n int) {
 	}
 }
 
-// plain is a module as it is on wazero as it is.
+// plain is an unchanged module on unchanged wazero.
 type plain struct {
 	runtime  wazero.Runtime
 	compiled wazero.CompiledModule
@@ -173,7 +179,7 @@ func (p *plain) instantiate(t testing.TB) api.Module {
 	return m
 }
 
-// callPlain makes one call as ours do, and looks at the output.
+// callPlain makes one call like ours, and checks the output.
 func callPlain(t testing.TB, m api.Module, alloc, exec api.Function, chunk []byte) {
 	stack := [2]uint64{uint64(len(chunk))}
 	if err := alloc.CallWithStack(t.Context(), stack[:]); err != nil {
@@ -189,7 +195,7 @@ func callPlain(t testing.TB, m api.Module, alloc, exec api.Function, chunk []byt
 	}
 }
 
-// renew runs the chunk on an instance of its own each time.
+// renew runs the chunk on a new instance each time.
 func (p *plain) renew(t testing.TB, chunk []byte) func(n int) {
 	return func(n int) {
 		for range n {
@@ -211,24 +217,24 @@ func (p *plain) reuse(t testing.TB, chunk []byte) func(n int) {
 	}
 }
 
-// side is one way to do the same thing.
+// side is one of the compared ways to do the same thing.
 type side struct {
 	name  string
-	batch int // calls a round
+	batch int // calls in a round
 	run   func(n int)
-	least float64 // of its time as a multiple of that of the first side
+	least float64 // minimum ratio of its time to the first side's
 }
 
-// measure returns the times of a call on each side, round by round. All sides
-// run in each round, every time another one first.
+// measure returns the processor times of a call on each side, round by round.
+// All sides run in each round, each time starting with another one.
 func measure(rounds int, sides []side) [][]time.Duration {
 	times := make([][]time.Duration, len(sides))
 	for r := range rounds {
 		for n := range sides {
 			i := (n + r) % len(sides)
 			s := sides[i]
-			s.run(1) // warm caches, and a reset where the others have none
-			times[i] = append(times[i], timed(func() { s.run(s.batch) })/time.Duration(s.batch))
+			s.run(1) // warm the caches, and include a reset if the others have none
+			times[i] = append(times[i], onThread(func() { s.run(s.batch) })/time.Duration(s.batch))
 		}
 	}
 	return times
@@ -243,6 +249,15 @@ func ratios(of, to []time.Duration) []float64 {
 	return all
 }
 
+// onThread returns the processor time that a function takes on this thread.
+func onThread(f func()) time.Duration {
+	goruntime.LockOSThread()
+	defer goruntime.UnlockOSThread()
+	start := threadTime()
+	f()
+	return threadTime() - start
+}
+
 func timed(f func()) time.Duration {
 	start := time.Now()
 	f()
@@ -254,8 +269,8 @@ func quartile[T cmp.Ordered](all []T, n int) T {
 	return sorted[n*(len(sorted)-1)/4]
 }
 
-// spread is the median and, in parentheses, the first and third quartile; of
-// times, in microseconds.
+// spread formats the median and, in parentheses, the first and third quartile;
+// times are in microseconds.
 func spread[T time.Duration | float64](all []T) string {
 	show := func(n int) string {
 		if d, ok := any(quartile(all, n)).(time.Duration); ok {

@@ -2,5 +2,6 @@
 
 package runtime_test
 
-// raceDetector makes compiling a large guest some ten times as slow.
+// raceDetector reports whether tests run under the race detector, which makes
+// the compilation of a large guest about ten times slower.
 const raceDetector = false

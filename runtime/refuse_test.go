@@ -9,7 +9,7 @@ import (
 	"github.com/wasm-jobs/wasm-jobs/runtime"
 )
 
-// section is a section of a module, whose contents are below 128 bytes or get
+// section returns a section of a module. Contents of 128 bytes or more get
 // their length in four bytes.
 func section(id byte, contents ...byte) []byte {
 	n := len(contents)
@@ -20,13 +20,13 @@ func module(sections ...[]byte) []byte {
 	return append([]byte("\x00asm\x01\x00\x00\x00"), slices.Concat(sections...)...)
 }
 
-// function is a module of one function () -> () with the given body.
+// function returns a module with one function () -> () with the given body.
 func function(body ...byte) []byte {
 	code := append([]byte{byte(len(body)) | 0x80, byte(len(body)>>7) | 0x80, byte(len(body)>>14) | 0x80, byte(len(body) >> 21)}, body...)
 	return module(section(1, 1, 0x60, 0, 0), section(3, 1, 0), section(10, append([]byte{1}, code...)...))
 }
 
-// TestRefusals builds what wat2wasm would need flags for, by hand.
+// TestRefusals builds modules for which wat2wasm would need flags.
 func TestRefusals(t *testing.T) {
 	r := newRuntime(t, runtime.Config{})
 	table := func(limits ...byte) []byte { return append([]byte{0x70}, limits...) }
@@ -34,10 +34,10 @@ func TestRefusals(t *testing.T) {
 		var all, grow []byte
 		for i := range tables {
 			all = append(all, table(limits...)...)
-			grow = append(grow, 0xd0, 0x70, 0x41, 0, 0xfc, 15, byte(i), 0x1a) // of no entries
+			grow = append(grow, 0xd0, 0x70, 0x41, 0, 0xfc, 15, byte(i), 0x1a) // by 0 entries
 		}
 		m := function(append(append([]byte{0}, grow...), 0x0b)...)
-		types, rest := m[:8+5+4+5+2], m[8+5+4+5+2:] // behind the function section
+		types, rest := m[:8+5+4+5+2], m[8+5+4+5+2:] // after the function section
 		return slices.Concat(types, section(4, append([]byte{byte(tables)}, all...)...), rest)
 	}
 	for _, test := range []struct {
@@ -65,7 +65,7 @@ func TestRefusals(t *testing.T) {
 		_, err := r.Compile(t.Context(), test.wasm, runtime.Options{})
 		refused, ok := errors.AsType[*runtime.RefusedError](err)
 		if !ok || !strings.Contains(refused.Error(), test.want) {
-			t.Errorf("%s: %v, expected a refusal with %q", test.name, err, test.want)
+			t.Errorf("%s: %v, want a refusal with %q", test.name, err, test.want)
 		}
 		if runtime.Inspect(test.wasm).Accepted {
 			t.Errorf("%s: inspect accepts it", test.name)

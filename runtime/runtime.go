@@ -1,24 +1,21 @@
 // Package runtime runs guests: bytes in, bytes out.
 //
 // A module is admitted ([Inspect], [Runtime.Compile]), prepared for one job
-// ([Module.Prepare]) and then called through leased instances
-// ([Pool.Lease], [Instance.Call]). Each call sees the state that the instance
-// had right after _initialize and setup, whatever ran before and however it
-// ended. What a guest does wrong comes back as an [*abi.Failure].
+// ([Module.Prepare]) and then called through borrowed instances ([Pool.Borrow],
+// [Instance.Call]). Each call sees the state that the instance had right after
+// _initialize and setup, whatever ran before and however it ended. Failures of
+// a guest are returned as [*abi.Failure].
 package runtime
 
 import (
 	"context"
 	"crypto/sha256"
 	"errors"
-	"fmt"
-	"io/fs"
 	"os"
-	"path/filepath"
 	"reflect"
-	goruntime "runtime"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/api"
@@ -27,16 +24,16 @@ import (
 	"github.com/wasm-jobs/wasm-jobs/runtime/rewrite"
 )
 
-// MeteringVersion is that of how modules are rewritten. It is part of the key
-// under which outputs are stored.
+// MeteringVersion is the version of the rules for rewriting modules. It is part
+// of the key under which outputs are stored.
 const MeteringVersion = rewrite.Version
 
-// engineVersion is that of go.mod. It stands in for what a test binary does not
-// know of itself.
+// engineVersion is the version in go.mod. It is used in test binaries, which do
+// not know the versions of their modules.
 const engineVersion = "v1.12.0"
 
-// EngineVersion returns the version of the engine that the program is built
-// with.
+// EngineVersion returns the version of the engine that is linked into the
+// program.
 var EngineVersion = sync.OnceValue(func() string {
 	info, _ := debug.ReadBuildInfo()
 	if info == nil {
@@ -47,7 +44,7 @@ var EngineVersion = sync.OnceValue(func() string {
 			if d.Replace != nil {
 				d = d.Replace
 			}
-			if d.Version == "" { // a directory
+			if d.Version == "" { // replaced by a directory
 				return "unknown"
 			}
 			return d.Version
@@ -59,61 +56,83 @@ var EngineVersion = sync.OnceValue(func() string {
 // ErrClosed is returned after Close.
 var ErrClosed = errors.New("the runtime is closed")
 
-// Config says how modules are compiled. The zero Config compiles in memory.
+// Config configures a runtime. The zero Config compiles in memory.
 type Config struct {
-	// CacheDir keeps admitted modules and compiled code between processes, up to
-	// a gigabyte; empty means none. Who can write to it can run code in this
-	// process: it is made with mode 0700 and must not be shared with others. A
+	// CacheDir stores admitted modules and compiled code between processes, up
+	// to a gigabyte; "" means none. Anyone who can write to it can run code in
+	// this process: it is created with mode 0700 and must not be shared. A
 	// damaged cache is not used.
 	CacheDir string
-	// Interpreter runs guests on the engine's interpreter, which is slower by a
-	// factor of ten and shares no code generator with the compiler: a second
-	// opinion. It ends at 2,000 nested calls, with class host.
+	// Interpreter runs guests on the engine's interpreter, which is about ten
+	// times slower and shares no code generator with the compiler. It is a
+	// second opinion. It fails at 2,000 nested calls, with class host.
 	Interpreter bool
-	// Calls is told of every call of a function while a guest runs; nil tells
-	// nobody. Code that tells is compiled apart from other, and is slower; what it
-	// computes and costs in fuel is the same.
-	Calls Calls
+	// Auto starts large modules on the interpreter, which is ready after a tenth of
+	// the time, and switches to the compiler between two calls when the compiler has
+	// finished in the background. Results and fuel are those of the compiler: a call
+	// that the interpreter cannot end in the same way is made again. It has no effect
+	// with Interpreter or Tracer.
+	Auto bool
+	// AutoSize is the size of code in bytes from which Auto has an effect; 0 means
+	// 256 KiB. Smaller modules compile in less than about 100 ms.
+	AutoSize int
+	// Tracer receives every call of a function while a guest runs; nil means
+	// none. Code with tracing is compiled separately and is slower; its results
+	// and fuel are the same.
+	Tracer Tracer
 }
 
 // Runtime compiles modules and keeps them compiled. All methods are safe for
-// concurrent use; Close must come after every pool is closed.
+// concurrent use. Close must be called after every pool is closed.
 type Runtime struct {
 	config   Config
-	trap     func() reflect.Type // of the engine's traps; found out at the first one
+	trap     func() reflect.Type // of the engine's traps; determined at the first trap
 	mu       sync.Mutex
-	admitted admissions
-	engines  []wazero.Runtime        // made when they are needed; the first uses the cache
+	admitted moduleCache
+	idle     idlers                  // of all pools
+	engines  []wazero.Runtime        // created when needed; the first one uses the cache
+	quick    wazero.Runtime          // the interpreter of Auto, created when needed
 	cache    wazero.CompilationCache // nil without a directory, and before it is needed
 	modules  map[variant]*Module     // nil after Close
+
+	compiling chan struct{}   // has room for one running compilation
+	running   context.Context // of compilations; ended by stop
+	stop      context.CancelFunc
 }
 
-// variant is one way to compile a module.
+// variant identifies one compilation of a module.
 type variant struct {
 	digest  [sha256.Size]byte
 	options Options
 }
 
-// Options say how a module is changed before it is compiled. The zero Options
-// are what users should have.
+// Options change a module before it is compiled. Most users should use the zero
+// Options.
 type Options struct {
-	// NoMetering compiles the guest's code without fuel and limits of time and
-	// depth: a guest that loops then holds its worker for ever, and any collection
-	// of Go's garbage waits until all running calls have returned.
+	// NoMetering compiles the guest's code without fuel and without limits of
+	// time and depth. A guest that loops then blocks its worker forever, and
+	// garbage collections wait until all running calls have returned.
 	NoMetering bool
-	// NativeNaNs leaves the bits of NaNs as the machine makes them, which differ
-	// between kinds of processors. It is part of the key of outputs.
+	// NativeNaNs keeps the bits of NaNs from the machine, which differ between
+	// processor architectures. It is part of the key of outputs.
 	NativeNaNs bool
 }
 
-// New returns a runtime. A cache directory that cannot be used is left out.
+// New returns a runtime. It ignores a cache directory that cannot be used.
 func New(_ context.Context, config Config) (*Runtime, error) {
-	r := &Runtime{config: config, modules: map[variant]*Module{}}
+	r := &Runtime{config: config, modules: map[variant]*Module{}, compiling: make(chan struct{}, 1)}
+	r.running, r.stop = context.WithCancel(context.Background())
 	r.trap = sync.OnceValue(func() reflect.Type {
 		r.mu.Lock()
 		defer r.mu.Unlock()
+		if len(r.engines) == 0 {
+			return trapType(r.quick) // of the same type
+		}
 		return trapType(r.engines[0])
 	})
+	if r.config.AutoSize == 0 {
+		r.config.AutoSize = defaultAutoSize
+	}
 	if config.CacheDir != "" && os.MkdirAll(config.CacheDir, 0o700) == nil {
 		r.admitted = openAdmissions(config.CacheDir)
 	} else {
@@ -140,7 +159,7 @@ func (r *Runtime) engine(ctx context.Context) (wazero.Runtime, error) {
 	return engine, nil
 }
 
-// newEngine returns an engine that serves the imports of guests.
+// newEngine returns an engine with the imports of guests.
 func newEngine(ctx context.Context, c *Config, cache wazero.CompilationCache) (wazero.Runtime, error) {
 	config := wazero.NewRuntimeConfigCompiler()
 	if c.Interpreter {
@@ -149,31 +168,43 @@ func newEngine(ctx context.Context, c *Config, cache wazero.CompilationCache) (w
 	config = config.
 		WithCoreFeatures(api.CoreFeaturesV2 | experimental.CoreFeaturesExtendedConst).
 		WithMemoryLimitPages(maxPages).
-		WithDebugInfoEnabled(false)
+		WithDebugInfoEnabled(true) // of rewritten modules, which have only a line table
 	if cache != nil {
 		config = config.WithCompilationCache(cache)
 	}
 	engine := wazero.NewRuntimeWithConfig(ctx, config)
-	if err := serveImports(withCalls(ctx, c.Calls), engine); err != nil {
+	if err := serveImports(withTracer(ctx, c.Tracer), engine); err != nil {
 		return nil, errors.Join(err, engine.Close(ctx))
 	}
 	return engine, nil
 }
 
-// Module is an admitted module, which is compiled when it is first needed.
+// Module is an admitted module. It is compiled when it is first needed.
 type Module struct {
 	runtime     *Runtime
 	description *Description
 	digest      [sha256.Size]byte
+	options     Options
 	globals     []rewrite.Global // to restore
-	depth       int64            // of the stack with which calls begin; 0 without metering
+	depth       int64            // initial depth of the stack; 0 without metering
+	stacks      stackTable       // of failures
 
-	wasm     []byte // rewritten; nil once compiled; of runtime.mu, as what follows
-	engine   wazero.Runtime
-	compiled wazero.CompiledModule
+	code         atomic.Pointer[code] // nil before the first compilation
+	interpreted  atomic.Int64         // fuel that calls on provisional code have used
+	patience     int64                // fuel that they may use
+	wasm         []byte               // rewritten; nil once compiled; like the field below, guarded by runtime.mu
+	compilations [2]*compilation      // the running ones, by the engine that compiles; nil if none
 }
 
-// Compile is [Runtime.Admit] and [Module.Compile].
+// code is a module in the form of one engine.
+type code struct {
+	engine      wazero.Runtime
+	compiled    wazero.CompiledModule
+	interpreted bool
+	provisional bool // until the compiler has finished
+}
+
+// Compile calls [Runtime.Admit] and [Module.Compile].
 func (r *Runtime) Compile(ctx context.Context, wasm []byte, o Options) (*Module, error) {
 	m, err := r.Admit(ctx, wasm, o)
 	if err == nil {
@@ -185,10 +216,10 @@ func (r *Runtime) Compile(ctx context.Context, wasm []byte, o Options) (*Module,
 	return m, nil
 }
 
-// Admit checks and rewrites a module, once for each digest and options. wasm is
-// not kept. The error is a *[RefusedError] for what is wrong with the module,
-// but for type errors in its code, which only the engine finds, ctx's where that
-// ended first, or [ErrClosed].
+// Admit checks and rewrites a module, once for each digest and options. It does
+// not keep wasm. The error is a *[RefusedError] if the module is invalid,
+// except for type errors in its code, which only the engine finds; ctx's if ctx
+// ended first; or [ErrClosed].
 func (r *Runtime) Admit(ctx context.Context, wasm []byte, o Options) (*Module, error) {
 	digest := sha256.Sum256(wasm)
 	r.mu.Lock()
@@ -202,104 +233,48 @@ func (r *Runtime) Admit(ctx context.Context, wasm []byte, o Options) (*Module, e
 	a := r.admitted.get(digest, o)
 	if a == nil {
 		if a = admitted(wasm, o); !a.Description.Accepted {
-			return nil, &RefusedError{a.Description.Problems}
+			return nil, &RefusedError{Problems: a.Description.Problems}
 		}
 		r.admitted.put(digest, o, a)
 	}
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	m := &Module{runtime: r, description: a.Description, digest: digest, globals: a.Globals, depth: a.Stack, wasm: a.wasm}
+	m := &Module{runtime: r, description: a.Description, digest: digest, options: o, globals: a.Globals, depth: a.Stack, wasm: a.wasm, patience: unitsPerByte * int64(a.Description.CodeSize)}
 	r.modules[variant{digest, o}] = m
 	return m, nil
 }
 
-// Compile compiles the module, unless it was done before. The error is a
-// *[RefusedError], ctx's where that ended first, or [ErrClosed].
-func (m *Module) Compile(ctx context.Context) error {
-	r := m.runtime
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	switch {
-	case r.modules == nil:
-		return ErrClosed
-	case m.compiled != nil:
-		return nil
-	}
-	engine, compiled, err := r.compile(m.withCalls(ctx), m.wasm)
-	if err != nil {
-		return err
-	}
-	m.engine, m.compiled, m.wasm = engine, compiled, nil
-	return nil
-}
-
-// compile takes an error of the compilation cache, which would come again
-// however often it is asked, for a reason to throw the cache away and do
-// without it this once. r.mu is held.
-func (r *Runtime) compile(ctx context.Context, wasm []byte) (wazero.Runtime, wazero.CompiledModule, error) {
-	engine, err := r.engine(ctx)
-	if err != nil {
-		return nil, nil, err
-	}
-	// A single worker would not see the end of ctx.
-	ctx = experimental.WithCompilationWorkers(ctx, max(2, goruntime.GOMAXPROCS(0)))
-	compiled, err := compileSafely(ctx, engine, wasm)
-	if err == nil || r.cache == nil || ctx.Err() != nil {
-		return engine, compiled, err
-	}
-	engine, engineErr := newEngine(ctx, &r.config, nil)
-	if engineErr != nil {
-		return nil, nil, engineErr
-	}
-	if compiled, err = compileSafely(ctx, engine, wasm); err != nil {
-		return nil, nil, errors.Join(err, engine.Close(ctx))
-	}
-	r.engines = append(r.engines, engine)
-	r.forgetCache()
-	return engine, compiled, nil
-}
-
-// enginePattern is where the engine keeps compiled code in the cache directory.
-const enginePattern = "wazero-*/*"
-
-// forgetCache removes the files that the engine wrote into the cache directory,
-// and leaves it the directories, which it only makes at the start.
-func (r *Runtime) forgetCache() {
-	written, _ := fs.Glob(os.DirFS(r.config.CacheDir), enginePattern)
-	for _, file := range written {
-		_ = os.Remove(filepath.Join(r.config.CacheDir, file)) // what stays is replaced or thrown away the next time
-	}
-}
-
-// compileSafely makes of a panic of the compiler a refusal. The error is that
-// or ctx's.
-func compileSafely(ctx context.Context, engine wazero.Runtime, wasm []byte) (compiled wazero.CompiledModule, err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = &RefusedError{[]string{fmt.Sprintf("the compiler broke: %.200v", p)}}
-		}
-	}()
-	compiled, err = engine.CompileModule(ctx, wasm)
-	switch {
-	case err == nil:
-		return compiled, nil
-	case ctx.Err() != nil: // the module is not to blame
-		return nil, ctx.Err()
-	}
-	return nil, &RefusedError{[]string{firstLine(err)}}
-}
-
-// Close frees all modules. No call may be running.
+// Close frees all modules. No call may be running. A compilation that all
+// callers have left is cancelled, and Close waits for it. If ctx ends first,
+// Close returns its error and frees nothing; only the end of the process frees
+// the memory then.
 func (r *Runtime) Close(ctx context.Context) error {
 	r.mu.Lock()
-	defer r.mu.Unlock()
 	r.modules = nil
+	r.stop()
+	r.mu.Unlock()
+	select {
+	case r.compiling <- struct{}{}: // no more compilations can start
+	default:
+		select {
+		case r.compiling <- struct{}{}:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	defer func() { <-r.compiling }()
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	var errs []error
 	for _, engine := range r.engines {
 		errs = append(errs, engine.Close(ctx))
 	}
 	r.engines = nil
+	if r.quick != nil {
+		errs = append(errs, r.quick.Close(ctx))
+		r.quick = nil
+	}
 	if r.cache != nil {
 		errs = append(errs, r.cache.Close(ctx))
 		r.cache = nil
@@ -310,9 +285,8 @@ func (r *Runtime) Close(ctx context.Context) error {
 // Digest returns the SHA-256 of the module's file.
 func (m *Module) Digest() [sha256.Size]byte { return m.digest }
 
-// Exports reports whether the module exports the function of that name, one
-// of the ABI's.
+// Exports reports whether the module exports the named function of the ABI.
 func (m *Module) Exports(name string) bool { return m.description.exportsFunction(name) }
 
-// Description says what the module is.
+// Description returns the description of the module.
 func (m *Module) Description() *Description { return m.description }

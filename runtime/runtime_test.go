@@ -73,7 +73,7 @@ func prepare(t testing.TB, wasm []byte, s runtime.Settings) *runtime.Pool {
 	return p
 }
 
-// request is the chunk {"do": what} for the guest faulty.
+// request returns the chunk {"do": what} for the guest faulty.
 func request(what string) []byte {
 	return abi.AppendText(abi.AppendText([]byte{0xa1}, "do"), what)
 }
@@ -87,7 +87,7 @@ func TestEveryProblemIsNamedAtOnce(t *testing.T) {
 		{"empty", nil, []string{"the file is empty"}},
 		{"text", []byte("(module)"), []string{"text format: run wat2wasm"}},
 		{"component", []byte("\x00asm\x0d\x00\x01\x00"), []string{"a WebAssembly component"}},
-		{"no exports", []byte("\x00asm\x01\x00\x00\x00"), []string{`export "memory" is missing`, `export "alloc" is missing`, `export "exec" is missing`}},
+		{"no exports", []byte("\x00asm\x01\x00\x00\x00"), []string{`missing export "memory"`, `missing export "alloc"`, `missing export "exec"`}},
 		{"unknown imports", wasmFile(t, "unknown-imports"), []string{"import "}},
 		{"wrong types", wasmFile(t, "wrong-types"), []string{`export "alloc"`, `export "exec"`}},
 		{"memory is not exported", wasmFile(t, "no-memory-export"), []string{`export it as "memory"`}},
@@ -96,11 +96,11 @@ func TestEveryProblemIsNamedAtOnce(t *testing.T) {
 			_, err := newRuntime(t, runtime.Config{}).Compile(t.Context(), test.wasm, runtime.Options{})
 			refused, ok := errors.AsType[*runtime.RefusedError](err)
 			if !ok {
-				t.Fatalf("error %v, expected a refusal", err)
+				t.Fatalf("error %v, want a refusal", err)
 			}
 			for _, want := range test.want {
 				if !strings.Contains(refused.Error(), want) {
-					t.Errorf("%q is not in: %v", want, refused)
+					t.Errorf("missing %q in: %v", want, refused)
 				}
 			}
 			if strings.Contains(refused.Error(), "\n") {
@@ -110,8 +110,8 @@ func TestEveryProblemIsNamedAtOnce(t *testing.T) {
 	}
 }
 
-// TestDamagedModules cuts a module at every byte and flips bits in it: each is
-// refused or runs, and nothing panics.
+// TestDamagedModules cuts a module at every byte and flips bits in it. Each
+// result is refused or runs, and nothing panics.
 func TestDamagedModules(t *testing.T) {
 	wasm := wasmFile(t, "echo-aggregate")
 	r := newRuntime(t, runtime.Config{})
@@ -168,13 +168,13 @@ func TestDamagedCacheIsThrownAway(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		compile() // survives
+		compile() // must not fail
 		compile() // and is cached again
 	}
 }
 
 // TestDamagedCacheServesOtherModules compiles a second module in the process
-// that found the damage: it finds the cache in working order.
+// that found the damage. The cache must work for it.
 func TestDamagedCacheServesOtherModules(t *testing.T) {
 	config := runtime.Config{CacheDir: filepath.Join(t.TempDir(), "[not a pattern]")}
 	files := func() []string {
@@ -198,7 +198,7 @@ func TestDamagedCacheServesOtherModules(t *testing.T) {
 		t.Fatal(err)
 	}
 	if left := files(); len(left) > 0 {
-		t.Errorf("%q is left of the damaged cache", left)
+		t.Errorf("%q remains from the damaged cache", left)
 	}
 	if _, err := r.Compile(t.Context(), other, runtime.Options{}); err != nil {
 		t.Fatal(err)
@@ -210,12 +210,12 @@ func TestDamagedCacheServesOtherModules(t *testing.T) {
 
 func TestCalls(t *testing.T) {
 	p := prepare(t, faulty(t), runtime.Settings{Memory: 2 << 20})
-	instance := p.Lease(nil)
+	instance := p.Borrow(nil)
 	defer instance.Release()
 	for _, test := range []struct {
 		do    string
 		class abi.Class
-		want  string // of the message
+		want  string // in the message
 	}{
 		{"trap", abi.ClassTrap, "unreachable"},
 		{"oob", abi.ClassTrap, "out of bounds memory access"},
@@ -236,7 +236,7 @@ func TestCalls(t *testing.T) {
 			out, _, err := instance.Call(t.Context(), abi.ExportExec, request(test.do), []byte("kept"))
 			failure, ok := errors.AsType[*abi.Failure](err)
 			if !ok || failure.Class != test.class || !strings.Contains(failure.Message, test.want) {
-				t.Errorf("failure %v, expected class %s with %q", err, test.class, test.want)
+				t.Errorf("failure %v, want class %s with %q", err, test.class, test.want)
 			}
 			if string(out) != "kept" {
 				t.Errorf("output %q", out)
@@ -244,7 +244,7 @@ func TestCalls(t *testing.T) {
 			if test.class == abi.ClassTrap && len(failure.Stack) == 0 {
 				t.Error("a trap without its stack")
 			}
-			// The call after it sees nothing of it.
+			// The next call sees no effect of it.
 			out, _, err = instance.Call(t.Context(), abi.ExportExec, request("counter"), nil)
 			if err != nil || !bytes.Equal(out, []byte{1}) {
 				t.Errorf("then counter gave %x, %v", out, err)
@@ -253,39 +253,39 @@ func TestCalls(t *testing.T) {
 	}
 }
 
-// TestNoIsolation: a call goes on from the state of the last one that succeeded,
-// and what a failed one left is undone.
+// TestNoIsolation checks that a call continues from the state of the last
+// successful one, and that the effects of a failed call are undone.
 func TestNoIsolation(t *testing.T) {
 	p := prepare(t, faulty(t), runtime.Settings{Isolation: runtime.IsolationNone})
 	if p.Isolation() != runtime.IsolationNone {
 		t.Errorf("isolation %s", p.Isolation())
 	}
-	instance := p.Lease(nil)
+	instance := p.Borrow(nil)
 	defer instance.Release()
 	for n, test := range []struct{ do, want string }{
 		{"counter", "\x01"}, {"counter", "\x02"}, {"trap", ""}, {"counter", "\x01"}, {"counter", "\x02"},
 	} {
 		out, _, err := instance.Call(t.Context(), abi.ExportExec, request(test.do), nil)
 		if string(out) != test.want || (err != nil) != (test.want == "") {
-			t.Errorf("call %d, %s: %x, %v, expected %x", n, test.do, out, err, test.want)
+			t.Errorf("call %d, %s: %x, %v, want %x", n, test.do, out, err, test.want)
 		}
 	}
 }
 
 func TestTimeoutEndsALoop(t *testing.T) {
 	p := prepare(t, faulty(t), runtime.Settings{Timeout: 20 * time.Millisecond})
-	instance := p.Lease(nil)
+	instance := p.Borrow(nil)
 	defer instance.Release()
 	_, _, err := instance.Call(t.Context(), abi.ExportExec, request("loop"), nil)
 	if failure, ok := errors.AsType[*abi.Failure](err); !ok || failure.Class != abi.ClassTimeout {
-		t.Errorf("%v, expected class timeout", err)
+		t.Errorf("%v, want class timeout", err)
 	}
 }
 
 func TestHermetic(t *testing.T) {
 	calls := func(seed uint64, what string) string {
 		p := prepare(t, faulty(t), runtime.Settings{Seed: seed})
-		instance := p.Lease(nil)
+		instance := p.Borrow(nil)
 		defer instance.Release()
 		first, _, err := instance.Call(t.Context(), abi.ExportExec, request(what), nil)
 		if err != nil {
@@ -301,7 +301,7 @@ func TestHermetic(t *testing.T) {
 		t.Errorf("clocks %s and %s", a, b)
 	}
 	if a, b := calls(1, "random"), calls(1, "random"); a != b {
-		t.Errorf("random bytes %s and %s of one seed", a, b)
+		t.Errorf("random bytes %s and %s of the same seed", a, b)
 	}
 	if a, b := calls(1, "random"), calls(2, "random"); a == b {
 		t.Errorf("random bytes %s of two seeds", a)
@@ -311,7 +311,7 @@ func TestHermetic(t *testing.T) {
 func TestLogs(t *testing.T) {
 	p := prepare(t, faulty(t), runtime.Settings{})
 	lines := []string{}
-	instance := p.Lease(func(level int32, line string) { lines = append(lines, fmt.Sprint(level, " ", line)) })
+	instance := p.Borrow(func(level int32, line string) { lines = append(lines, fmt.Sprint(level, " ", line)) })
 	defer instance.Release()
 	for _, what := range []string{"log", "print"} {
 		if _, _, err := instance.Call(t.Context(), abi.ExportExec, request(what), nil); err != nil {
@@ -319,7 +319,7 @@ func TestLogs(t *testing.T) {
 		}
 	}
 	if got, want := strings.Join(lines, "|"), "0 line 1|-4 printed"; got != want {
-		t.Errorf("lines %q, expected %q", got, want)
+		t.Errorf("lines %q, want %q", got, want)
 	}
 }
 
@@ -341,7 +341,7 @@ func TestPrepareFails(t *testing.T) {
 			_, err = m.Prepare(t.Context(), runtime.Settings{})
 			failed, ok := errors.AsType[*runtime.InitError](err)
 			if !ok || failed.Error() != test.failure || failed.Instances.Created != 1 || failed.Instances.Closed != 1 {
-				t.Errorf("%s, %+v: %v, expected: %s", test.name, o, err, test.failure)
+				t.Errorf("%s, %+v: %v, want: %s", test.name, o, err, test.failure)
 			}
 		}
 	}
@@ -350,8 +350,8 @@ func TestPrepareFails(t *testing.T) {
 	}
 }
 
-// TestCancelledCompile holds a caller that gave up apart from a module that is
-// wrong: the engine gives both as an error.
+// TestCancelledCompile checks that a cancelled compilation can be distinguished
+// from an invalid module: the engine returns an error for both.
 func TestCancelledCompile(t *testing.T) {
 	defer goruntime.GOMAXPROCS(goruntime.GOMAXPROCS(1))
 	ctx, cancel := context.WithCancel(t.Context())
@@ -367,8 +367,8 @@ func TestCancelledCompile(t *testing.T) {
 	}
 }
 
-// TestUnnamedFramesHaveTheirIndex strips the names of functions from a guest:
-// the stack of a trap shows the indices of its file, metered or not.
+// TestUnnamedFramesHaveTheirIndex strips the names of functions from a guest.
+// The stack of a trap then shows the indices in its file, metered or not.
 func TestUnnamedFramesHaveTheirIndex(t *testing.T) {
 	wasm := wasmFile(t, "setup-denied")
 	parsed, problems := binary.Parse(wasm)
@@ -386,14 +386,14 @@ func TestUnnamedFramesHaveTheirIndex(t *testing.T) {
 		_, _, err = leased(t, m, runtime.Settings{}).Call(t.Context(), abi.ExportExec, []byte{0}, nil)
 		failure, ok := errors.AsType[*abi.Failure](err)
 		if !ok || !slices.Equal(failure.Stack, []string{want}) {
-			t.Errorf("%+v: %+v, expected the stack %q", o, err, want)
+			t.Errorf("%+v: %+v, want the stack %q", o, err, want)
 		}
 	}
 }
 
-// TestStackOverflowAfterDenial checks that the end of the stack is a trap like
-// any other: after a denied growth its class is memory, and nothing is left of
-// the instance, whether it is our limit of the stack or the engine's.
+// TestStackOverflowAfterDenial checks that a stack overflow is a trap like any
+// other: after a denied growth its class is memory, and the instance is closed.
+// This holds for our limit of the stack and for the engine's.
 func TestStackOverflowAfterDenial(t *testing.T) {
 	r := newRuntime(t, runtime.Config{})
 	for _, o := range []runtime.Options{{}, {NoMetering: true}} {
@@ -402,15 +402,15 @@ func TestStackOverflowAfterDenial(t *testing.T) {
 			t.Fatal(err)
 		}
 		p := pool(t, m, runtime.Settings{Memory: 1 << 20})
-		i := p.Lease(nil)
+		i := p.Borrow(nil)
 		_, _, err = i.Call(t.Context(), abi.ExportExec, []byte{0}, nil)
 		i.Release()
 		failure, ok := errors.AsType[*abi.Failure](err)
 		if !ok || failure.Class != abi.ClassMemory || !strings.HasPrefix(failure.Message, "stack overflow") || len(failure.Stack) == 0 {
-			t.Errorf("%+v: %+v, expected class memory with a stack", o, err)
+			t.Errorf("%+v: %+v, want class memory with a stack", o, err)
 		}
 		if s := p.Stats(); s.Closed != 1 {
-			t.Errorf("%+v: %+v, expected the instance to be closed", o, s)
+			t.Errorf("%+v: %+v, want the instance to be closed", o, s)
 		}
 	}
 }

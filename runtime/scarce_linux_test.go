@@ -13,10 +13,11 @@ import (
 )
 
 // TestSystemWithoutMemory prepares a guest in a process that may not have the
-// memory it begins with (ulimit -d): that fails, and the process lives.
+// initial memory of the guest (ulimit -d). Prepare fails, and the process
+// survives.
 func TestSystemWithoutMemory(t *testing.T) {
 	if raceEnabled {
-		t.Skip("the race detector has no use for so little memory")
+		t.Skip("the race detector needs more memory")
 	}
 	const limited = "WASM_JOBS_TEST_LIMITED"
 	if os.Getenv(limited) == "" {
@@ -37,6 +38,6 @@ func TestSystemWithoutMemory(t *testing.T) {
 	}
 	_, err = m.Prepare(t.Context(), runtime.Settings{Memory: 2 * gib})
 	if classOf(err) != abi.ClassHost || linear.Live() != live {
-		t.Errorf("%v, expected class host; %d memories are left", err, linear.Live()-live)
+		t.Errorf("%v, want class host; %d memories are left", err, linear.Live()-live)
 	}
 }

@@ -10,9 +10,9 @@ import (
 // maxText bounds one message or log line of a guest, in bytes.
 const maxText = 4 << 10
 
-// plainText makes a message of a guest safe to print: at most maxText bytes,
-// cut between runes; what is not UTF-8 becomes U+FFFD; control characters, and
-// others that are not graphic, are escaped as in Go.
+// plainText makes a message of a guest safe to print. It returns at most
+// maxText bytes, cut between runes. Invalid UTF-8 becomes U+FFFD; control
+// characters, and others that are not graphic, are escaped as in Go.
 func plainText(b []byte) string {
 	cut := cutBytes(b, maxText)
 	s := strings.ToValidUTF8(string(cut), "\ufffd")
@@ -31,9 +31,18 @@ func plainText(b []byte) string {
 	return cutText(string(out), maxText)
 }
 
+// shorten returns at most limit bytes of s, with dots if something is missing.
+func shorten(s string, limit int) string {
+	const dots = "..."
+	if len(s) <= limit {
+		return strings.Clone(s)
+	}
+	return cutText(s, limit-len(dots)) + dots
+}
+
 func cutText(s string, limit int) string { return string(cutBytes([]byte(s), limit)) }
 
-// cutBytes returns at most limit bytes of b, and does not cut a rune.
+// cutBytes returns at most limit bytes of b, and does not split a rune.
 func cutBytes(b []byte, limit int) []byte {
 	if len(b) <= limit {
 		return b

@@ -1,5 +1,5 @@
-// Package sdk_test holds the SDKs of all languages to one table: the guest
-// conform of each, and its wordcount, run on the real host.
+// Package sdk_test tests the SDKs of all languages against one table: it runs the
+// guest conform of each, and its wordcount, on the real host.
 package sdk_test
 
 import (
@@ -24,11 +24,12 @@ import (
 	"github.com/wasm-jobs/wasm-jobs/abi"
 	"github.com/wasm-jobs/wasm-jobs/host"
 	"github.com/wasm-jobs/wasm-jobs/host/chunks"
+	"github.com/wasm-jobs/wasm-jobs/host/event"
 	"github.com/wasm-jobs/wasm-jobs/runtime"
 )
 
-// language is one SDK. A module is a file beside its source, or what a function
-// builds, which skips the test where it cannot.
+// language is one SDK. Its module is a file next to its source, or is built by a
+// function, which skips the test if it cannot build.
 type language struct {
 	name               string
 	conform, wordcount func(t *testing.T) []byte
@@ -54,7 +55,7 @@ func file(path string) func(t *testing.T) []byte {
 	}
 }
 
-// goGuest builds a guest in Go, once for all tests.
+// goGuest builds a guest in Go, only once for all tests.
 func goGuest(dir string) func(t *testing.T) []byte {
 	build := sync.OnceValues(func() ([]byte, error) {
 		out, err := os.CreateTemp("", "guest-*.wasm")
@@ -83,7 +84,7 @@ func goGuest(dir string) func(t *testing.T) []byte {
 	}
 }
 
-// cppGuest builds a guest in C as one in C++.
+// cppGuest builds a guest in C as C++.
 func cppGuest(source string) func(t *testing.T) []byte {
 	build := sync.OnceValues(func() ([]byte, error) {
 		return exec.Command("clang-19", "--target=wasm32-unknown-unknown", "-x", "c++", "-std=c++17", "-fno-exceptions", "-fno-rtti",
@@ -109,7 +110,7 @@ func eachConform(t *testing.T, test func(t *testing.T, module []byte)) {
 	}
 }
 
-// vector is an item, and what a conform guest makes of it.
+// vector is an item, and the expected output of a conform guest for it.
 type vector struct{ name, bytes, preferred string }
 
 func appendixA(t *testing.T) (vectors []vector) {
@@ -129,14 +130,14 @@ func appendixA(t *testing.T) (vectors []vector) {
 	return vectors
 }
 
-// Every example of RFC 8949, appendix A comes back in its preferred form, from
-// exec, and from aggregate with all of them.
+// Every example of RFC 8949, appendix A comes back in its preferred form, from exec,
+// and from aggregate with all of them.
 func TestAppendixA(t *testing.T) {
 	vectors := appendixA(t)
 	eachConform(t, func(t *testing.T, module []byte) { testEcho(t, module, vectors) })
 }
 
-// testEcho runs a job of which each chunk and the aggregate are known.
+// testEcho runs a job whose outputs and aggregate are known.
 func testEcho(t *testing.T, module []byte, vectors []vector) {
 	t.Helper()
 	var items [][]byte
@@ -159,8 +160,8 @@ func testEcho(t *testing.T, module []byte, vectors []vector) {
 	}
 }
 
-// What the appendix has no example of: every width of every head, nesting, long
-// strings and containers, and keys that are odd.
+// Items that the appendix has no example of: every width of every head, nesting, long
+// strings and containers, and unusual keys.
 func TestShapes(t *testing.T) {
 	vectors := slices.Concat(heads(), nested(), sized(1<<16), []vector{
 		kept("keys out of order, one of them twice", "a4 6162 01 6161 02 6162 03 01 04"),
@@ -179,7 +180,7 @@ func TestShapes(t *testing.T) {
 	eachConform(t, func(t *testing.T, module []byte) { testEcho(t, module, vectors) })
 }
 
-// kept is an item that is in its preferred form already.
+// kept returns an item that is already in its preferred form.
 func kept(name, hexed string) vector {
 	b, err := hex.DecodeString(strings.ReplaceAll(hexed, " ", ""))
 	if err != nil {
@@ -188,7 +189,7 @@ func kept(name, hexed string) vector {
 	return vector{name, string(b), string(b)}
 }
 
-// heads are integers and tags at the edges of each width, in every width that
+// heads returns integers and tags at the limits of each width, in every width that
 // holds them.
 func heads() (vectors []vector) {
 	for _, n := range []uint64{0, 1, 23, 24, 255, 256, 65535, 65536, 1<<32 - 1, 1 << 32, 1<<63 - 1, 1 << 63, 1<<64 - 1} {
@@ -210,7 +211,7 @@ func heads() (vectors []vector) {
 	return vectors
 }
 
-// wideHead is a head with an argument of 8 << size bits.
+// wideHead returns a head with an argument of 8 << size bits.
 func wideHead(major byte, n uint64, size int) []byte {
 	b := []byte{major<<5 | byte(24+size)}
 	for shift := 8<<size - 8; shift >= 0; shift -= 8 {
@@ -219,7 +220,7 @@ func wideHead(major byte, n uint64, size int) []byte {
 	return b
 }
 
-// nested are items of up to 200 levels.
+// nested returns items of up to 200 levels.
 func nested() (vectors []vector) {
 	for _, depth := range []int{1, 2, 16, 100, 200} {
 		for _, open := range []string{"81", "a100", "c1", "a18001", "81a1f4"} {
@@ -236,7 +237,7 @@ func nested() (vectors []vector) {
 	return vectors
 }
 
-// sized are strings and containers of size bytes or elements, whole and in
+// sized returns strings and containers of size bytes or elements, whole and in
 // parts.
 func sized(size int) (vectors []vector) {
 	content := bytes.Repeat([]byte("0123456789abcde\n"), size/16)
@@ -253,8 +254,8 @@ func sized(size int) (vectors []vector) {
 	}
 }
 
-// Containers of many elements, and strings of 16 MiB: more than one group to
-// fold, so that merge is called too.
+// Containers of many elements, and strings of 16 MiB: they need more than one group
+// to fold, so that merge is called too.
 func TestLarge(t *testing.T) {
 	if raceEnabled {
 		t.Skip("16 MiB items take a minute under the race detector: run without -race")
@@ -273,8 +274,8 @@ func TestLarge(t *testing.T) {
 	})
 }
 
-// testMerge runs a job of outputs that each are a group of their own. The
-// aggregate is then the groups' aggregates, merged by twos.
+// testMerge runs a job whose outputs are each a group of their own. The aggregate is
+// then the groups' aggregates, merged in pairs.
 func testMerge(t *testing.T, module []byte, vectors []vector) {
 	t.Helper()
 	var items, partials [][]byte
@@ -303,8 +304,8 @@ func testMerge(t *testing.T, module []byte, vectors []vector) {
 	}
 }
 
-// Every float of 16 bits, and many of 32 and 64 around the edges of what a
-// narrower one can hold.
+// Every float of 16 bits, and many of 32 and 64 bits near the limits of narrower
+// ones.
 func TestFloats(t *testing.T) {
 	vectors := []vector{halves()}
 	seed := rand.New(rand.NewPCG(1, 2))
@@ -338,7 +339,7 @@ func TestFloats(t *testing.T) {
 	eachConform(t, func(t *testing.T, module []byte) { testEcho(t, module, vectors) })
 }
 
-// near is a float, or one of its neighbours.
+// near returns a float, or one of its neighbours.
 func near(f float64, which int) float64 {
 	return []float64{f, math.Nextafter(f, math.Inf(1)), math.Nextafter(f, math.Inf(-1))}[which]
 }
@@ -357,8 +358,8 @@ func halves() vector {
 	return vector{"all halves as singles", head + string(wide), head + string(short)}
 }
 
-// fromHalf is the value of a float of 16 bits, by the engine that the tests
-// compare with: another implementation than any SDK's.
+// fromHalf returns the value of a float of 16 bits, by the library that the tests
+// compare with: not the implementation of any SDK.
 func fromHalf(bits uint16) (f float32) {
 	if err := cbor.Unmarshal([]byte{0xf9, byte(bits >> 8), byte(bits)}, &f); err != nil {
 		panic(err)
@@ -475,7 +476,7 @@ func (g *generator) simple() {
 	g.any, g.preferred = append(g.any, b...), append(g.preferred, b...)
 }
 
-// A text that is not UTF-8 is refused or kept, and never changed.
+// A text that is not UTF-8 is an error or is kept, and never changed.
 func TestTextThatIsNotUTF8(t *testing.T) {
 	eachConform(t, func(t *testing.T, module []byte) {
 		items := [][]byte{{0x61, 0xff}, {0x63, 0xed, 0xa0, 0x80}, {0x62, 0xc0, 0x80}, {0x7f, 0x61, 0xc3, 0x61, 0x28, 0xff}}
@@ -496,14 +497,14 @@ func TestTextThatIsNotUTF8(t *testing.T) {
 
 type m map[string]any
 
-// What a guest says through the host arrives there as it was said.
+// Everything that a guest tells the host arrives unchanged.
 func TestFailures(t *testing.T) {
 	long := strings.Repeat("why ", 1000)
 	for _, tt := range []struct {
 		name     string
 		chunk    m
 		class    abi.Class
-		message  string // all of it; "" = whatever
+		message  string // the whole message; "" = any
 		attempts int
 	}{
 		{"permanent", m{"do": "fail", "kind": 0, "message": "näin ei käy"}, abi.ClassGuest, "näin ei käy", 1},
@@ -528,8 +529,8 @@ func TestFailures(t *testing.T) {
 	}
 }
 
-// A chunk that is not of the type that a handler takes fails for good, with the
-// name of the field.
+// A chunk of another type than the handler's fails permanently, and the message names
+// the field.
 func TestWrongChunks(t *testing.T) {
 	for _, tt := range []struct{ name, chunk, names string }{
 		{"a missing field", "a2 62646f 646661696c 646b696e64 00", "message"},
@@ -539,8 +540,8 @@ func TestWrongChunks(t *testing.T) {
 		{"a float for an integer", "a3 62646f 646661696c 646b696e64 f93c00 676d657373616765 60", "kind"},
 		{"a negative kind", "a3 62646f 646661696c 646b696e64 20 676d657373616765 60", "kind"},
 		{"an integer that is too large", "a3 62646f 646661696c 646b696e64 1b0000000100000000 676d657373616765 60", "kind"},
-		{"a kind that there is not", "a3 62646f 646661696c 646b696e64 03 676d657373616765 60", "kind"},
-		{"a field that stands twice", "a4 62646f 646661696c 646b696e64 00 646b696e64 01 676d657373616765 60", "kind"},
+		{"an unknown kind", "a3 62646f 646661696c 646b696e64 03 676d657373616765 60", "kind"},
+		{"a duplicate field", "a4 62646f 646661696c 646b696e64 00 646b696e64 01 676d657373616765 60", "kind"},
 		{"a text that is not UTF-8", "a3 62646f 646661696c 646b696e64 00 676d657373616765 61ff", "message"},
 		{"a level out of range", "a3 62646f 636c6f67 656c6576656c 1bffffffffffffffff 676d657373616765 60", "level"},
 	} {
@@ -604,8 +605,8 @@ func TestSetup(t *testing.T) {
 	})
 }
 
-// The wordcount of every language gives the bytes of the one in C, for any
-// number of workers.
+// The wordcount of every language gives the same bytes as the one in C, for any number
+// of workers.
 func TestWordcount(t *testing.T) {
 	var items [][]byte
 	for i := range 40 {
@@ -641,7 +642,7 @@ func TestWordcount(t *testing.T) {
 	}
 }
 
-// words is a text of n words, most of which come again.
+// words returns a text of n words, most of which repeat.
 func words(r *rand.Rand, n int) (text []byte) {
 	for range n {
 		text = fmt.Appendf(text, "%s%x%s", []string{"", "The", "x"}[r.IntN(3)], r.IntN(500), []string{" ", ",\n", "-", "é"}[r.IntN(4)])
@@ -649,8 +650,8 @@ func words(r *rand.Rand, n int) (text []byte) {
 	return text
 }
 
-// jobRun is what became of a job. The outputs stand at the position of their
-// chunks, nil where there is none.
+// jobRun is the result of a job. An output has the position of its chunk, and is nil if
+// the chunk failed.
 type jobRun struct {
 	result  *host.Result
 	outputs [][]byte
@@ -658,10 +659,10 @@ type jobRun struct {
 }
 
 func (r *jobRun) Progress(string, host.Counts) {}
-func (r *jobRun) Wants() bool                  { return true }
+func (r *jobRun) Wants() event.Detail          { return event.Chunks }
 func (r *jobRun) Observe(events []host.Event) {
 	for _, e := range events {
-		if e.Kind == host.KindLog {
+		if e.Kind == event.KindLog {
 			r.logs = append(r.logs, fmt.Sprint(e.Level, " ", e.Message))
 		}
 	}
@@ -676,7 +677,7 @@ func runJob(t *testing.T, workers int, job *host.Job, items ...[]byte) *jobRun {
 	return run
 }
 
-// engine compiles each module once for the whole test binary.
+// engine compiles each module only once for the whole test binary.
 var engine host.Engine
 
 func TestMain(m *testing.M) {
@@ -691,8 +692,8 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// tryJob runs a job whose chunks have their positions as ids: the job's own keys
-// "id" are values like others here.
+// tryJob runs a job whose chunks have their positions as ids: keys "id" in the chunks
+// are ordinary values here.
 func tryJob(t *testing.T, workers int, job *host.Job, items ...[]byte) (*jobRun, error) {
 	t.Helper()
 	f, err := chunks.Of(items...)
@@ -732,7 +733,7 @@ func unhex(t *testing.T, s string) []byte {
 	return b
 }
 
-// encode returns the deterministic encoding.
+// encode returns the deterministic encoding of v.
 func encode(t *testing.T, v any) []byte {
 	t.Helper()
 	b, err := shortest.Marshal(v)

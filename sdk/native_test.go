@@ -15,8 +15,8 @@ import (
 	wasmjobs "github.com/wasm-jobs/wasm-jobs/sdk/go"
 )
 
-// nativeC runs lines of requests through the guest conform in C as a program of
-// the host, under the sanitizers where the compiler has them.
+// nativeC runs lines of requests through the guest conform in C as a program of the
+// host, with the sanitizers if the compiler has them.
 func nativeC(t *testing.T, compiler string, flags []string, lines []string) []string {
 	t.Helper()
 	if _, err := exec.LookPath(compiler); err != nil {
@@ -48,8 +48,8 @@ func nativeC(t *testing.T, compiler string, flags []string, lines []string) []st
 	return answers
 }
 
-// The header is a program of the host as C17 and as C++, and gives there what
-// the SDK for Go gives. Bytes that are no item do not make it read beyond them.
+// The header compiles to a program of the host as C17 and as C++, and gives the same
+// results as the SDK for Go. Malformed items do not make it read past their end.
 func TestNativeC(t *testing.T) {
 	lines := []string{
 		"x" + hex.EncodeToString([]byte("\xa3\x62do\x64fail\x64kind\x01\x67message\x63why")),
@@ -93,7 +93,7 @@ func TestNativeC(t *testing.T) {
 	}
 }
 
-// wellFormed are the items of the ABI's vectors.
+// wellFormed returns the items of the ABI's vectors.
 func wellFormed(t *testing.T) (items [][]byte) {
 	t.Helper()
 	b, err := os.ReadFile("../testdata/abi/items.json")

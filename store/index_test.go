@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// numbered returns a record whose output is its number.
+// numbered returns a record whose output is its number i.
 func numbered(i int) Record {
 	b := binary.BigEndian.AppendUint32(nil, uint32(i))
 	return Record{Key{sha256.Sum256(b), b}, Value{b, uint64(i)}}
@@ -20,7 +20,8 @@ func mustPut(t *testing.T, m *Memory, records ...Record) {
 	}
 }
 
-// expect looks records up by their chunks alone.
+// expect looks records up only by their chunks: all are found if there is true,
+// else none.
 func expect(t *testing.T, m *Memory, there bool, records ...Record) {
 	t.Helper()
 	keys := make([]Key, len(records))
@@ -30,7 +31,7 @@ func expect(t *testing.T, m *Memory, there bool, records ...Record) {
 	found := 0
 	err := m.Get(t.Context(), Action{}, keys, func(i int, v Value) error {
 		if found++; v.Fuel != records[i].Fuel || !bytes.Equal(v.Output, records[i].Output) {
-			t.Errorf("the chunk of output %x has output %x", records[i].Output, v.Output)
+			t.Errorf("got output %x, want %x", v.Output, records[i].Output)
 		}
 		return nil
 	})
@@ -39,13 +40,13 @@ func expect(t *testing.T, m *Memory, there bool, records ...Record) {
 		want = len(records)
 	}
 	if err != nil || found != want {
-		t.Fatalf("%d of %d chunks are found, expected %d; %v", found, len(records), want, err)
+		t.Fatalf("found %d of %d chunks, want %d; %v", found, len(records), want, err)
 	}
 }
 
-// alike returns two records that the index of a shelf, of any size, cannot tell
-// apart.
-func alike(s *shelf) (a, b Record) {
+// alike returns two records that the index of an arena cannot tell apart, whatever
+// its size.
+func alike(s *arena) (a, b Record) {
 	seen := map[slot]int{}
 	for i := 0; ; i++ {
 		r := numbered(i)
@@ -75,7 +76,7 @@ func TestIndexCannotTellApart(t *testing.T) {
 	expect(t, m, true, a, b)
 }
 
-// TestIndexGrows puts records in a falling order, twice, and takes some away.
+// TestIndexGrows puts records in descending order, twice, and removes some.
 func TestIndexGrows(t *testing.T) {
 	const count = 100_000
 	m := NewMemory()
@@ -104,9 +105,9 @@ func TestIndexGrows(t *testing.T) {
 	expect(t, m, false, all[0], all[count-2])
 }
 
-// checkIndex holds the tables to what they promise: that a search ends, and that
-// few slots are free beside those that are to be.
-func checkIndex(t *testing.T, s *shelf, count int) {
+// checkIndex checks the tables: every search ends, since enough slots are free,
+// and not many more slots are free than that.
+func checkIndex(t *testing.T, s *arena, count int) {
 	t.Helper()
 	sum, slots := 0, 0
 	for _, table := range s.index.tables {
@@ -117,32 +118,32 @@ func checkIndex(t *testing.T, s *shelf, count int) {
 			}
 		}
 		if used != table.count || used > len(table.slots)/4*3 {
-			t.Errorf("%d slots of %d are used, and counted as %d", used, len(table.slots), table.count)
+			t.Errorf("%d of %d slots are used, and the count is %d", used, len(table.slots), table.count)
 		}
 		sum, slots = sum+used, slots+len(table.slots)
 	}
 	if sum != count || s.index.count != count || slots > 3*count {
-		t.Errorf("%d slots of %d are used, and counted as %d, expected %d", sum, slots, s.index.count, count)
+		t.Errorf("%d of %d slots are used, and the count is %d, want %d", sum, slots, s.index.count, count)
 	}
 }
 
-// checkOrder expects count records of All, from number 1 on in steps.
+// checkOrder expects All to yield count records, with the numbers 1, 1+step, ...
 func checkOrder(t *testing.T, m *Memory, count, step int) {
 	t.Helper()
 	seen, next := 0, 1
 	for r, err := range m.All(t.Context(), Action{}) {
 		if err != nil || int(binary.BigEndian.Uint32(r.Order)) != next || !bytes.Equal(r.Output, r.Order) {
-			t.Fatalf("record %d is %v, expected number %d; %v", seen, r, next, err)
+			t.Fatalf("record %d is %v, want number %d; %v", seen, r, next, err)
 		}
 		seen, next = seen+1, next+step
 	}
 	if seen != count {
-		t.Errorf("%d records of %d", seen, count)
+		t.Errorf("got %d records, want %d", seen, count)
 	}
 }
 
-// TestAscendingRecordsAreNotSorted puts records in the order of All, of outputs
-// that lie one behind the other and of one that is larger than that room.
+// TestAscendingRecordsAreNotSorted puts records in the order of All: small ones,
+// and one with an output larger than a slab.
 func TestAscendingRecordsAreNotSorted(t *testing.T) {
 	m := NewMemory()
 	large := numbered(20_000)
@@ -153,7 +154,7 @@ func TestAscendingRecordsAreNotSorted(t *testing.T) {
 	mustPut(t, m, large, numbered(20_001))
 	i := 0
 	if !m.actions[Action{}].ordered {
-		t.Error("they count as not in order")
+		t.Error("the arena says that its records are not in order")
 	}
 	for r, err := range m.All(t.Context(), Action{}) {
 		if err != nil || r.Chunk != numbered(i).Chunk {
@@ -170,7 +171,7 @@ func TestAscendingRecordsAreNotSorted(t *testing.T) {
 	tie.Chunk = Digest{}
 	mustPut(t, m, tie) // stands before the one of the same order
 	if m.actions[Action{}].ordered {
-		t.Error("they count as in order, and one is not")
+		t.Error("the arena says that its records are in order, and one is not")
 	}
 	i = 0
 	for r := range m.All(t.Context(), Action{}) {

@@ -10,34 +10,38 @@ import (
 	"sync"
 )
 
-// slabSize is how much memory is taken at once. Outputs lie packed in slabs,
-// which hold no pointers, so that a million of them cost the garbage collector
-// nothing.
+// slabSize is how much memory is allocated at once. Outputs are packed in slabs
+// without pointers, so a million of them cost the garbage collector nothing.
 const slabSize = 256 << 10
 
-// Memory is the store of a process: it keeps outputs until Close. The zero
-// value is not usable; call [NewMemory].
+// Memory is the store of a process: it keeps outputs until Close. As a journal, it
+// bounds the details of attempts: it drops a detail of more than 64 KiB, and all
+// further details once those that it has come to 32 MiB (a common beginning counts
+// once). The zero value is not usable; call [NewMemory].
 type Memory struct {
 	mu      sync.RWMutex
-	actions map[Action]*shelf // nil after Close
+	actions map[Action]*arena // nil after Close
 	jobs    map[JobID]*memoryJob
 	begun   int // runs
+	noted   int // bytes of the details of attempts
 }
 
-// shelf holds the records of one action. Slabs only grow, and a slab's memory
-// never moves, so readers use what they have found without the lock.
-type shelf struct {
+// arena holds the records of one action. Slabs only grow, and a slab's memory
+// never moves, so readers use records that they have found without the lock.
+type arena struct {
 	index   index
 	slabs   [][]byte
-	last    Key  // that was added last
-	ordered bool // records were added in the order of All
+	first   slot // the first record in the order of All
+	least   Key  // of first
+	last    Key  // of the record that was added last; used while ordered
+	ordered bool // all records were added in the order of All
 	touched slot // see index.touch
 }
 
-func newShelf() *shelf { return &shelf{index: newIndex(), ordered: true} }
+func newArena() *arena { return &arena{index: newIndex(), ordered: true} }
 
 // NewMemory returns an empty store in memory.
-func NewMemory() *Memory { return &Memory{actions: map[Action]*shelf{}, jobs: map[JobID]*memoryJob{}} }
+func NewMemory() *Memory { return &Memory{actions: map[Action]*arena{}, jobs: map[JobID]*memoryJob{}} }
 
 // Put implements [Store].
 func (m *Memory) Put(ctx context.Context, action Action, records []Record) error {
@@ -52,14 +56,14 @@ func (m *Memory) Put(ctx context.Context, action Action, records []Record) error
 	return m.put(action, records)
 }
 
-// ahead is how many records of a batch are looked for at once.
+// ahead is the number of records of a batch that are looked up at once.
 const ahead = 16
 
 // put is Put; m.mu is held.
 func (m *Memory) put(action Action, records []Record) error {
 	s := m.actions[action]
 	if s == nil {
-		s = newShelf()
+		s = newArena()
 		m.actions[action] = s
 	}
 	var conflicts []error
@@ -83,7 +87,7 @@ func (m *Memory) put(action Action, records []Record) error {
 	return errors.Join(conflicts...)
 }
 
-// errFull says that a shelf has as many slabs as can be counted.
+// errFull means that an arena has maxSlabs slabs.
 var errFull = errors.New("the store in memory is full: keep outputs in one on disk")
 
 // Get implements [Store].
@@ -124,8 +128,8 @@ func (m *Memory) lookUp(action Action, chunk Digest) (Record, bool, error) {
 	return r, true, nil
 }
 
-// All implements [Store]. Records that were put in this order are not sorted,
-// and take no memory.
+// All implements [Store]. If the records were put in this order, it sorts nothing
+// and allocates nothing for them.
 func (m *Memory) All(ctx context.Context, action Action) iter.Seq2[Record, error] {
 	return func(yield func(Record, error) bool) {
 		s, err := m.snapshot(action)
@@ -144,42 +148,50 @@ func (m *Memory) All(ctx context.Context, action Action) iter.Seq2[Record, error
 }
 
 // snapshot returns the records of an action as they are now, without an index.
-func (m *Memory) snapshot(action Action) (*shelf, error) {
+func (m *Memory) snapshot(action Action) (*arena, error) {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
 	if m.actions == nil {
-		return &shelf{}, ErrClosed
+		return newArena(), ErrClosed
 	}
 	s := m.actions[action]
 	if s == nil {
-		return &shelf{}, nil
+		return newArena(), nil
 	}
-	return &shelf{slabs: slices.Clone(s.slabs), ordered: s.ordered}, nil
+	return &arena{slabs: slices.Clone(s.slabs), first: s.first, ordered: s.ordered}, nil
 }
 
-// inOrder yields the records in the order of All.
-func (s *shelf) inOrder() iter.Seq[Record] {
+// inOrder yields the records in the order of All. The first comes at once; the
+// others are sorted when the second is requested.
+func (s *arena) inOrder() iter.Seq[Record] {
 	return func(yield func(Record) bool) {
 		if s.ordered {
 			s.each(func(_ slot, r Record) bool { return yield(r) })
 			return
 		}
-		var places []slot
-		s.each(func(at slot, _ Record) bool {
-			places = append(places, at)
-			return true
-		})
-		slices.SortFunc(places, func(a, b slot) int {
-			x, _ := s.read(a)
-			y, _ := s.read(b)
-			return compareKeys(&x.Key, &y.Key)
-		})
-		for _, at := range places {
+		if r, _ := s.read(s.first); !yield(r) {
+			return
+		}
+		for _, at := range s.sorted()[1:] {
 			if r, _ := s.read(at); !yield(r) {
 				return
 			}
 		}
 	}
+}
+
+// sorted returns the places of the records in the order of All.
+func (s *arena) sorted() (places []slot) {
+	s.each(func(at slot, _ Record) bool {
+		places = append(places, at)
+		return true
+	})
+	slices.SortFunc(places, func(a, b slot) int {
+		x, _ := s.read(a)
+		y, _ := s.read(b)
+		return compareKeys(&x.Key, &y.Key)
+	})
+	return places
 }
 
 func compareKeys(a, b *Key) int {
@@ -197,16 +209,16 @@ func (m *Memory) Close() error {
 	return nil
 }
 
-// lookAt hashes some records, and begins to look for them.
-func (s *shelf) lookAt(records []Record, hashes *[ahead]uint64) {
+// lookAt hashes some records, and loads the slots at which their searches begin.
+func (s *arena) lookAt(records []Record, hashes *[ahead]uint64) {
 	for i := range records {
 		hashes[i] = s.index.hash(&records[i].Chunk)
 	}
 	s.touched = s.index.touch(hashes[:len(records)])
 }
 
-// find returns the place of the record of a chunk; 0 where there is none.
-func (s *shelf) find(hash uint64, chunk *Digest) slot {
+// find returns the place of the record of a chunk, 0 if there is none.
+func (s *arena) find(hash uint64, chunk *Digest) slot {
 	t, wanted := s.index.table(hash), mark(hash)
 	for i := t.home(wanted); t.slots[i] != 0; i = t.next(i) {
 		if v := t.slots[i]; v.fits(wanted) && s.digest(v) == *chunk {
@@ -217,15 +229,15 @@ func (s *shelf) find(hash uint64, chunk *Digest) slot {
 }
 
 // digest returns the chunk of the record at a place.
-func (s *shelf) digest(at slot) Digest {
-	slab, offset := at.where()
+func (s *arena) digest(at slot) Digest {
+	slab, offset := at.position()
 	return Digest(s.slabs[slab][offset:])
 }
 
-// read returns the record at a place, as views into its slab, and where the next
-// one in the slab begins, or the slab ends.
-func (s *shelf) read(at slot) (r Record, end int) {
-	slab, offset := at.where()
+// read returns the record at a place, as views into its slab, and the offset at
+// which the record ends in the slab.
+func (s *arena) read(at slot) (r Record, end int) {
+	slab, offset := at.position()
 	b := s.slabs[slab][offset:]
 	r.Chunk, b = Digest(b), b[len(Digest{}):]
 	fuel, width := binary.Uvarint(b)
@@ -235,7 +247,7 @@ func (s *shelf) read(at slot) (r Record, end int) {
 	return r, len(s.slabs[slab]) - len(b)
 }
 
-// cut takes a length and as many bytes from the front of b.
+// cut takes a length and a field of that many bytes from the front of b.
 func cut(b []byte) (field, rest []byte) {
 	n, width := binary.Uvarint(b)
 	end := width + int(n)
@@ -243,8 +255,8 @@ func cut(b []byte) (field, rest []byte) {
 }
 
 // each calls f with all records and their places, in the order in which they
-// were added, until it returns false.
-func (s *shelf) each(f func(at slot, r Record) bool) {
+// were added, until f returns false.
+func (s *arena) each(f func(at slot, r Record) bool) {
 	for slab, b := range s.slabs {
 		for offset := 0; offset < len(b); {
 			at := placeAt(slab, offset)
@@ -256,9 +268,9 @@ func (s *shelf) each(f func(at slot, r Record) bool) {
 	}
 }
 
-// add adds the record of a chunk that is not there, whose hash is given. It
-// returns false where there is no room.
-func (s *shelf) add(hash uint64, r *Record) bool {
+// add adds the record of a chunk that the arena does not have. hash is the hash of
+// the chunk. It returns false if there is no room.
+func (s *arena) add(hash uint64, r *Record) bool {
 	need := len(r.Chunk) + 3*binary.MaxVarintLen64 + len(r.Order) + len(r.Output)
 	last := len(s.slabs) - 1
 	if last < 0 || cap(s.slabs[last])-len(s.slabs[last]) < need {
@@ -273,11 +285,7 @@ func (s *shelf) add(hash uint64, r *Record) bool {
 	b = append(binary.AppendUvarint(b, uint64(len(r.Order))), r.Order...)
 	order := b[len(b)-len(r.Order):]
 	s.slabs[last] = append(binary.AppendUvarint(b, uint64(len(r.Output))), r.Output...)
-	if s.ordered {
-		key := Key{r.Chunk, order}
-		s.ordered = s.index.count == 0 || compareKeys(&s.last, &key) < 0
-		s.last = key
-	}
+	s.sort(place, Key{r.Chunk, order})
 	if s.index.count == oneTable && len(s.index.tables) == 1 {
 		s.index.fan(func(place slot) uint64 {
 			chunk := s.digest(place)
@@ -286,4 +294,15 @@ func (s *shelf) add(hash uint64, r *Record) bool {
 	}
 	s.index.add(hash, place)
 	return true
+}
+
+// sort updates first and ordered for the record that is being added.
+func (s *arena) sort(at slot, key Key) {
+	if s.ordered {
+		s.ordered = s.index.count == 0 || compareKeys(&s.last, &key) < 0
+		s.last = key
+	}
+	if s.index.count == 0 || compareKeys(&key, &s.least) < 0 {
+		s.first, s.least = at, key
+	}
 }

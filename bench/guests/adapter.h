@@ -1,23 +1,23 @@
-// adapter.h: one kernel, two calling conventions. A kernel includes this file
+// adapter.h gives one kernel two calling conventions. A kernel includes this file
 // and defines
 //
 //     static uint64_t kernel(const uint8_t *chunk, size_t size);
 //
-// which takes a chunk, one CBOR item, and returns its output, another one, as
-// wj_result does. It must not rely on memory that is zero, and keeps nothing for
-// the next call: some of the sides call one instance over and over.
+// which takes a chunk and returns its output, as wj_result does; both are one CBOR
+// item. It must not rely on zeroed memory, nor keep anything for the next call: some
+// sides call one instance many times.
 //
-// Without EXTISM a guest has the project's own ABI (abi/ABI.md), with which our
-// runtime, plain wazero and wasmtime are called. With it, it has the imports and
-// the export of an Extism plugin, written by hand after the functions that the
-// SDK offers in extism:host/env; they read the input and write the output eight
-// bytes at a time, as Extism's kits for plugins do.
+// Without EXTISM a guest has the project's own ABI (abi/ABI.md), which our runtime,
+// plain wazero and wasmtime use. With EXTISM it has the imports and the export of an
+// Extism plugin, written by hand for the functions that the SDK offers in
+// extism:host/env; they read the input and write the output eight bytes at a time,
+// as Extism's plugin kits do.
 #define WJ_OWN_ALLOC
 #include "wasm_jobs.h"
 
 static uint64_t kernel(const uint8_t *chunk, size_t size);
 
-// room forgets what the call before allocated, and makes room for an input.
+// room frees the allocations of the last call, and makes room for an input.
 static uint8_t *room(size_t size) {
     wj_top = 0;
     return wj_alloc(size);
@@ -72,7 +72,8 @@ WJ_EXPORT(exec) int32_t plugin_exec(void) {
 
 #endif
 
-// payload returns the byte string that a chunk is, and traps on another item.
+// payload returns the content of a chunk that is a byte string, and traps on other
+// items.
 static inline wj_string payload(const uint8_t *chunk, size_t size) {
     wj_reader r = wj_read(chunk, size);
     wj_string s;

@@ -9,7 +9,7 @@ static uint64_t kernel(const uint8_t *chunk, size_t size) {
     while (2 * 8 * n * n < s.size) n++;
     if (2 * 8 * n * n != s.size) __builtin_trap();
 
-    double *a = wj_must_alloc(s.size); // aligned, as the chunk is not
+    double *a = wj_must_alloc(s.size); // aligned, unlike the chunk
     __builtin_memcpy(a, s.bytes, s.size);
     double *b = a + n * n, *c = wj_must_alloc(8 * n * n);
     for (size_t i = 0; i < n; i++) {

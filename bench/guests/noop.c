@@ -1,4 +1,4 @@
-// noop gives an integer back: what is left is the cost of a call.
+// noop returns its chunk, an integer: its time is the cost of a call.
 // Build: make -C bench guests
 #include "adapter.h"
 

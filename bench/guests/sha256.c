@@ -1,4 +1,4 @@
-// sha256 gives the SHA-256 (FIPS 180-4) of a byte string, as a byte string.
+// sha256 returns the SHA-256 (FIPS 180-4) of a byte string, as a byte string.
 // Build: make -C bench guests
 #include "adapter.h"
 

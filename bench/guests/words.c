@@ -1,6 +1,6 @@
 // words counts the words of a byte string. A word is a run of ASCII letters.
-// The output is an array of [word, count], in the order in which the words come
-// up first. Build: make -C bench guests
+// The output is an array of [word, count], in the order of their first occurrences.
+// Build: make -C bench guests
 #include "adapter.h"
 
 enum { SLOTS = 8192, MOST = SLOTS * 3 / 4 };

@@ -1,5 +1,5 @@
-// Runner calls a guest of the project's ABI once on plain wazero, without
-// limits, and prints the output: what a process for each chunk costs at least.
+// Runner calls a guest of the project's ABI once on plain wazero, without limits, and
+// prints the output. Its time is the minimum for a process per chunk.
 //
 //	runner [-cache DIR] MODULE CHUNK > OUTPUT
 //
@@ -36,7 +36,7 @@ func main() {
 	}
 }
 
-// run leaves closing to the end of the process.
+// run closes nothing; the process ends after it.
 func run(ctx context.Context, dir, module, chunk string) ([]byte, error) {
 	wasm, err := os.ReadFile(module)
 	if err != nil {
@@ -69,7 +69,7 @@ func run(ctx context.Context, dir, module, chunk string) ([]byte, error) {
 	return call(ctx, m, input)
 }
 
-// serve makes what the module imports, and nothing else.
+// serve instantiates the modules that the guest imports, and no others.
 func serve(ctx context.Context, r wazero.Runtime, compiled wazero.CompiledModule) error {
 	needed := map[string]bool{}
 	for _, f := range compiled.ImportedFunctions() {
@@ -94,7 +94,7 @@ func serve(ctx context.Context, r wazero.Runtime, compiled wazero.CompiledModule
 func call(ctx context.Context, m api.Module, input []byte) ([]byte, error) {
 	alloc, exec := m.ExportedFunction(abi.ExportAlloc), m.ExportedFunction(abi.ExportExec)
 	if alloc == nil || exec == nil {
-		return nil, fmt.Errorf("the module does not export %s and %s", abi.ExportAlloc, abi.ExportExec)
+		return nil, fmt.Errorf("missing export: want %s and %s", abi.ExportAlloc, abi.ExportExec)
 	}
 	at, err := alloc.Call(ctx, uint64(len(input)))
 	if err != nil {

@@ -5,8 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"os/signal"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"syscall"
@@ -14,9 +14,13 @@ import (
 	"github.com/dustin/go-humanize"
 	"github.com/urfave/cli/v2"
 
+	"github.com/wasm-jobs/wasm-jobs/cmd/wasm-jobs/internal/atomicfile"
+	"github.com/wasm-jobs/wasm-jobs/cmd/wasm-jobs/internal/interrupt"
+	"github.com/wasm-jobs/wasm-jobs/cmd/wasm-jobs/internal/terminal"
 	"github.com/wasm-jobs/wasm-jobs/host"
 	"github.com/wasm-jobs/wasm-jobs/host/chunks"
 	"github.com/wasm-jobs/wasm-jobs/runtime"
+	"github.com/wasm-jobs/wasm-jobs/store/sqlite"
 )
 
 // Exit codes.
@@ -25,24 +29,28 @@ const (
 	exitFailed      = 1   // the job finished with failed chunks
 	exitRefused     = 2   // usage, module or input, before anything ran
 	exitFold        = 3   // _initialize, setup, aggregate or merge failed
-	exitStore       = 4   // the store or a file of results
-	exitDiffers     = 5   // what was computed again, or proved, is not what it was said to be
+	exitStore       = 4   // the store or a file of results; or the machine has no room for an instance
+	exitUnreachable = 6   // a shared store cannot be reached, refuses, or has another schema
+	exitTimeout     = 7   // wait --timeout passed before the job ended
+	exitDiffers     = 5   // an execution, proof or signature does not match
 	exitInterrupted = 130 // stopped by a signal; may be resumed
 )
 
 const exitHelp = `Exit codes:
    0    all chunks succeeded and the result was written
    1    the job finished with failed chunks
-   2    refused before anything ran: usage, module or input
+   2    invalid usage, module or input; nothing ran
    3    _initialize, setup, aggregate or merge failed
    4    the store failed, or results could not be written
-   5    an execution, a proof or a signature gives something else than it should
+   5    an execution, proof or signature does not match
+   6    a shared store cannot be reached, refuses the login, or has another schema
+   7    wait --timeout passed before the job ended
    130  interrupted`
 
-// exitError ends the command with a code of its own.
+// exitError ends the command with an exit code.
 type exitError struct {
 	code int
-	err  error // nil where all is said
+	err  error // nil if there is nothing left to print
 }
 
 func (e *exitError) Error() string {
@@ -54,53 +62,106 @@ func (e *exitError) Error() string {
 
 func (e *exitError) Unwrap() error { return e.err }
 
-// refuse returns a usage error.
-func refuse(format string, args ...any) error {
+// usageErrorf returns a usage error.
+func usageErrorf(format string, args ...any) error {
 	return &exitError{exitRefused, fmt.Errorf(format, args...)}
 }
 
-// written gives an error of writing results its exit code.
-func written(err error) error {
+// outputError returns an error of writing results with its exit code.
+func outputError(err error) error {
 	if err == nil {
 		return nil
 	}
 	return &exitError{exitStore, fmt.Errorf("results could not be written: %w", err)}
 }
 
-// console is where a command reads and writes.
+// console has the standard streams of a command, and its signals.
 type console struct {
 	in       io.Reader
 	out, err io.Writer
+	signals  *interrupt.Signals
 }
 
 // Main runs one command and returns its exit code. args[0] is the program.
 //
-// A closed pipe is an error of writing like any other, and not the death of the
-// process with its temporary files left behind.
+// Writing to a closed pipe returns an error. It does not kill the process, which
+// would leave its temporary files behind.
 func Main(ctx context.Context, args []string, in io.Reader, out, err io.Writer) int {
 	signal.Ignore(syscall.SIGPIPE)
-	c := &console{in, out, err}
-	app := newApp(c)
-	runErr := app.RunContext(ctx, interleave(app, args))
+	c := &console{in: in, out: out, err: err}
+	c.signals = interrupt.Watch(ctx, host.ErrInterrupted, func(err error) {
+		fmt.Fprintln(c.err, "wasm-jobs: "+err.Error())
+		os.Exit(exitInterrupted)
+	})
+	defer c.signals.End()
+	c.signals.Cleanup(atomicfile.Abandon)
+	runErr := c.run(args)
 	if runErr == nil {
 		return exitOK
 	}
-	if text := runErr.Error(); text != "" {
-		fmt.Fprintln(c.err, "wasm-jobs: "+printable(strings.ReplaceAll(text, "\n", "; "))) // names in files may be anything
+	if c.signals.Cut() && (exitCode(runErr) != exitInterrupted || errors.Is(runErr, context.Canceled)) {
+		runErr = host.ErrInterrupted // the signal caused the error
+	}
+	if text := errorLine(runErr); text != "" {
+		// The text may quote names from files.
+		fmt.Fprintln(c.err, terminal.ColoursOf(c.err).In(terminal.Red, "wasm-jobs:"), printable(joinLines(text)))
 	}
 	return exitCode(runErr)
 }
 
-// exitCode is the one place where an error becomes a number.
+// run runs the command of a command line.
+func (c *console) run(args []string) error {
+	app := newApp(c)
+	if len(args) > 1 {
+		switch args[1] {
+		case completeWord:
+			return complete(app, args[2:], c.out)
+		case manWord:
+			return writeMan(app, args[2:])
+		}
+	}
+	line, err := readLine(app, args)
+	if asked, ok := errors.AsType[*helpRequest](err); ok {
+		return asked.print(app, c.out)
+	}
+	if err != nil {
+		return err
+	}
+	app.Metadata = map[string]any{environmentKey: line.defaults}
+	return fromEnvironment(app.RunContext(c.signals.Soft, line.args), line.defaults)
+}
+
+// joinLines joins the lines of joined errors. It omits a line that ends an earlier
+// one: if a store fails, each of its writers returns the same error.
+func joinLines(text string) string {
+	var said []string
+	for line := range strings.SplitSeq(text, "\n") {
+		if !slices.ContainsFunc(said, func(s string) bool { return strings.HasSuffix(s, line) }) {
+			said = append(said, line)
+		}
+	}
+	return strings.Join(said, "; ")
+}
+
+// exitCode returns the exit code of an error. No other function maps errors to codes.
 func exitCode(err error) int {
+	if isUnreachable(err) {
+		return exitUnreachable
+	}
 	if exit, ok := errors.AsType[*exitError](err); ok {
 		return exit.code
+	}
+	if errors.Is(err, host.ErrInterrupted) && errors.Is(err, sqlite.ErrBusy) {
+		return exitInterrupted // it was waiting for another process
 	}
 	if _, ok := errors.AsType[*host.StoreError](err); ok {
 		return exitStore
 	}
 	if _, ok := errors.AsType[*host.DifferenceError](err); ok {
 		return exitDiffers
+	}
+	if code, ok := flowExitCode(err); ok {
+		return code
 	}
 	if errors.Is(err, host.ErrInterrupted) || errors.Is(err, context.Canceled) {
 		return exitInterrupted
@@ -111,7 +172,10 @@ func exitCode(err error) int {
 	if _, ok := errors.AsType[*chunks.InputError](err); ok {
 		return exitRefused
 	}
-	if _, ok := errors.AsType[*runtime.InitError](err); ok {
+	if init, ok := errors.AsType[*runtime.InitError](err); ok {
+		if init.HostFailed() { // the guest is not to blame
+			return exitStore
+		}
 		return exitFold
 	}
 	if _, ok := errors.AsType[*host.FoldError](err); ok {
@@ -121,56 +185,78 @@ func exitCode(err error) int {
 }
 
 func newApp(c *console) *cli.App {
-	usage := func(_ *cli.Context, err error, _ bool) error { return refuse("%w", err) }
+	usage := func(_ *cli.Context, err error, _ bool) error { return usageErrorf("%w", err) }
 	app := &cli.App{
 		Name:      "wasm-jobs",
 		Usage:     "run one WebAssembly function over many chunks",
 		UsageText: "wasm-jobs run square.wasm chunks.cbor",
-		Description: `A module exports exec, and perhaps aggregate; a CBOR file holds the chunks.
-Each chunk runs on an instance in fresh state; outputs are folded in id order.
+		Description: `A module exports the function exec and, optionally, aggregate. A CBOR file holds
+the chunks, which are the inputs of exec. Each call starts in the same fresh
+state. aggregate gets all outputs, in the order of the chunks' ids.
 
 ` + exitHelp,
 		Reader: c.in, Writer: c.out, ErrWriter: c.err,
-		Commands: []*cli.Command{runCommand(c), chunksCommand(c, usage), inspectCommand(c),
-			listCommand(c), statusCommand(c), infoCommand(c), describeCommand(c), outputCommand(c),
-			newCommand(c), testCommand(c), checkCommand(c), benchCommand(c),
+		Commands: []*cli.Command{runCommand(c), serveCommand(c), pipeCommand(c), chunksCommand(c, usage), inspectCommand(c),
+			listCommand(c), statusCommand(c), infoCommand(c), describeCommand(c), outputCommand(c), reportCommand(c), uiCommand(c), topCommand(c),
+			newCommand(c), doctorCommand(c), testCommand(c), checkCommand(c), benchCommand(c),
 			redriveCommand(c), replayCommand(c), verifyCommand(c), proveCommand(c), verifyProofCommand(c), diffCommand(c),
 			signCommand(c), verifySignatureCommand(c), keygenCommand(c),
-			deleteCommand(c), pruneCommand(c), fsckCommand(c), versionCommand(c)},
-		HideVersion: true,
+			flowCommand(c, usage),
+			workerCommand(c), submitCommand(c), waitCommand(c), cancelCommand(c), pauseCommand(c), resumeCommand(c), setCommand(c), workersCommand(c), migrateCommand(c),
+			deleteCommand(c), pruneCommand(c), fsckCommand(c), completionCommand(c), versionCommand(c)},
+		HideVersion: true, HideHelp: true, // see readLine
 		// --meta may hold commas.
 		DisableSliceFlagSeparator: true,
 		ExitErrHandler:            func(*cli.Context, error) {},
 		OnUsageError:              usage,
-		CommandNotFound:           nil,
-		Action: func(ctx *cli.Context) error {
-			if name := ctx.Args().First(); name != "" {
-				return refuse("unknown command %q; wasm-jobs --help lists them", name)
-			}
-			return cli.ShowAppHelp(ctx)
-		},
 	}
 	for _, command := range app.Commands {
 		command.OnUsageError = usage
+		limitWorkers(command)
+		for _, verb := range append(command.Subcommands, command) {
+			verb.Before, verb.HideHelp = checkPaths, true
+			allowInsecure(verb)
+		}
 	}
 	return app
 }
 
-// isSet reports whether a flag is given. cli's own way goes through the names of
-// all flags, by regular expressions, and a run asks sixty times.
-func isSet(ctx *cli.Context, name string) bool { return slices.Contains(ctx.LocalFlagNames(), name) }
+// isSet reports whether a flag is given on the command line. The method of cli matches
+// the names of all flags with regular expressions, which is slow: a run asks sixty times.
+func isSet(ctx *cli.Context, name string) bool {
+	return slices.Contains(ctx.LocalFlagNames(), name) && !fromVariable(ctx, name)
+}
 
 // parseSize reads a flag that is a size in bytes.
 func parseSize[T int64 | uint64](ctx *cli.Context, name string) (T, error) {
 	size, err := humanize.ParseBytes(ctx.String(name))
 	if err != nil || size == 0 || size > 1<<40 {
-		return 0, refuse("--%s %q is no size such as 64KiB, 256MiB or 1000000", name, ctx.String(name))
+		return 0, usageErrorf("invalid --%s %q: want a size such as 64KiB, 256MiB or 1000000", name, ctx.String(name))
 	}
 	return T(size), nil
 }
 
-// nameOf returns the name of a flag without its aliases. Names searches for
-// more of them with a regular expression, which takes a microsecond.
+// stackFlag is the flag that [parseStack] reads.
+func stackFlag(usage string) cli.Flag {
+	return &cli.StringFlag{Name: "stack", Value: "8MiB", Usage: usage}
+}
+
+// parseStack reads the limit of nested calls, in bytes. It is 0 for the default,
+// which is not part of keys and receipts.
+func parseStack(ctx *cli.Context) (uint64, error) {
+	size, err := humanize.ParseBytes(ctx.String("stack"))
+	switch {
+	case err != nil || size < runtime.MinStack || size > runtime.MaxStack:
+		return 0, usageErrorf("invalid --stack %q: want a size from %dKiB to %dMiB, such as 1MiB",
+			ctx.String("stack"), runtime.MinStack>>10, runtime.MaxStack>>20)
+	case size == runtime.DefaultStack:
+		return 0, nil
+	}
+	return size, nil
+}
+
+// nameOf returns the name of a flag without its aliases. The method Names is slower,
+// about a microsecond, because it uses a regular expression.
 func nameOf(flag cli.Flag) string {
 	switch f := flag.(type) {
 	case *cli.StringFlag:
@@ -187,84 +273,4 @@ func nameOf(flag cli.Flag) string {
 		return f.Name
 	}
 	return flag.Names()[0]
-}
-
-// interleave moves the flags of a command before its arguments, where cli
-// looks for them.
-func interleave(app *cli.App, args []string) []string {
-	if len(args) < 3 {
-		return args
-	}
-	command := app.Command(args[1])
-	if command == nil {
-		return args
-	}
-	words := 2 // before the flags
-	if sub := command.Command(args[2]); sub != nil {
-		command, words = sub, 3
-	}
-	takesValue := map[string]bool{}
-	for _, flag := range command.Flags {
-		_, isBool := flag.(*cli.BoolFlag)
-		for _, name := range flag.Names() {
-			takesValue[name] = !isBool
-		}
-	}
-	flags, rest := slices.Clone(args[:words]), []string{}
-	for i := words; i < len(args); i++ {
-		arg := args[i]
-		if arg == "--" {
-			rest = append(rest, args[i+1:]...)
-			break
-		}
-		if arg == "-" || !strings.HasPrefix(arg, "-") {
-			rest = append(rest, arg)
-			continue
-		}
-		flags = append(flags, arg)
-		name := strings.TrimLeft(arg, "-")
-		if !strings.Contains(name, "=") && takesValue[name] && i+1 < len(args) {
-			i++
-			flags = append(flags, args[i])
-		}
-	}
-	return append(append(flags, "--"), rest...)
-}
-
-func versionCommand(c *console) *cli.Command {
-	return &cli.Command{
-		Name: "version", Usage: "print the version", UsageText: "wasm-jobs version [--json]\n\nExample: wasm-jobs version",
-		Flags: []cli.Flag{&cli.BoolFlag{Name: "json", Usage: "as JSON"}},
-		Action: func(ctx *cli.Context) error {
-			v := readVersion()
-			if ctx.Bool("json") {
-				return written(writeJSON(c.out, v))
-			}
-			_, err := fmt.Fprintf(c.out, "wasm-jobs %s (ABI %d, wazero %s, %s)\n", v.Version, v.ABI, v.Wazero, v.Go)
-			return written(err)
-		},
-	}
-}
-
-// versions are those of what can change a result.
-type versions struct {
-	Version string `json:"version"`
-	ABI     int    `json:"abi"`
-	Wazero  string `json:"wazero"`
-	Go      string `json:"go"`
-}
-
-func readVersion() versions {
-	v := versions{Version: "unknown", ABI: abiVersion, Wazero: "unknown"}
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return v
-	}
-	v.Version, v.Go = info.Main.Version, info.GoVersion
-	for _, d := range info.Deps {
-		if d.Path == "github.com/tetratelabs/wazero" {
-			v.Wazero = d.Version
-		}
-	}
-	return v
 }

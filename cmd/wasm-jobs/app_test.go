@@ -2,14 +2,21 @@ package main
 
 import (
 	"bytes"
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/wasm-jobs/wasm-jobs/abi"
+	"github.com/wasm-jobs/wasm-jobs/host"
+	"github.com/wasm-jobs/wasm-jobs/runtime"
+	"github.com/wasm-jobs/wasm-jobs/store/sqlite"
 )
 
-// An error may have names of files and of what stands in them: no terminal is to
-// obey those.
+// Errors may contain file names and text from files. Their control characters must be
+// escaped.
 func TestErrorsArePrintable(t *testing.T) {
 	for _, name := range []string{"\x1b[31mred", "a\rb", "bell\a", "c1 \u009b1m", "no UTF-8 \x9b1m", "tab\t"} {
 		var out, err bytes.Buffer
@@ -23,7 +30,7 @@ func TestErrorsArePrintable(t *testing.T) {
 	}
 }
 
-// Neither are the names in a module, which anybody may have chosen, obeyed.
+// Control characters in the names of a module must be escaped too.
 func TestTablesArePrintable(t *testing.T) {
 	name := "\x1b[31m%d\t\n"
 	wasm := []byte("\x00asm\x01\x00\x00\x00\x01\x04\x01\x60\x00\x00\x03\x02\x01\x00")
@@ -39,5 +46,42 @@ func TestTablesArePrintable(t *testing.T) {
 	}
 	if want := `\x1b[31m%d\t\n  func () -> ()` + "\n"; !strings.Contains(out.String(), "export     "+want) {
 		t.Errorf("%q has no %q", out.String(), want)
+	}
+}
+
+func TestJoinLines(t *testing.T) {
+	for _, tt := range []struct{ text, want string }{
+		{"", ""},
+		{"one", "one"},
+		{"one\ntwo", "one; two"},
+		{"results: the store failed\nthe store failed\nthe store failed", "results: the store failed"},
+		{"the store failed\nresults: the store failed", "the store failed; results: the store failed"},
+	} {
+		if got := joinLines(tt.text); got != tt.want {
+			t.Errorf("%q becomes %q, want %q", tt.text, got, tt.want)
+		}
+	}
+}
+
+// A failure of the host is not the guest's fault: it has the exit code of the store.
+func TestExitCodeOfHostFailures(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		err  error
+		want int
+	}{
+		{"no memory for code", &runtime.InitError{Step: "compile", Failure: abi.Failf(abi.ClassHost, "cannot allocate memory")}, exitStore},
+		{"no memory for an instance", fmt.Errorf("m: %w", &runtime.InitError{Step: "instantiate", Failure: abi.Failf(abi.ClassHost, "no memory")}), exitStore},
+		{"no snapshot", &runtime.InitError{Step: "snapshot", Failure: abi.Failf(abi.ClassHost, "no memory")}, exitStore},
+		{"the start function traps", &runtime.InitError{Step: "instantiate", Failure: abi.Failf(abi.ClassTrap, "unreachable")}, exitFold},
+		{"setup", &runtime.InitError{Step: "setup", Failure: abi.Failf(abi.ClassHost, "2000 calls")}, exitFold},
+		{"a store of another program", &exitError{exitStore, &sqlite.ForeignError{Path: "x"}}, exitStore},
+		{"the store waited for another process", &host.StoreError{Err: sqlite.ErrBusy}, exitStore},
+		{"and a signal came", errors.Join(host.ErrInterrupted, &host.StoreError{Err: fmt.Errorf("put: %w", sqlite.ErrBusy)}), exitInterrupted},
+		{"a signal came, and the store failed", errors.Join(host.ErrInterrupted, &host.StoreError{Err: errors.New("full")}), exitStore},
+	} {
+		if got := exitCode(tt.err); got != tt.want {
+			t.Errorf("%s: exit code %d, want %d", tt.name, got, tt.want)
+		}
 	}
 }

@@ -14,10 +14,10 @@ import (
 	"github.com/wasm-jobs/wasm-jobs/abi"
 	"github.com/wasm-jobs/wasm-jobs/host/merkle"
 	"github.com/wasm-jobs/wasm-jobs/host/receipt"
+	"github.com/wasm-jobs/wasm-jobs/host/verify"
 )
 
-// checkReceipt runs the independent checker, and returns what it says and its
-// exit code.
+// checkReceipt runs the independent checker, and returns its output and exit code.
 func checkReceipt(t *testing.T, args ...string) (string, int) {
 	t.Helper()
 	python, err := exec.LookPath("python3")
@@ -45,8 +45,8 @@ func mustRun(t *testing.T, args ...string) []byte {
 	return out
 }
 
-// TestAnotherProgramComputesTheSameDigests holds the committed receipts, and
-// proofs from them, to a program that shares no code with this one.
+// TestAnotherProgramComputesTheSameDigests checks the committed receipts, and proofs
+// from them, with a program that shares no code with this one.
 func TestAnotherProgramComputesTheSameDigests(t *testing.T) {
 	for _, c := range receiptCases() {
 		t.Run(c.name, func(t *testing.T) {
@@ -64,14 +64,17 @@ func TestAnotherProgramComputesTheSameDigests(t *testing.T) {
 				check, want = append(check, "--aggregate", result), append(want, "aggregate")
 			}
 			if len(c.chunks) > 0 {
-				file, err := fileClaims(outputs)
+				file, err := fileOutputs(outputs)
 				if err != nil {
 					t.Fatal(err)
 				}
-				defer file.close()
+				defer file.Close()
 				var last abi.ID
-				if err := file.each(t.Context(), func(id abi.ID, _ []byte) error { last = id; return nil }); err != nil {
-					t.Fatal(err)
+				for o, err := range file.All(t.Context()) {
+					if err != nil {
+						t.Fatal(err)
+					}
+					last = o.ID
 				}
 				proof := filepath.Join(dir, "proof.json")
 				if err := os.WriteFile(proof, mustRun(t, "prove", c.path(".receipt.json"), last.String(), "--outputs", outputs), 0o600); err != nil {
@@ -135,28 +138,29 @@ func TestTheOtherProgramFindsChanges(t *testing.T) {
 	}
 }
 
-// forge writes outputs that were changed, and a receipt of them with all digests
-// right. change returns what becomes of an output; more are outputs behind all
-// others.
+// forge writes changed outputs, and a receipt of them whose digests are right. change
+// returns the changed output; more are outputs after all others.
 func forge(t *testing.T, c receiptCase, change func(id abi.ID, output []byte) []byte, more ...abi.ID) (r *receipt.Receipt, path, forged string) {
 	t.Helper()
 	dir := t.TempDir()
 	outputs, forged, path := filepath.Join(dir, "outputs.cbor"), filepath.Join(dir, "forged.cbor"), filepath.Join(dir, "forged.json")
 	mustRun(t, "run", c.modulePath(), c.path(".cbor"), "--no-store", "--progress", "none", "--outputs", outputs, "-o", filepath.Join(dir, "o"))
-	file, err := fileClaims(outputs)
+	file, err := fileOutputs(outputs)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer file.close()
+	defer file.Close()
 	var tree merkle.Tree
 	var all []byte
-	add := func(id abi.ID, output []byte) error {
+	add := func(id abi.ID, output []byte) {
 		tree.AddEntry(id, output)
 		all = abi.AppendOutput(all, id, output)
-		return nil
 	}
-	if err := file.each(t.Context(), func(id abi.ID, output []byte) error { return add(id, change(id, output)) }); err != nil {
-		t.Fatal(err)
+	for o, err := range file.All(t.Context()) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		add(o.ID, change(o.ID, o.Output))
 	}
 	for _, id := range more {
 		add(id, abi.Null)
@@ -178,20 +182,19 @@ func forge(t *testing.T, c receiptCase, change func(id abi.ID, output []byte) []
 	return r, path, forged
 }
 
-// TestReceiptOfMoreOutputsThanChunks has a tree with a leaf too many, in which
-// all outputs are.
+// TestReceiptOfMoreOutputsThanChunks has a tree with all outputs and one leaf too many.
 func TestReceiptOfMoreOutputsThanChunks(t *testing.T) {
 	c := receiptCases()[1]
 	_, path, forged := forge(t, c, func(_ abi.ID, output []byte) []byte { return output }, abi.TextID("one more"))
 	out, code := verifyOf(t, path, c.modulePath(), c.path(".cbor"), "--sample", "10%", "--outputs", forged)
-	said := fmt.Sprintf("note: there are %d outputs in %s, of %d chunks", len(c.chunks)+1, forged, len(c.chunks))
+	said := fmt.Sprintf("note: %s has %d outputs for %d chunks", forged, len(c.chunks)+1, len(c.chunks))
 	if code != exitDiffers || !strings.Contains(out, "outputs are not proved") || !strings.Contains(out, said) {
 		t.Errorf("exit code %d: %s", code, out)
 	}
 }
 
-// TestForgedReceipt has one output that is not what the module gives: only an
-// execution can tell.
+// TestForgedReceipt has one output that the module did not give. Only an execution can
+// find that.
 func TestForgedReceipt(t *testing.T) {
 	c := receiptCases()[1]
 	r, path, forged := forge(t, c, func(id abi.ID, output []byte) []byte {
@@ -206,9 +209,9 @@ func TestForgedReceipt(t *testing.T) {
 			t.Errorf("%v: exit code %d: %s", flags, code, out)
 		}
 	}
-	// A sample without the chunk holds: that is what a sample is.
+	// A sample without the chunk holds: it cannot find the change.
 	for seed := uint64(0); ; seed++ {
-		drawn, err := (&sample{made: true, count: 3, seeded: true, seed: seed}).of(len(c.chunks), r)
+		drawn, err := verify.Sample{Count: 3, Seed: &seed}.Numbers(len(c.chunks), r)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -230,65 +233,6 @@ func verifyOf(t *testing.T, args ...string) (string, int) {
 		t.Fatal(err)
 	}
 	return string(out), cmd.ProcessState.ExitCode()
-}
-
-func TestSample(t *testing.T) {
-	b, err := os.ReadFile(receiptsDir + "/square.receipt.json")
-	if err != nil {
-		t.Fatal(err)
-	}
-	r, err := receipt.Parse(b)
-	if err != nil {
-		t.Fatal(err)
-	}
-	draw := func(s sample, total int) []uint64 {
-		t.Helper()
-		indices, err := s.of(total, r)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for i, index := range indices {
-			if index >= uint64(total) || i > 0 && indices[i-1] >= index {
-				t.Fatalf("%+v of %d: %v", s, total, indices)
-			}
-		}
-		return indices
-	}
-	for _, test := range []struct {
-		sample      sample
-		total, want int
-	}{
-		{sample{}, 0, 0}, {sample{count: 5}, 0, 0}, {sample{count: 5}, 3, 3}, {sample{count: 0}, 3, 0}, {sample{count: 100}, 1000, 100},
-		{sample{share: true, percent: 1}, 1_000_000, 10_000}, {sample{share: true, percent: 1}, 7, 1}, {sample{share: true, percent: 0}, 7, 0},
-		{sample{share: true, percent: 100}, 7, 7}, {sample{share: true, percent: 1}, 0, 0},
-	} {
-		if got := draw(test.sample, test.total); len(got) != test.want {
-			t.Errorf("%+v of %d: %d chunks, expected %d", test.sample, test.total, len(got), test.want)
-		}
-	}
-	first := fmt.Sprint(draw(sample{count: 20}, 1000))
-	if fmt.Sprint(draw(sample{count: 20}, 1000)) != first {
-		t.Error("one receipt gives two samples")
-	}
-	seeded := fmt.Sprint(draw(sample{count: 20, seeded: true, seed: 1}, 1000))
-	if seeded == first || fmt.Sprint(draw(sample{count: 20, seeded: true, seed: 2}, 1000)) == seeded {
-		t.Error("another seed gives the same sample")
-	}
-	r.Outputs[0] ^= 1
-	if fmt.Sprint(draw(sample{count: 20}, 1000)) == first {
-		t.Error("another receipt gives the same sample")
-	}
-	hits := make([]int, 10)
-	for seed := range uint64(1000) {
-		for _, i := range draw(sample{count: 3, seeded: true, seed: seed}, 10) {
-			hits[i]++
-		}
-	}
-	for i, n := range hits { // 300 on average; these seeds are always the same
-		if n < 230 || n > 370 {
-			t.Errorf("chunk %d is in %d of 1000 samples of 3 of 10", i, n)
-		}
-	}
 }
 
 // TestTheOtherProgramHashesDirectories has a tree with all kinds of entries.

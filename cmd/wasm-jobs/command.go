@@ -14,26 +14,29 @@ import (
 
 	"github.com/wasm-jobs/wasm-jobs/abi"
 	"github.com/wasm-jobs/wasm-jobs/host"
+	"github.com/wasm-jobs/wasm-jobs/host/notation"
+	"github.com/wasm-jobs/wasm-jobs/host/outputs"
+	"github.com/wasm-jobs/wasm-jobs/host/spec"
 	"github.com/wasm-jobs/wasm-jobs/runtime"
 	"github.com/wasm-jobs/wasm-jobs/runtime/wasi"
 )
 
-// commandFlags are about WASI commands, in each command that calls modules.
+// commandFlags are the flags for WASI commands, of each verb that calls modules.
 func commandFlags() []cli.Flag {
 	return []cli.Flag{
-		&cli.StringSliceFlag{Name: "arg", KeepSpace: true, Usage: "of a WASI command: an `ARGUMENT`; may be given again"},
-		&cli.StringSliceFlag{Name: "env", KeepSpace: true, Usage: "of a WASI command: `KEY=VALUE` of its environment; may be given again, and is recorded with the job"},
-		&cli.StringFlag{Name: "stdin", Value: string(runtime.StdinRaw), Usage: "of a WASI command: it reads the content of a chunk that is a string (raw), or any chunk's own bytes (cbor)"},
-		&cli.StringSliceFlag{Name: "dir", KeepSpace: true, Usage: "of a WASI command: it may read the directory `HOST:GUEST`, as it is at the start; may be given again"},
-		&cli.StringFlag{Name: "max-dir", Value: "256MiB", Usage: "limit of the files of all --dir together, which are held in memory"},
+		&cli.StringSliceFlag{Name: "arg", KeepSpace: true, Usage: "WASI command: an `ARGUMENT`; may be given again"},
+		&cli.StringSliceFlag{Name: "env", KeepSpace: true, Usage: "WASI command: an environment variable `KEY=VALUE`, which is recorded with the job; may be given again"},
+		&cli.StringFlag{Name: "stdin", Value: string(runtime.StdinRaw), Usage: "WASI command: its input is the content of a chunk that is a string (raw), or the CBOR of any chunk (cbor)"},
+		&cli.StringSliceFlag{Name: "dir", KeepSpace: true, Usage: "WASI command: a directory `HOST:GUEST` that it may read, as it is at the start; may be given again"},
+		&cli.StringFlag{Name: "max-dir", Value: "256MiB", Usage: "limit of all files of --dir together, which are held in memory"},
 	}
 }
 
-// commandOptions are what a WASI command gets, before its directories are read.
+// commandOptions are the options of a WASI command. Its directories are not read yet.
 type commandOptions struct {
 	runtime.Command
 	dirs  []hostDir
-	limit int64 // of their files, in bytes
+	limit int64 // of all files in dirs, in bytes
 }
 
 // hostDir is a directory for guests.
@@ -44,7 +47,7 @@ func (d hostDir) String() string { return d.host + ":" + d.guest }
 func parseCommand(ctx *cli.Context) (o commandOptions, err error) {
 	o.Args, o.Stdin = ctx.StringSlice("arg"), runtime.Stdin(ctx.String("stdin"))
 	if o.Stdin != runtime.StdinRaw && o.Stdin != runtime.StdinCBOR {
-		return o, refuse("--stdin %q is none of raw, cbor", o.Stdin)
+		return o, usageErrorf("invalid --stdin %q: want raw or cbor", o.Stdin)
 	}
 	env, err := parseEnv(ctx.StringSlice("env"))
 	if err != nil {
@@ -56,7 +59,7 @@ func parseCommand(ctx *cli.Context) (o commandOptions, err error) {
 	return o, err
 }
 
-// parseDirs reads the flags of directories alone.
+// parseDirs reads only the flags of directories.
 func parseDirs(ctx *cli.Context) (o commandOptions, err error) {
 	for _, value := range ctx.StringSlice("dir") {
 		d, err := parseDir(value)
@@ -64,7 +67,7 @@ func parseDirs(ctx *cli.Context) (o commandOptions, err error) {
 			return o, err
 		}
 		if slices.ContainsFunc(o.dirs, func(other hostDir) bool { return other.guest == d.guest }) {
-			return o, refuse("--dir: two directories are to be %s: give each a name of its own", d.guest)
+			return o, usageErrorf("duplicate --dir %s: give each directory its own guest path", d.guest)
 		}
 		o.dirs = append(o.dirs, d)
 	}
@@ -72,28 +75,28 @@ func parseDirs(ctx *cli.Context) (o commandOptions, err error) {
 	return o, err
 }
 
-// parseEnv returns an environment in the order of its keys: the order in which
-// flags are given then changes no output.
+// parseEnv returns an environment in the order of its keys, so that the order of the
+// flags does not change an output.
 func parseEnv(pairs []string) ([]string, error) {
 	keys := map[string]bool{}
 	for _, pair := range pairs {
 		key, _, ok := strings.Cut(pair, "=")
 		if !ok || key == "" {
-			return nil, refuse("--env %q is no KEY=VALUE", pair)
+			return nil, usageErrorf("invalid --env %q: want KEY=VALUE", pair)
 		}
 		if keys[key] {
-			return nil, refuse("--env gives %s twice", key)
+			return nil, usageErrorf("duplicate --env %s", key)
 		}
 		keys[key] = true
 	}
 	return slices.Sorted(slices.Values(pairs)), nil
 }
 
-// parseDir cuts at the last colon: drives have one.
+// parseDir splits at the last colon, because a Windows path may have an earlier one.
 func parseDir(value string) (hostDir, error) {
 	i := strings.LastIndexByte(value, ':')
 	if i < 1 || i == len(value)-1 {
-		return hostDir{}, refuse("--dir %q is no HOST:GUEST, such as ./data:/data", value)
+		return hostDir{}, usageErrorf("invalid --dir %q: want HOST:GUEST, such as ./data:/data", value)
 	}
 	return hostDir{value[:i], path.Clean(value[i+1:])}, nil
 }
@@ -104,13 +107,13 @@ func (o *commandOptions) read(ctx context.Context) (runtime.Command, error) {
 	for _, d := range o.dirs {
 		tree, err := wasi.ReadTree(ctx, d.host, left)
 		if over, ok := errors.AsType[*wasi.TreeLimitError](err); ok && over.Bytes > 0 {
-			return c, refuse("--dir %s: the files of all --dir have more than %d bytes: --max-dir raises the limit", d.host, o.limit)
+			return c, usageErrorf("--dir %s: too large: the files of all --dir have more than %d bytes; --max-dir raises the limit", d.host, o.limit)
 		}
 		if ctx.Err() != nil {
 			return c, host.ErrInterrupted
 		}
 		if err != nil {
-			return c, refuse("--dir %s: %w", d.host, err)
+			return c, usageErrorf("--dir %s: %w", d.host, err)
 		}
 		left -= tree.Bytes()
 		c.Dirs = append(c.Dirs, wasi.Dir{Guest: d.guest, Tree: tree})
@@ -118,7 +121,7 @@ func (o *commandOptions) read(ctx context.Context) (runtime.Command, error) {
 	return c, nil
 }
 
-// flags returns the flags that o was read from.
+// flags returns the flags that give o.
 func (o *commandOptions) flags() (args []string) {
 	for _, arg := range o.Args {
 		args = append(args, "--arg="+arg)
@@ -132,66 +135,57 @@ func (o *commandOptions) flags() (args []string) {
 	return append(args, "--stdin="+string(o.Stdin), "--max-dir="+strconv.FormatInt(o.limit, 10))
 }
 
-// checkDirs makes sure that directories are what they were when the job was
-// recorded.
+// checkDirs returns an error if a directory has changed since the job was recorded.
 func (r *redriven) checkDirs(o *commandOptions, c *runtime.Command) error {
-	if r == nil || r.spec.Settings.Command == nil {
+	if r == nil || r.asked.Settings.Command == nil {
 		return nil
 	}
-	for i, d := range r.spec.Settings.Command.Dirs {
-		if i >= len(c.Dirs) || c.Dirs[i].Guest != d.Guest {
-			break // another job, as will be said
-		}
-		digest := c.Dirs[i].Tree.Digest()
-		if err := r.check("directory "+d.Guest, o.dirs[i].host, "--with-dir HOST:GUEST", fmt.Sprintf("sha256:%x", digest), d.Digest); err != nil {
+	for i, d := range r.asked.Settings.Command.Dirs {
+		digest := spec.Digest(c.Dirs[i].Tree.Digest())
+		if err := r.check("directory "+d.Guest, o.dirs[i].host, "--with-dir HOST:GUEST", digest, d.Digest); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// replaceDirs gives directories of a recorded job, as HOST:GUEST, the places
-// where they are now.
-func replaceDirs(recorded, now []string) ([]string, error) {
-	dirs := slices.Clone(recorded)
+// readDirs returns the directories of the job. --with-dir overrides the recorded paths.
+func (r *redriven) readDirs(now []string) (dirs []hostDir, err error) {
+	if c := r.asked.Settings.Command; c != nil {
+		for _, d := range c.Dirs {
+			dirs = append(dirs, hostDir{r.asked.Sources.Dirs[d.Guest], d.Guest})
+		}
+	}
 	for _, value := range now {
 		d, err := parseDir(value)
 		if err != nil {
 			return nil, err
 		}
-		i := slices.IndexFunc(dirs, func(r string) bool { return strings.HasSuffix(r, ":"+d.guest) })
+		i := slices.IndexFunc(dirs, func(recorded hostDir) bool { return recorded.guest == d.guest })
 		if i < 0 {
-			return nil, refuse("--with-dir %s: the job has no directory %s", value, d.guest)
+			return nil, usageErrorf("unknown --with-dir %s: the job has no directory %s", value, d.guest)
 		}
-		dirs[i] = d.String()
+		dirs[i] = d
+	}
+	for _, d := range dirs {
+		if d.host == "" {
+			return nil, usageErrorf("job %s: unknown host directory for %s: give it with --with-dir HOST:%s", r.name(), d.guest, d.guest)
+		}
 	}
 	return dirs, nil
 }
 
-// absoluteDirs returns HOST:GUEST with hosts from the root on.
-func absoluteDirs(values []string) (dirs []string) {
-	for _, value := range values {
-		if d, err := parseDir(value); err == nil {
-			d.host = absolute(d.host)
-			value = d.String()
-		}
-		dirs = append(dirs, value)
-	}
-	return dirs
-}
-
-// checkConcat refuses --concat where it has nothing to write.
+// checkConcat refuses --concat if the result is an aggregate.
 func (o *runOptions) checkConcat(module host.Module) error {
 	if o.files.concat && module.Exports(abi.ExportAggregate) {
-		return refuse("--concat is of outputs, and the result of %s is its aggregate: leave it out", o.module)
+		return usageErrorf("invalid --concat: %s exports aggregate, so the job's result is its aggregate; leave --concat out", o.module)
 	}
 	return nil
 }
 
-// writeConcat writes the bytes of all outputs, which must be byte strings, one
-// after another in id order.
-func writeConcat(ctx context.Context, w *bufio.Writer, result *host.Result) error {
-	for o, err := range result.Outputs(ctx) {
+// writeConcat writes the bytes of all outputs, which must be byte strings, in id order.
+func writeConcat(w *bufio.Writer, all outputs.Seq) error {
+	for o, err := range all {
 		if err != nil {
 			return err
 		}
@@ -204,11 +198,10 @@ func writeConcat(ctx context.Context, w *bufio.Writer, result *host.Result) erro
 
 // writeBytes writes the bytes of one output.
 func writeBytes(w *bufio.Writer, id abi.ID, output []byte) error {
-	t := transcoder{rest: output}
-	h := t.head()
-	if h.Major != abi.MajorBytes {
-		return fmt.Errorf("chunk %v: its output is no byte string, and --concat takes nothing else", id)
+	contents, major, _ := notation.Contents(output)
+	if major != abi.MajorBytes {
+		return fmt.Errorf("chunk %v: --concat wants outputs that are byte strings", id)
 	}
-	_, err := w.Write(t.bytes(h))
+	_, err := w.Write(contents)
 	return err
 }

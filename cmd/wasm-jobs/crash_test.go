@@ -20,17 +20,18 @@ import (
 
 	"github.com/wasm-jobs/wasm-jobs/abi"
 	"github.com/wasm-jobs/wasm-jobs/host"
-	"github.com/wasm-jobs/wasm-jobs/host/jobs"
+	"github.com/wasm-jobs/wasm-jobs/host/event"
+	"github.com/wasm-jobs/wasm-jobs/host/journal"
 	"github.com/wasm-jobs/wasm-jobs/store/sqlite"
 )
 
 var crashes = flag.Int("crashes", 100, "how often TestCrashLoop kills a job")
 
-// workChunks is how many chunks the job of these tests has: each counts to some
-// thousands, so that the job takes a while.
+// workChunks is the number of chunks in the job of these tests. Each counts to a few
+// thousand, so that the job takes a while.
 const workChunks = 2000
 
-// workFile writes a job's chunks, of which no two are the same.
+// workFile writes a job's chunks, all different.
 func workFile(t *testing.T) string {
 	t.Helper()
 	var b []byte
@@ -65,7 +66,7 @@ func uninterrupted(t *testing.T, chunks string) (outputs, aggregate []byte) {
 	return outputs, aggregate
 }
 
-// crashLoop is what TestCrashLoop knows of a store.
+// crashLoop is the state of TestCrashLoop for a store.
 type crashLoop struct {
 	t        *testing.T
 	chunks   string
@@ -78,9 +79,8 @@ type crashLoop struct {
 	reopened time.Duration // the longest
 }
 
-// TestCrashLoop kills one job again and again, at random moments, and lets it go
-// on. What was reported as done is never executed again, and the store never
-// needs repair.
+// TestCrashLoop kills one job repeatedly, at random moments, and continues it. A chunk
+// that was reported as done is never executed again, and the store never needs repair.
 func TestCrashLoop(t *testing.T) {
 	rounds := *crashes
 	if raceDetector {
@@ -104,13 +104,13 @@ func TestCrashLoop(t *testing.T) {
 		c.kills, c.phases, c.done/max(1, c.kills), c.ended, whole.Round(time.Millisecond), c.reopened.Round(time.Millisecond))
 }
 
-// begin takes a new store.
+// begin starts with a new store.
 func (c *crashLoop) begin() {
 	c.dir, c.reported = c.t.TempDir(), map[abi.ID]bool{}
 }
 
-// run runs the job and kills it after a time, and reports whether it came to
-// its end.
+// run runs the job and kills it after a time. It reports whether the job had ended
+// before.
 func (c *crashLoop) run(outputs, aggregate []byte, after time.Duration) bool {
 	path := filepath.Join(c.t.TempDir(), "outputs")
 	cmd := workCommand(c.chunks, path, "--store", c.dir, "--events", "-", "-o", path+".aggregate", "-f", "cbor")
@@ -161,13 +161,13 @@ func (c *crashLoop) follow(events io.Reader) (phase string, isEnd bool) {
 			break // the last line, cut off
 		}
 		switch e.Kind {
-		case host.KindPhase:
+		case event.KindPhase:
 			phase = e.Message
-		case host.KindEnd:
+		case event.KindEnd:
 			isEnd = true
-		case host.KindFailed, host.KindRetry:
+		case event.KindFailed, event.KindRetry:
 			c.t.Errorf("chunk %v: %v", e.ID, e.Failure)
-		case host.KindSucceeded:
+		case event.KindSucceeded:
 			if c.reported[*e.ID] {
 				c.t.Errorf("chunk %v was reported as done, and is executed again", e.ID)
 			}
@@ -180,7 +180,7 @@ func (c *crashLoop) follow(events io.Reader) (phase string, isEnd bool) {
 	return phase, isEnd
 }
 
-// reopen opens the store as others would, and asks it for the job.
+// reopen opens the store as another program would, and looks up the job.
 func (c *crashLoop) reopen(isEnd bool) {
 	start := time.Now()
 	s, err := sqlite.Open(c.t.Context(), c.dir, sqlite.Options{
@@ -195,14 +195,14 @@ func (c *crashLoop) reopen(isEnd bool) {
 	if c.reopened = max(c.reopened, took); took > 10*time.Second {
 		c.t.Errorf("reopening took %v", took)
 	}
-	j, err := jobs.Find(c.t.Context(), s, "")
+	j, err := journal.Find(c.t.Context(), s, "")
 	if err != nil {
 		if len(c.reported) > 0 {
 			c.t.Errorf("the job is not recorded: %v", err)
 		}
 		return
 	}
-	if state := j.State(); state != jobs.Died && state != jobs.Succeeded || isEnd && state != jobs.Succeeded {
+	if state := j.State(); state != journal.Crashed && state != journal.Succeeded || isEnd && state != journal.Succeeded {
 		c.t.Errorf("the job is %s", state)
 	}
 	status, err := j.Status(c.t.Context())
@@ -222,7 +222,7 @@ func (c *crashLoop) compare(path string, outputs, aggregate []byte) {
 	}
 	got, err := command("output", "--store", c.dir, "--aggregate", jobOf(c.t, c.dir)).Output()
 	if err != nil || !bytes.Equal(got, aggregate) {
-		c.t.Errorf("aggregate %q, expected %q, %v", got, aggregate, err)
+		c.t.Errorf("aggregate %q, want %q, %v", got, aggregate, err)
 	}
 }
 
@@ -240,8 +240,8 @@ func jobOf(t *testing.T, dir string) string {
 	return status.Job
 }
 
-// TestRacers lets processes run one job on one store at the same time, while
-// others ask how far it is.
+// TestRacers runs one job on one store in several processes at the same time, while
+// others ask for its status.
 func TestRacers(t *testing.T) {
 	chunks := workFile(t)
 	outputs, aggregate := uninterrupted(t, chunks)

@@ -14,12 +14,13 @@ import (
 
 	"github.com/wasm-jobs/wasm-jobs/abi"
 	"github.com/wasm-jobs/wasm-jobs/host"
+	"github.com/wasm-jobs/wasm-jobs/host/event"
 )
 
-// bigChunks are so many that their outputs do not fit a small file system.
+// bigChunks is a number of chunks whose outputs do not fit in a small file system.
 const bigChunks = 100
 
-// bigFile writes a job's chunks, each of which gives 40 KB and its number.
+// bigFile writes a job's chunks. Each output has 40 KB, and the chunk's number.
 func bigFile(t *testing.T) string {
 	t.Helper()
 	var b []byte
@@ -56,8 +57,8 @@ func smallFileSystem(t *testing.T) (mount, ballast string) {
 	return mount, ballast
 }
 
-// TestFullDiskCommand runs a job on a store whose disk is full before its end,
-// makes room, and runs it again.
+// TestFullDiskCommand runs a job until the store's disk is full, frees space, and runs
+// it again.
 func TestFullDiskCommand(t *testing.T) {
 	mount, ballast := smallFileSystem(t)
 	chunks, dir := bigFile(t), t.TempDir()
@@ -109,9 +110,9 @@ func readEvents(t *testing.T, path string) (done, reused map[abi.ID]bool) {
 			t.Fatal(err)
 		}
 		switch e.Kind {
-		case host.KindSucceeded:
+		case event.KindSucceeded:
 			done[*e.ID] = true
-		case host.KindReused:
+		case event.KindReused:
 			reused[*e.ID] = true
 		}
 	}

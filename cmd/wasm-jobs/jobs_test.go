@@ -1,6 +1,10 @@
 package main
 
 import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -9,7 +13,7 @@ import (
 	"github.com/wasm-jobs/wasm-jobs/store/sqlite"
 )
 
-// A damaged output is named by its chunk, where its order tells.
+// A message about a damaged output names its chunk, if the order is valid.
 func TestDamageLine(t *testing.T) {
 	for _, tt := range []struct {
 		order []byte
@@ -21,7 +25,39 @@ func TestDamageLine(t *testing.T) {
 	} {
 		d := sqlite.Damage{Key: store.Key{Chunk: store.Digest{1}, Order: tt.order}}
 		if got := damageLine(d); !strings.HasPrefix(got, tt.want) {
-			t.Errorf("%q, expected %q", got, tt.want)
+			t.Errorf("%q, want %q", got, tt.want)
+		}
+	}
+}
+
+// list works on a store that is damaged anywhere. It skips jobs that are lost while it
+// reads, and the counts of the others add up to their totals.
+func TestListOfDamagedStores(t *testing.T) {
+	dir := t.TempDir()
+	for _, chunks := range []string{"0-2", "0-3"} {
+		mustRun(t, "run", "../../guest-examples/square/c/square.wasm", "--range-of", chunks, "--store", dir, "--progress", "none")
+	}
+	file, err := os.ReadFile(filepath.Join(dir, "store.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for at := 63; at < len(file); at += 2048 - 1 {
+		damaged := t.TempDir()
+		file[at] ^= 1
+		if err := os.WriteFile(filepath.Join(damaged, "store.db"), file, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		file[at] ^= 1
+		var out, said bytes.Buffer
+		code := Main(t.Context(), []string{"wasm-jobs", "list", "--json", "--store", damaged}, strings.NewReader(""), &out, &said)
+		var all []listed
+		if err := json.Unmarshal(out.Bytes(), &all); code != exitOK || err != nil {
+			t.Errorf("byte %d: exit code %d, error %v: %s", at, code, err, &said)
+		}
+		for _, l := range all {
+			if l.Pending+l.Active+l.Succeeded+l.Failed != l.Total || l.Succeeded != l.Total {
+				t.Errorf("byte %d: %+v", at, l)
+			}
 		}
 	}
 }

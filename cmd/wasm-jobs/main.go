@@ -10,11 +10,10 @@ import (
 	"sync"
 )
 
-// gcPercent trades some time of the collector for memory: nearly all that a job
-// holds has no pointers, which costs nothing to mark. A job of very many chunks
-// holds so much of it that less garbage beside it is worth more. A small one is
-// over before it has made as much garbage as the collector waits for at first,
-// 64 MiB.
+// gcPercent trades time of the garbage collector for memory. It is low because
+// nearly all memory of a job has no pointers and costs nothing to mark. It is lower
+// still for a job of very many chunks, which holds much memory. At first it is
+// high: a small job ends before it has made 64 MiB of garbage, and never collects.
 const (
 	gcPercentFirst = 1600
 	gcPercent      = 50
@@ -24,7 +23,7 @@ const (
 
 func main() {
 	lowerGCPercent(gcPercentFirst)
-	// Called by the collector, in a goroutine of its own, once it has run.
+	// The runtime calls the finalizer, in its own goroutine, after the first collection.
 	runtime.SetFinalizer(new([16]byte), func(*[16]byte) { lowerGCPercent(gcPercent) })
 	os.Exit(Main(context.Background(), os.Args, os.Stdin, os.Stdout, os.Stderr))
 }
@@ -34,8 +33,8 @@ var (
 	gcSetting = math.MaxInt // gcMu
 )
 
-// lowerGCPercent sets it where it is higher, and leaves it to the user where
-// GOGC says so.
+// lowerGCPercent lowers the GC percentage to percent. It never raises it, and does
+// nothing if the user has set GOGC.
 func lowerGCPercent(percent int) {
 	gcMu.Lock()
 	defer gcMu.Unlock()

@@ -7,21 +7,29 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"regexp"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/fxamacker/cbor/v2"
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/wasm-jobs/wasm-jobs/abi"
+	"github.com/wasm-jobs/wasm-jobs/host/notation"
+	"github.com/wasm-jobs/wasm-jobs/store/postgres/pgtest"
 )
 
 // TestMain makes the real command available to scripts as "wasm-jobs".
 func TestMain(m *testing.M) {
 	if raceDetector {
 		os.Setenv("GORACE", raceOptions+" "+os.Getenv("GORACE"))
+	}
+	if strings.HasSuffix(os.Args[0], ".test") && signal.Ignored(syscall.SIGHUP) {
+		// Tests were started with nohup. The commands that they start must not inherit it.
+		signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP)
 	}
 	testscript.Main(m, map[string]func(){
 		"wasm-jobs": func() {
@@ -30,23 +38,23 @@ func TestMain(m *testing.M) {
 	})
 }
 
-// raceOptions are for the processes that tests start, hundreds of them. The race
-// detector would have each sleep for a second before it exits, for goroutines
-// that are still running then; the command waits for all of its own.
+// raceOptions are for the hundreds of processes that tests start. Otherwise the race
+// detector makes each of them sleep for a second before it exits, in case goroutines
+// are still running. The command waits for all of its goroutines.
 const raceOptions = "atexit_sleep_ms=0"
 
-// TestScripts runs the real binary. In scripts, $GUESTS is the folder of the
-// example guests and $WASM that of the small test modules; "cbor FILE JSON..."
-// writes a sequence of items, "hex FILE HEX..." bytes; "job VAR REPORT" sets VAR to the
-// id of the job that a report is of; "tamper TO FROM OLD NEW" changes text, of
-// which ? is any character; "edit TO FROM ID [JSON]" changes an output, or leaves
-// it out.
+// TestScripts runs the real binary. In scripts, $GUESTS is the folder of the example
+// guests and $WASM the folder of the small test modules; "cbor FILE JSON..." writes a
+// sequence of items, "hex FILE HEX..." bytes; "job VAR REPORT" sets VAR to the id of a
+// report's job; "tamper TO FROM OLD NEW" replaces text, in which ? is any character;
+// "edit TO FROM ID [JSON]" changes an output, or removes it; "database VAR" sets VAR
+// to the URL of a new database.
 func TestScripts(t *testing.T) {
 	root, err := filepath.Abs("../..")
 	if err != nil {
 		t.Fatal(err)
 	}
-	compiled := t.TempDir() // for all scripts, which have few modules and need them often
+	compiled := t.TempDir() // shared by all scripts, which use few modules
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
 		Setup: func(e *testscript.Env) error {
@@ -66,20 +74,34 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Condition: func(condition string) (bool, error) {
-			if condition != "race" {
-				return false, fmt.Errorf("unknown condition %q", condition)
+			switch condition {
+			case "race":
+				return raceDetector, nil
+			case "postgres":
+				return pgtest.Installed(), nil
 			}
-			return raceDetector, nil
+			return false, fmt.Errorf("unknown condition %q", condition)
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"cbor": writeCBOR, "hex": writeHex, "job": readJob, "tamper": tamper, "edit": editOutputs},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"cbor": writeCBOR, "hex": writeHex, "job": readJob, "tamper": tamper, "edit": editOutputs,
+			"serve": startServing, "stop": stopServing, "http": askServer, "database": newDatabase(t),
+		},
 	})
+}
+
+// newDatabase returns the command of scripts that sets a variable to the URL of a new
+// database.
+func newDatabase(t *testing.T) func(*testscript.TestScript, bool, []string) {
+	return func(ts *testscript.TestScript, _ bool, args []string) {
+		ts.Setenv(args[0], pgtest.Shared(t).Database(t))
+	}
 }
 
 func readJob(ts *testscript.TestScript, _ bool, args []string) {
 	var report struct{ Job string }
 	ts.Check(json.Unmarshal([]byte(ts.ReadFile(args[1])), &report))
 	if report.Job == "" {
-		ts.Fatalf("%s names no job", args[1])
+		ts.Fatalf("%s does not name a job", args[1])
 	}
 	ts.Setenv(args[0], report.Job)
 }
@@ -106,7 +128,7 @@ func plain(ts *testscript.TestScript, text string) any {
 	return integers(v)
 }
 
-// integers makes integers of JSON's numbers.
+// integers converts JSON numbers to integers.
 func integers(v any) any {
 	switch v := v.(type) {
 	case json.Number:
@@ -137,7 +159,7 @@ func tamper(ts *testscript.TestScript, _ bool, args []string) {
 	}
 	changed := text[:at[0]] + args[3] + text[at[1]:]
 	if changed == text {
-		ts.Fatalf("%s stays as it is", args[1])
+		ts.Fatalf("%s does not change", args[1])
 	}
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(changed), 0o600))
 }
@@ -147,22 +169,23 @@ func editOutputs(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(err)
 	var replacement []byte
 	if len(args) > 3 {
-		replacement, err = itemOfJSON([]byte(args[3]))
+		replacement, err = notation.ParseExact([]byte(args[3]))
 		ts.Check(err)
 	}
-	claimed, err := fileClaims(ts.MkAbs(args[1]))
+	claimed, err := fileOutputs(ts.MkAbs(args[1]))
 	ts.Check(err)
-	defer claimed.close()
+	defer claimed.Close()
 	var out []byte
-	ts.Check(claimed.each(context.Background(), func(has abi.ID, output []byte) error {
-		if has == id {
+	for o, err := range claimed.All(context.Background()) {
+		ts.Check(err)
+		output := o.Output
+		if o.ID == id {
 			output = replacement
 		}
 		if output != nil {
-			out = abi.AppendOutput(out, has, output)
+			out = abi.AppendOutput(out, o.ID, output)
 		}
-		return nil
-	}))
+	}
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), out, 0o600))
 }
 

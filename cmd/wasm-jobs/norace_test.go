@@ -2,5 +2,6 @@
 
 package main
 
-// raceDetector takes address space that scripts cannot limit.
+// raceDetector is true if the test runs under the race detector, which needs more
+// address space than the limits of the scripts allow.
 const raceDetector = false

@@ -17,8 +17,8 @@ import (
 	"github.com/wasm-jobs/wasm-jobs/host/sources"
 )
 
-// What from-jsonl takes, cat -f json gives back so that from-jsonl makes the
-// same chunk of it.
+// from-jsonl makes the same chunk from a value and from the output of cat -f json for
+// that chunk.
 func FuzzJSONRoundTrip(f *testing.F) {
 	for _, s := range []string{"null", "[true,false]", `{"a":{"b":[1,-1,1.5,-0]}}`, "18446744073709551616", "-18446744073709551617", `"\u2028<&>\u0000\ud83d\ude00"`, "1e21", "1e20", "100.0", "5e-324", `{"":""}`} {
 		f.Add([]byte(s))
@@ -40,7 +40,7 @@ func FuzzJSONRoundTrip(f *testing.F) {
 	})
 }
 
-// inProcess runs the command here.
+// inProcess runs the command in this process.
 func inProcess(t *testing.T, in []byte, args ...string) []byte {
 	t.Helper()
 	var out, err bytes.Buffer
@@ -50,8 +50,8 @@ func inProcess(t *testing.T, in []byte, args ...string) []byte {
 	return out.Bytes()
 }
 
-// Whatever the chunks and the way they are split, merge is the inverse, and the
-// files are as even, or as small, as was asked for.
+// merge is the inverse of split, for all chunks and ways to split them. The files have
+// the even numbers of chunks, or the size, that were asked for.
 func TestSplitAndMerge(t *testing.T) {
 	random := rand.New(rand.NewPCG(3, 4))
 	dir := t.TempDir()
@@ -94,60 +94,6 @@ func TestSplitAndMerge(t *testing.T) {
 			if round%2 == 1 && (chunks < count/n || chunks > (count+n-1)/n) {
 				t.Errorf("%s has %d of %d chunks in %d files", name, chunks, count, n)
 			}
-		}
-	}
-}
-
-// Columns hold what fits them, and else the chunk's id and its key are named.
-func TestOutputsCSV(t *testing.T) {
-	for _, tt := range []struct {
-		name, in  string // JSON lines, of which each is an output
-		want, err string
-	}{
-		{name: "of nothing", want: "id,output\n"},
-		{name: "maps", in: "{\"a\":1,\"b\":null}\n{\"b\":\"x,y\",\"a\":false}", want: "id,a,b\n0,1,\n1,false,\"x,y\"\n"},
-		{name: "no map", in: "1\n{\"a\":1}\n\"t\"\nnull", want: "id,output\n0,1\n1,\"{\"\"a\"\":1}\"\n2,t\n3,\n"},
-		{name: "an empty map", in: "{}\n1", want: "id,output\n0,{}\n1,1\n"},
-		{name: "a map with an array", in: "{\"a\":[]}\n1", want: "id,output\n0,\"{\"\"a\"\":[]}\"\n1,1\n"},
-		{name: "an id, and its column", in: `{"id":1,"output.id":2}`, want: "id,output\n0,\"{\"\"id\"\":1,\"\"output.id\"\":2}\"\n"},
-		{name: "another key", in: "{\"a\":1}\n{\"b\":1}", err: `output of chunk 1: its key "b" is no column`},
-		{name: "a key less", in: "{\"a\":1,\"b\":2}\n{\"b\":1}", err: `output of chunk 1: it has no key "a"`},
-		{name: "an array later", in: "{\"a\":1}\n{\"a\":[1]}", err: `output of chunk 1: it is no map of texts to single values`},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			var out bytes.Buffer
-			w := bufio.NewWriter(&out)
-			err := writeOutputsAs(w, "x.CSV", func(each func(abi.ID, []byte) error) error {
-				n := uint64(0)
-				for item, err := range sources.JSONLines(sources.Input{Reader: strings.NewReader(tt.in)}) {
-					if err := errors.Join(err, each(abi.IntID(n), item)); err != nil {
-						return err
-					}
-					n++
-				}
-				return nil
-			})
-			if tt.err != "" {
-				if err == nil || !strings.HasPrefix(err.Error(), tt.err+": the columns") {
-					t.Errorf("error %v, want %s", err, tt.err)
-				}
-				return
-			}
-			if err := errors.Join(err, w.Flush()); err != nil || out.String() != tt.want {
-				t.Errorf("%q (%v), want %q", &out, err, tt.want)
-			}
-		})
-	}
-}
-
-// Bytes, bignums and tags in cells.
-func TestOutputsCSVCells(t *testing.T) {
-	for in, want := range map[string]string{
-		"\x43abc": "YWJj", "\xc2\x49\x01\x00\x00\x00\x00\x00\x00\x00\x00": "18446744073709551616", "\xc3\x41\x00": "-1",
-		"\xc0\x61t": "t", "\xf9\x7e\x00": "", "\x61\xff": "\ufffd", "\x7f\x61a\x61b\xff": "ab", "\xf9\x3c\x00": "1.0", "\xc2\x5f\x41\x01\x41\x00\xff": "256",
-	} {
-		if got := new(csvTable).text([]byte(in)); got != want {
-			t.Errorf("%x is the cell %q, want %q", in, got, want)
 		}
 	}
 }

@@ -7,8 +7,8 @@ import (
 	"syscall"
 )
 
-// peakMemory returns the most physical memory that this process had, in bytes; 0
-// where that is not known.
+// peakMemory returns the peak of this process's physical memory in bytes, or 0 if it
+// is unknown.
 func peakMemory() uint64 {
 	var usage syscall.Rusage
 	if syscall.Getrusage(syscall.RUSAGE_SELF, &usage) != nil {

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -14,14 +15,14 @@ import (
 	"testing"
 
 	"github.com/wasm-jobs/wasm-jobs/abi"
+	"github.com/wasm-jobs/wasm-jobs/host"
 )
 
 // programsDir is the module that names the programs and their versions.
 const programsDir = "../../testdata/programs"
 
-// TestPrograms runs programs that were written for other ends as WASI commands,
-// and holds them to what they give when they are built for this machine: outputs
-// and exit codes.
+// TestPrograms runs existing programs as WASI commands, and compares their outputs and
+// exit codes with those of the same programs built for this machine.
 func TestPrograms(t *testing.T) {
 	if testing.Short() || raceDetector {
 		t.Skip("compiling Go programs takes a minute, and several under the race detector: run without -short and -race")
@@ -159,15 +160,16 @@ func runNative(t *testing.T, program, dir string, args []string, stdin string) (
 	return out.String(), 0
 }
 
-// runCommands runs a WASI command over chunks, which find a directory as
-// their root. It returns what became of each: an output or a failure.
+// runCommands runs a WASI command over chunks, with a directory as its root. It returns
+// the output or the failure of each chunk.
 func runCommands(t *testing.T, wasm, dir string, args, chunks []string) (outputs, failures map[int]string) {
 	t.Helper()
+	report := filepath.Join(t.TempDir(), "report.json")
 	var file []byte
 	for _, chunk := range chunks {
 		file = abi.AppendText(file, chunk)
 	}
-	run := []string{"wasm-jobs", "run", wasm, "-", "--no-store", "--progress", "none", "--dir", dir + ":/", "--outputs", "-", "--retries", "0"}
+	run := []string{"wasm-jobs", "run", wasm, "-", "--no-store", "--progress", "none", "--dir", dir + ":/", "--outputs", "-", "--report", report, "--retries", "0"}
 	for _, arg := range args {
 		run = append(run, "--arg="+arg)
 	}
@@ -189,17 +191,22 @@ func runCommands(t *testing.T, wasm, dir string, args, chunks []string) (outputs
 		item := b[len(abi.AppendText(id.AppendCBOR(abi.AppendText(b[:0:0], "id")), "output"))+1 : size] // behind the map's head
 		h, err := abi.ReadHead(item)
 		if err != nil || h.Major != abi.MajorBytes {
-			t.Fatalf("chunk %v: the output is no byte string: %x", id, item)
+			t.Fatalf("chunk %v: the output is not a byte string: %x", id, item)
 		}
 		outputs[int(n)] = string(item[h.Size:])
 		b = b[size:]
 	}
-	for line := range strings.Lines(stderr.String()) {
-		var n, attempts int
-		if _, err := fmt.Sscanf(line, "wasm-jobs: chunk %d failed after %d attempts: ", &n, &attempts); err == nil {
-			_, message, _ := strings.Cut(line, " attempts: ")
-			failures[n] = strings.TrimSuffix(message, "\n")
-		}
+	var r host.Report
+	b, err := os.ReadFile(report)
+	if err == nil {
+		err = json.Unmarshal(b, &r)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range r.Failures {
+		n, _ := f.ID.Int()
+		failures[int(n)] = string(f.Class) + ": " + f.Message
 	}
 	return outputs, failures
 }

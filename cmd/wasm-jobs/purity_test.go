@@ -11,8 +11,8 @@ import (
 	"github.com/wasm-jobs/wasm-jobs/abi"
 )
 
-// TestImpureGuest runs a Go guest that is as impure as it can be, over its
-// chunks in any order, by any number of workers, in both isolation modes.
+// TestImpureGuest runs a Go guest with every impurity it can have, over its chunks in
+// any order, by any number of workers, in both isolation modes.
 func TestImpureGuest(t *testing.T) {
 	if testing.Short() || raceDetector {
 		t.Skip("compiling a Go guest takes seconds, and 20 under the race detector: run without -short and -race")

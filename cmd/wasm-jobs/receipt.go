@@ -2,21 +2,22 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 
 	"github.com/wasm-jobs/wasm-jobs/host"
+	"github.com/wasm-jobs/wasm-jobs/host/notation"
 	"github.com/wasm-jobs/wasm-jobs/host/receipt"
 )
 
-// checkReceipt makes sure, before anything runs, that a receipt can say what the
-// job is.
+// checkReceipt checks, before anything runs, that a receipt can describe the job.
 func (o *runOptions) checkReceipt(job *host.Job) error {
 	if o.files.receipt == "" {
 		return nil
 	}
 	settings := job.ReceiptSettings()
 	if err := settings.Check(); err != nil {
-		return refuse("--receipt: %w", err)
+		return usageErrorf("--receipt: %w", err)
 	}
 	return nil
 }
@@ -39,9 +40,19 @@ func readReceipt(path string) (*receipt.Receipt, error) {
 	if err != nil {
 		return nil, err
 	}
+	return parseReceipt(path, b)
+}
+
+func parseReceipt(path string, b []byte) (*receipt.Receipt, error) {
 	r, err := receipt.Parse(b)
-	if errors.Is(err, receipt.ErrForm) {
-		return nil, refuse("%s: %w", path, err)
+	foreign := notation.Foreign(b)
+	switch {
+	case err != nil && foreign != "":
+		return nil, usageErrorf("%s: %w: %s", path, receipt.ErrForm, foreign)
+	case errors.Is(err, receipt.ErrForm) && bytes.Contains(b, []byte("\r\n")):
+		return nil, usageErrorf("%s: %w: its lines end with CR LF, want LF", path, receipt.ErrForm)
+	case errors.Is(err, receipt.ErrForm):
+		return nil, usageErrorf("%s: %w", path, err)
 	}
 	return r, err
 }

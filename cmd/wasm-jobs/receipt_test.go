@@ -16,6 +16,8 @@ import (
 	"github.com/wasm-jobs/wasm-jobs/abi"
 	"github.com/wasm-jobs/wasm-jobs/host"
 	"github.com/wasm-jobs/wasm-jobs/host/chunks"
+	"github.com/wasm-jobs/wasm-jobs/host/event"
+	"github.com/wasm-jobs/wasm-jobs/host/notation"
 	"github.com/wasm-jobs/wasm-jobs/runtime"
 	"github.com/wasm-jobs/wasm-jobs/store/sqlite"
 )
@@ -70,7 +72,7 @@ func receiptCases() []receiptCase {
 	return cases
 }
 
-// flags are those of run that make the job.
+// flags returns the flags of run for the job.
 func (c *receiptCase) flags() []string {
 	flags := []string{"--seed", fmt.Sprint(c.seed)}
 	if c.context != "" {
@@ -92,7 +94,7 @@ func (c *receiptCase) path(ending string) string { return filepath.Join(receipts
 
 func (c *receiptCase) modulePath() string { return filepath.Join("../..", c.module) }
 
-// contextFile is where the context is, or "".
+// contextFile returns the path of the context, or "".
 func (c *receiptCase) contextFile() string {
 	if c.context == "" {
 		return ""
@@ -100,12 +102,12 @@ func (c *receiptCase) contextFile() string {
 	return c.path(".context.cbor")
 }
 
-// items returns JSON values as CBOR.
+// items converts JSON values to CBOR.
 func items(t *testing.T, texts ...string) []byte {
 	t.Helper()
 	var all []byte
 	for _, text := range texts {
-		item, err := itemOfJSON([]byte(text))
+		item, err := notation.ParseExact([]byte(text))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -180,7 +182,7 @@ func newTestEngine(t *testing.T, interpreter bool) host.Engine {
 	return engine
 }
 
-// stopAfterFirst ends a job softly once a chunk succeeded.
+// stopAfterFirst ends a job softly after a chunk has succeeded.
 type stopAfterFirst struct{ stop func() }
 
 func (s stopAfterFirst) Progress(_ string, c host.Counts) {
@@ -188,14 +190,14 @@ func (s stopAfterFirst) Progress(_ string, c host.Counts) {
 		s.stop()
 	}
 }
-func (stopAfterFirst) Wants() bool          { return false }
+func (stopAfterFirst) Wants() event.Detail  { return event.ProgressOnly }
 func (stopAfterFirst) Observe([]host.Event) {}
 
-// TestReceiptsAreTheSameHoweverTheJobIsRun holds the committed receipts against
-// runs on both engines, with different numbers of workers, in both isolation
-// modes, and after an interruption. Under the race detector, which makes the
-// interpreter 20 times slower, the interpreter has only the run in which most
-// workers share a module: who else runs at once does not depend on the engine.
+// TestReceiptsAreTheSameHoweverTheJobIsRun compares the committed receipts with runs on
+// both engines, with different numbers of workers, in both isolation modes, and after an
+// interruption. The race detector makes the interpreter 20 times slower. Under it, the
+// interpreter has only the run with most workers, because concurrency does not depend on
+// the engine.
 func TestReceiptsAreTheSameHoweverTheJobIsRun(t *testing.T) {
 	for _, interpreter := range []bool{false, true} {
 		engine := newTestEngine(t, interpreter)
@@ -214,7 +216,7 @@ func TestReceiptsAreTheSameHoweverTheJobIsRun(t *testing.T) {
 						job := c.job(t)
 						job.Settings.Isolation = isolation
 						if got := receiptOf(t, job, host.Config{Workers: workers, Engine: engine}); !bytes.Equal(got, want) {
-							t.Errorf("%d workers, isolation %s: receipt\n%s\nexpected\n%s", workers, isolation, got, want)
+							t.Errorf("%d workers, isolation %s: receipt\n%s\nwant\n%s", workers, isolation, got, want)
 						}
 					}
 				}
@@ -224,7 +226,7 @@ func TestReceiptsAreTheSameHoweverTheJobIsRun(t *testing.T) {
 				stopped, half := resumed(t, &c, engine)
 				for how, got := range map[string][]byte{"stopped and resumed": stopped, "half of it known": half} {
 					if !bytes.Equal(got, want) {
-						t.Errorf("%s: receipt\n%s\nexpected\n%s", how, got, want)
+						t.Errorf("%s: receipt\n%s\nwant\n%s", how, got, want)
 					}
 				}
 			})
@@ -232,8 +234,8 @@ func TestReceiptsAreTheSameHoweverTheJobIsRun(t *testing.T) {
 	}
 }
 
-// resumed returns the receipts of a job that was stopped as soon as a chunk was
-// known to have succeeded, and of one of which half of the chunks were there.
+// resumed returns two receipts: of a job that was stopped after its first chunk had
+// succeeded and then resumed, and of a job for which the store had half of the outputs.
 func resumed(t *testing.T, c *receiptCase, engine host.Engine) (stopped, half []byte) {
 	t.Helper()
 	open := func() *sqlite.Store {
@@ -247,11 +249,11 @@ func resumed(t *testing.T, c *receiptCase, engine host.Engine) (stopped, half []
 	s, stop := open(), make(chan struct{})
 	job := c.job(t)
 	job.Stop = stop
-	config := host.Config{Workers: 1, Engine: engine, Store: s, Observer: stopAfterFirst{sync.OnceFunc(func() { close(stop) })}}
+	config := host.Config{Workers: 1, Engine: engine, Store: s, Journal: s, Observer: stopAfterFirst{sync.OnceFunc(func() { close(stop) })}}
 	if _, err := runJob(t, job, config); err != nil && !errors.Is(err, host.ErrInterrupted) {
 		t.Fatal(err)
 	}
-	stopped = receiptOf(t, c.job(t), host.Config{Workers: 2, Engine: engine, Store: s})
+	stopped = receiptOf(t, c.job(t), host.Config{Workers: 2, Engine: engine, Store: s, Journal: s})
 
 	s, job = open(), c.job(t)
 	var ids abi.IDSet
@@ -259,13 +261,13 @@ func resumed(t *testing.T, c *receiptCase, engine host.Engine) (stopped, half []
 		ids.Add(job.Chunks.ID(2 * i))
 	}
 	var err error
-	if job.Chunks, err = job.Chunks.Select(t.Context(), ids); err != nil {
+	if job.Chunks, err = job.Chunks.(*chunks.File).Select(t.Context(), ids); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := runJob(t, job, host.Config{Engine: engine, Store: s}); err != nil {
+	if _, err := runJob(t, job, host.Config{Engine: engine, Store: s, Journal: s}); err != nil {
 		t.Fatal(err)
 	}
-	result, err := runJob(t, c.job(t), host.Config{Workers: 2, Engine: engine, Store: s})
+	result, err := runJob(t, c.job(t), host.Config{Workers: 2, Engine: engine, Store: s, Journal: s})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -275,8 +277,8 @@ func resumed(t *testing.T, c *receiptCase, engine host.Engine) (stopped, half []
 	return stopped, bytesOf(t, result)
 }
 
-// TestReceiptsAfterAKill kills the real command once a chunk succeeded, and
-// takes the receipt of the next run.
+// TestReceiptsAfterAKill kills the real command after a chunk has succeeded, and checks
+// the receipt of the next run.
 func TestReceiptsAfterAKill(t *testing.T) {
 	for _, c := range receiptCases() {
 		if len(c.chunks) == 0 {
@@ -313,7 +315,7 @@ func TestReceiptsAfterAKill(t *testing.T) {
 	}
 }
 
-// killAtFirst kills a run as soon as it says that a chunk succeeded.
+// killAtFirst kills a run when it reports that a chunk succeeded.
 func killAtFirst(t *testing.T, cmd *exec.Cmd) {
 	t.Helper()
 	events, err := cmd.StdoutPipe()
@@ -330,7 +332,7 @@ func killAtFirst(t *testing.T, cmd *exec.Cmd) {
 			t.Errorf("the run ended before a chunk succeeded: %v", err)
 			break
 		}
-		if e.Event == string(host.KindSucceeded) {
+		if e.Event == string(event.KindSucceeded) {
 			break
 		}
 	}
@@ -338,7 +340,7 @@ func killAtFirst(t *testing.T, cmd *exec.Cmd) {
 	_ = cmd.Wait() // killed, or at its end already
 }
 
-// TestUpdateReceipts writes what the other tests read, where it is asked to.
+// TestUpdateReceipts writes the files that the other tests read, with -update-receipts.
 func TestUpdateReceipts(t *testing.T) {
 	if !*updateReceipts {
 		t.Skip("-update-receipts writes testdata/receipts again")

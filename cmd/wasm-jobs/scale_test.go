@@ -3,6 +3,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -48,25 +49,24 @@ func TestScale(t *testing.T) {
 	t.Logf("durable takes %.2f times as long as --no-store; again %.3f of the first run", durable.Seconds()/memory.Seconds(), again.Seconds()/durable.Seconds())
 }
 
-// TestScaleSample verifies one percent of jobs of very many chunks: of cheap
-// ones, with the outputs in a file and in a store, and of dearer ones. By the
-// calls of the guest, which are counted, that is exactly one percent. What share
-// of the whole run it takes, and what each chunk of the job costs beside those
-// of the sample, is logged.
+// TestScaleSample verifies one percent of jobs with very many chunks: cheap ones, with
+// the outputs in a file and in a store, and expensive ones. It checks that exactly one
+// percent of the guest's calls is made. It logs the share of the whole run's time, and
+// the fixed cost of each chunk.
 func TestScaleSample(t *testing.T) {
 	if !*scale {
 		t.Skip("a million chunks take a while: make scale")
 	}
 	dir := t.TempDir()
-	cheap, dear := newSampled(t, dir, "cheap", 5_000), newSampled(t, dir, "dear", 75_000)
+	cheap, expensive := newSampled(t, dir, "cheap", 5_000), newSampled(t, dir, "expensive", 75_000)
 	stored := *cheap
 	stored.name, stored.from = "cheap, of a store", []string{"--store", filepath.Join(dir, "store")}
 	stored.run(t, stored.from...)
 	cheap.run(t, "--no-store", "--outputs", cheap.from[1])
-	dear.run(t, "--no-store", "--outputs", dear.from[1])
-	stored.whole = cheap.whole // what it shares is of a run without a store
-	all := []*sampled{cheap, dear, &stored}
-	for range 5 { // interleaved: what else the machine does hits all alike
+	expensive.run(t, "--no-store", "--outputs", expensive.from[1])
+	stored.whole = cheap.whole // compare with a run without a store
+	all := []*sampled{cheap, expensive, &stored}
+	for range 5 { // interleaved, so that other load affects all of them equally
 		for _, s := range all {
 			s.verify(t)
 		}
@@ -79,12 +79,12 @@ func TestScaleSample(t *testing.T) {
 // sampled is a job of which samples are verified.
 type sampled struct {
 	name, chunks, receipt string
-	from                  []string // where its outputs are, as flags
+	from                  []string // flags that name its outputs
 	whole                 cost     // of the job
 	samples               []cost   // of verify --sample 1%
 }
 
-// cost is what a run of the command takes.
+// cost is the cost of a run of the command.
 type cost struct{ wall, cpu time.Duration }
 
 func costOf(t *testing.T, args ...string) (out []byte, c cost) {
@@ -103,8 +103,7 @@ func costOf(t *testing.T, args ...string) (out []byte, c cost) {
 
 const sampledModule = "../../guest-examples/faulty/c/faulty.wasm"
 
-// newSampled writes chunks, no two of which are the same, that count to n or
-// some more.
+// newSampled writes chunks, all different, that count to n or slightly more.
 func newSampled(t *testing.T, dir, name string, n uint32) *sampled {
 	t.Helper()
 	var body []byte
@@ -137,9 +136,9 @@ func (s *sampled) verify(t *testing.T) {
 	}
 }
 
-// log has medians. What verify takes is a fixed part for each chunk of the job
-// and one percent of the run, so that it is three percent of a run where the
-// fixed part is two percent of a chunk.
+// log prints medians. verify takes one percent of the run, and a fixed time for each
+// chunk of the job. It therefore takes three percent of a run if the fixed time is two
+// percent of a chunk's time.
 func (s *sampled) log(t *testing.T) {
 	of := func(part func(cost) time.Duration) string {
 		var all []time.Duration
@@ -157,8 +156,8 @@ func (s *sampled) log(t *testing.T) {
 		of(func(c cost) time.Duration { return c.wall }), of(func(c cost) time.Duration { return c.cpu }))
 }
 
-// scaleRun runs the job, whose result is the number of its chunks. Where
-// outputs stay in memory, that may take as much as there are.
+// scaleRun runs the job, whose result is the number of its chunks. With more than a
+// million chunks, memory has no limit if outputs stay in memory.
 func scaleRun(t *testing.T, name, path string, flags ...string) time.Duration {
 	t.Helper()
 	args := append([]string{"run", "../../testdata/wasm/echo-merge.wasm", path}, flags...)
@@ -180,4 +179,43 @@ func scaleRun(t *testing.T, name, path string, flags ...string) time.Duration {
 		t.Errorf("%s: peak memory is above %d MiB", name, scaleLimit>>20)
 	}
 	return took
+}
+
+// TestManyFailures runs chunks that all trap, and as many that succeed. It checks that
+// memory and report of the failures are bounded. With -scale there are 100,000 chunks.
+func TestManyFailures(t *testing.T) {
+	if runtime.GOOS != "linux" || raceDetector {
+		t.Skip("the peak of memory is that of Linux, without the race detector")
+	}
+	n := 20_000
+	if *scale {
+		n = 100_000
+	}
+	const most, largest, whole = 64 << 20, 16 << 20, 1 << 20 // for 100,000; whole is for the texts of the first
+	succeeding, _ := peakOf(t, n, "\x01", 0)
+	failing, report := peakOf(t, n, trap, exitFailed)
+	t.Logf("%d chunks: %d MiB more than if they succeed, a report of %d KiB", n, (failing-succeeding)>>20, report>>10)
+	if failing-succeeding > most || report > min(largest, whole+largest*int64(n)/100_000) {
+		t.Errorf("%d failures take %d bytes of memory, and a report of %d bytes", n, failing-succeeding, report)
+	}
+}
+
+// peakOf runs n chunks, and returns the peak of memory and the size of the report.
+func peakOf(t *testing.T, n int, chunk string, code int) (peak, report int64) {
+	t.Helper()
+	dir := t.TempDir()
+	path, reportPath := filepath.Join(dir, "chunks"), filepath.Join(dir, "report")
+	if err := os.WriteFile(path, bytes.Repeat([]byte(chunk), n), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd := command("run", faultyModule, path, "--no-store", "--progress", "none", "--retries", "0", "--report", reportPath, "-o", filepath.Join(dir, "result"))
+	_ = cmd.Run() // its exit code says more
+	if got := cmd.ProcessState.ExitCode(); got != code {
+		t.Fatalf("exit code %d, want %d", got, code)
+	}
+	stat, err := os.Stat(reportPath)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cmd.ProcessState.SysUsage().(*syscall.Rusage).Maxrss << 10, stat.Size()
 }

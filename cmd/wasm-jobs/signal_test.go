@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -16,8 +17,8 @@ import (
 	"github.com/wasm-jobs/wasm-jobs/host"
 )
 
-// job is the real binary at work, on one worker: its second chunk runs when the
-// log line of the first is seen.
+// job is a process of the real binary, with one worker. Its second chunk is running when
+// the log line of the first is seen.
 type job struct {
 	t      *testing.T
 	cmd    *exec.Cmd
@@ -75,7 +76,7 @@ func (j *job) end() (report host.Report) {
 	rest, _ := io.ReadAll(j.stderr)
 	_ = j.cmd.Wait() // the exit code says more
 	if code := j.cmd.ProcessState.ExitCode(); code != exitInterrupted {
-		j.t.Errorf("exit code %d, expected %d: %s", code, exitInterrupted, rest)
+		j.t.Errorf("exit code %d, want %d: %s", code, exitInterrupted, rest)
 	}
 	b, err := os.ReadFile(j.report)
 	if err != nil {
@@ -92,19 +93,51 @@ func (j *job) end() (report host.Report) {
 
 // Chunks in CBOR.
 const (
+	trap  = "\xa1\x62do\x64trap"
 	logs  = "\xa1\x62do\x63log"
 	loops = "\xa1\x62do\x64loop"
-	works = "\xa2\x62do\x64work\x61n\x1a\x05\xf5\xe1\x00" // counts to 100,000,000
+	works = "\xa2\x62do\x64work\x61n\x1a\x17\xd7\x84\x00" // counts to 400,000,000
 )
 
 func TestOneSignalDrains(t *testing.T) {
-	for _, s := range []os.Signal{syscall.SIGINT, syscall.SIGTERM} {
+	for _, s := range []os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP} {
 		j := startJob(t, logs+works+works+works, "--no-store", "--grace", "1h")
 		j.signal(s)
 		r := j.end().Chunks
 		if r.Failed != 0 || r.Succeeded == 0 || r.Succeeded > 3 {
-			t.Errorf("%v: %+v, expected what ran to have succeeded, and the rest not to have run", s, r)
+			t.Errorf("%v: %+v, want the running chunks succeeded, and the others not run", s, r)
 		}
+	}
+}
+
+// A closed terminal ends a job like any signal: the results so far are written, and no
+// other files are left.
+func TestHangupWritesResults(t *testing.T) {
+	dir := t.TempDir()
+	j := startJob(t, logs+trap+loops, "--no-store", "--grace", "10ms", "--retries", "0",
+		"--outputs", filepath.Join(dir, "outputs.cbor"), "--dead-letter", filepath.Join(dir, "dead.cbor"), "-o", filepath.Join(dir, "result"))
+	j.signal(syscall.SIGHUP)
+	j.end()
+	left, err := filepath.Glob(filepath.Join(dir, "*"))
+	hidden, hiddenErr := filepath.Glob(filepath.Join(dir, ".*"))
+	if err != nil || hiddenErr != nil || len(hidden) > 0 || len(left) != 2 {
+		t.Errorf("there are %v and %v, errors %v and %v", left, hidden, err, hiddenErr)
+	}
+	if b, err := os.ReadFile(filepath.Join(dir, "outputs.cbor")); err != nil || len(b) == 0 {
+		t.Errorf("outputs %x, error %v", b, err)
+	}
+}
+
+// A job that was started with nohup continues after the terminal is closed.
+func TestIgnoredSignalStaysIgnored(t *testing.T) {
+	signal.Ignore(syscall.SIGHUP) // the process inherits it
+	j := startJob(t, logs+works, "--no-store", "--grace", "1h")
+	signal.Reset(syscall.SIGHUP)
+	j.signal(syscall.SIGHUP)
+	rest, _ := io.ReadAll(j.stderr)
+	_ = j.cmd.Wait() // the exit code says more
+	if code := j.cmd.ProcessState.ExitCode(); code != exitOK {
+		t.Errorf("exit code %d: %s", code, rest)
 	}
 }
 
@@ -112,7 +145,7 @@ func TestGraceEnds(t *testing.T) {
 	j := startJob(t, logs+loops, "--no-store", "--grace", "10ms")
 	j.signal(syscall.SIGINT)
 	if r := j.end().Chunks; r.Succeeded != 1 || r.Failed != 0 {
-		t.Errorf("%+v, expected 1 to have succeeded", r)
+		t.Errorf("%+v, want 1 succeeded", r)
 	}
 }
 
@@ -122,6 +155,6 @@ func TestTwoSignalsEndAtOnce(t *testing.T) {
 	j.see("stopping")
 	j.signal(syscall.SIGINT)
 	if r := j.end().Chunks; r.Succeeded != 1 || r.Failed != 0 {
-		t.Errorf("%+v, expected 1 to have succeeded", r)
+		t.Errorf("%+v, want 1 succeeded", r)
 	}
 }

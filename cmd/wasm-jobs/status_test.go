@@ -9,13 +9,13 @@ import (
 	"testing"
 	"time"
 
-	"github.com/wasm-jobs/wasm-jobs/host/jobs"
+	"github.com/wasm-jobs/wasm-jobs/host/journal"
 )
 
-// statusJSON is what status --json prints.
+// statusJSON is the output of status --json.
 type statusJSON struct {
 	jobState
-	jobs.Status
+	journal.Status
 }
 
 func askStatus(t *testing.T, dir string) (s statusJSON) {
@@ -30,8 +30,8 @@ func askStatus(t *testing.T, dir string) (s statusJSON) {
 	return s
 }
 
-// TestStatusOfRunningAndDead asks for a job while it runs, after its process
-// was killed, and after another run came to its end.
+// TestStatusOfRunningAndDead asks for the status of a job while it runs, after its
+// process was killed, and after another run has ended.
 func TestStatusOfRunningAndDead(t *testing.T) {
 	dir := t.TempDir()
 	j := startJob(t, logs+loops+"\xa1\x62do\x62ok", "--store", dir)
@@ -40,7 +40,7 @@ func TestStatusOfRunningAndDead(t *testing.T) {
 	for deadline := time.Now().Add(30 * time.Second); s.Active.Count == 0 && time.Now().Before(deadline); {
 		s = askStatus(t, dir) // until the first sign of life
 	}
-	if s.State != jobs.Running || s.Active.IDs.String() != "1-2" || s.Total != 3 || s.PID != j.cmd.Process.Pid {
+	if s.State != journal.Running || s.Active.IDs.String() != "1-2" || s.Total != 3 || s.PID != j.cmd.Process.Pid {
 		t.Errorf("while it runs: %+v", s)
 	}
 	if out, err := command("delete", "--store", dir, s.Job).CombinedOutput(); err == nil || !strings.Contains(string(out), "is running since") {
@@ -59,21 +59,21 @@ func TestStatusOfRunningAndDead(t *testing.T) {
 	}
 	_ = j.cmd.Wait()
 	s = askStatus(t, dir)
-	if s.State != jobs.Died || s.Active.Count != 0 || s.Pending.Count+s.Succeeded.Count != 3 {
+	if s.State != journal.Crashed || s.Active.Count != 0 || s.Pending.Count+s.Succeeded.Count != 3 {
 		t.Errorf("after its death: %+v", s)
 	}
 	out, err := command("status", "--store", dir).Output()
-	if err != nil || !strings.Contains(string(out), "has given no end") {
+	if err != nil || !strings.Contains(string(out), "stopped without recording an end") {
 		t.Errorf("%s, %v", out, err)
 	}
 
-	// The chunk that loops runs out of time when the job is redriven.
+	// In the redrive, the chunk that loops runs out of time.
 	again := command("redrive", "--store", dir, "--ids", "0-2", "--timeout", "1s", "--retries", "0", "--log-level", "off", s.Job)
-	if out, err := again.CombinedOutput(); err == nil || !strings.Contains(string(out), "chunk 1 failed after 1 attempts: timeout") {
+	if out, err := again.CombinedOutput(); err == nil || !strings.Contains(string(out), "chunk 1 failed after 1 attempt: timeout") {
 		t.Errorf("redrive: %v, %s", err, out)
 	}
 	s = askStatus(t, dir)
-	if s.State != jobs.Incomplete || s.Failed.IDs.String() != "1" || s.Succeeded.IDs.String() != "0,2" || s.Runs != 2 {
+	if s.State != journal.Failed || s.Failed.IDs.String() != "1" || s.Succeeded.IDs.String() != "0,2" || s.Runs != 2 {
 		t.Errorf("after the redrive: %+v", s)
 	}
 	if _, err := command("delete", "--store", dir, s.Job).Output(); err != nil {

@@ -1,11 +1,12 @@
-// Package bundle holds what is needed to run one failed chunk again, elsewhere
-// and later: its bytes, what else can change how it ends, and how it ended.
+// Package bundle stores everything that is needed to run one failed chunk
+// again, elsewhere and later: its bytes, all other inputs of the call, and its
+// failure.
 //
 // A bundle is a file with one CBOR item, an array of four: the text "wasm-jobs
 // bundle", the version of the format, the contents as a byte string that holds
-// one map, and the SHA-256 of these bytes. The checksum finds damage. It proves
-// nothing of who wrote the bundle: who changes the contents can change it too.
-// The module is not in it, only its digest and size.
+// one map, and the SHA-256 of these bytes. The checksum detects damage. It does
+// not authenticate: anyone who changes the contents can also change the
+// checksum. A bundle has the module's digest and size, but not the module.
 package bundle
 
 import (
@@ -19,26 +20,28 @@ import (
 	"github.com/fxamacker/cbor/v2"
 
 	"github.com/wasm-jobs/wasm-jobs/abi"
+	"github.com/wasm-jobs/wasm-jobs/host/spec"
 	"github.com/wasm-jobs/wasm-jobs/runtime"
 )
 
-// Version is that of the format.
+// Version is the version of the format.
 const Version = 1
 
-// magic says what a file is.
+// magic identifies the format.
 const magic = "wasm-jobs bundle"
 
-// Bounds of what a bundle holds.
+// Bounds of the contents of a bundle.
 const (
-	// MaxSize is how large a bundle may be, in bytes.
+	// MaxSize is the maximum size of a bundle, in bytes.
 	MaxSize = 1 << 30
-	// maxMessage and maxFrames are those of failures, with room for later ones.
+	// maxMessage and maxFrames are the limits of failures, with room for later
+	// ones.
 	maxMessage = 64 << 10
 	maxFrames  = 1024
 )
 
-// ErrTooLarge says that a bundle would have more than [MaxSize] bytes.
-var ErrTooLarge = fmt.Errorf("it has more than %d bytes, the limit of a bundle", MaxSize)
+// ErrTooLarge is returned for a bundle of more than [MaxSize] bytes.
+var ErrTooLarge = fmt.Errorf("too large: more than %d bytes, the limit of a bundle", MaxSize)
 
 // Bundle is one failed attempt.
 type Bundle struct {
@@ -46,24 +49,29 @@ type Bundle struct {
 	Chunk    []byte // one CBOR item
 	Module   Module
 	Options  runtime.Options
-	Settings runtime.Settings // without Isolation, which changes no outcome, and without the directories of a command
-	Dirs     []Dir            // of a WASI command, in their order
+	Settings runtime.Settings // without Isolation, which cannot change the result, and without the directories of a command
+	Dirs     []Dir            // of a WASI command, in order
 	Failure  abi.Failure      // how it ended, with its fuel
+	// Shortened means that Failure has no stack, and perhaps only the start of
+	// its message, followed by "...", because the text that a job keeps of its
+	// failures is bounded.
+	Shortened bool
 }
 
-// Dir is a directory that a WASI command could read. A bundle does not have it.
+// Dir is a directory that a WASI command could read. A bundle does not contain
+// it.
 type Dir struct {
-	Guest  string            // what the guest calls it
+	Guest  string            // the guest's name for it
 	Digest [sha256.Size]byte // of its content: see runtime/wasi.Tree
 }
 
-// Module says which module ran.
+// Module identifies the module that ran.
 type Module struct {
 	SHA256 [sha256.Size]byte // of the file
 	Size   int               // of the file, in bytes
 }
 
-// contents are a bundle as it is written.
+// contents is the encoded form of a bundle.
 type contents struct {
 	ID       cbor.RawMessage `cbor:"id"`
 	Chunk    []byte          `cbor:"chunk"`
@@ -78,7 +86,7 @@ type moduleEntry struct {
 	Size   uint64 `cbor:"size"`
 }
 
-// settings have times in nanoseconds; 0 = no limit.
+// settings has times in nanoseconds; 0 = no limit.
 type settings struct {
 	ABI         uint64 `cbor:"abi"`
 	Seed        uint64 `cbor:"seed"`
@@ -87,10 +95,11 @@ type settings struct {
 	Fuel        uint64 `cbor:"fuel"`
 	Timeout     uint64 `cbor:"timeout"`
 	FoldTimeout uint64 `cbor:"fold_timeout"` // of setup
-	Metering    uint64 `cbor:"metering"`     // its version; 0 = none
+	Metering    uint64 `cbor:"metering"`     // version; 0 = none
 	NativeNaNs  bool   `cbor:"native_nans"`
 
-	Command *command `cbor:"command,omitempty"` // what a WASI command is given, where that is anything
+	Stack   uint64   `cbor:"stack,omitempty"`   // 0 = the default
+	Command *command `cbor:"command,omitempty"` // inputs of a WASI command, if any are set
 }
 
 type command struct {
@@ -109,7 +118,10 @@ type failure struct {
 	Class   string   `cbor:"class"`
 	Message string   `cbor:"message"`
 	Stack   []string `cbor:"stack"`
-	Fuel    uint64   `cbor:"fuel"` // 0 = not known
+	Fuel    uint64   `cbor:"fuel"` // 0 = unknown
+	// Shortened is omitted if it is false.
+	Shortened bool     `cbor:"shortened,omitempty"`
+	Logs      []string `cbor:"logs,omitempty"` // the last lines
 }
 
 var encoding = must(cbor.CoreDetEncOptions().EncMode())
@@ -120,7 +132,7 @@ var decoding = must(cbor.DecOptions{
 	MaxNestedLevels: 8, MaxArrayElements: 1 << 16, MaxMapPairs: 16,
 }.DecMode())
 
-// must returns a mode, of options that are constants.
+// must returns a mode. Its options are constants.
 func must[T any](mode T, err error) T {
 	if err != nil {
 		panic(err)
@@ -154,10 +166,10 @@ func (b *Bundle) contents() *contents {
 	c := &contents{
 		ID: b.ID.AppendCBOR(nil), Chunk: b.Chunk, Context: s.Context, Module: moduleEntry{b.Module.SHA256[:], uint64(b.Module.Size)},
 		Settings: settings{
-			ABI: abi.Version, Seed: s.Seed, Memory: s.Memory, MaxOutput: s.MaxOutput, Fuel: s.Fuel,
+			ABI: abi.Version, Seed: s.Seed, Memory: s.Memory, Stack: b.otherStack(), MaxOutput: s.MaxOutput, Fuel: s.Fuel,
 			Timeout: uint64(s.Timeout), FoldTimeout: uint64(s.FoldTimeout), Metering: runtime.MeteringVersion, NativeNaNs: b.Options.NativeNaNs,
 		},
-		Failure: failure{string(b.Failure.Class), b.Failure.Message, append([]string{}, b.Failure.Stack...), b.Failure.Fuel},
+		Failure: failure{string(b.Failure.Class), b.Failure.Message, append([]string{}, b.Failure.Stack...), b.Failure.Fuel, b.Shortened, b.Failure.Logs},
 	}
 	if c.Context == nil {
 		c.Context = abi.Null
@@ -175,7 +187,14 @@ func (b *Bundle) contents() *contents {
 	return c
 }
 
-// command returns what a WASI command is given, or nil.
+// otherStack returns the limit of nested calls if it is not the default;
+// otherwise 0.
+func (b *Bundle) otherStack() uint64 {
+	asked := spec.Settings{NoMetering: b.Options.NoMetering, Limits: spec.Limits{Stack: b.Settings.Stack}}
+	return asked.OtherStack()
+}
+
+// command returns the inputs of a WASI command, or nil.
 func (b *Bundle) command() *command {
 	given := &b.Settings.Command
 	if len(given.Args)+len(given.Env)+len(b.Dirs) == 0 && (given.Stdin == "" || given.Stdin == runtime.StdinRaw) {
@@ -188,7 +207,7 @@ func (b *Bundle) command() *command {
 	return c
 }
 
-// apply fills in what c says.
+// apply copies the fields of c to b.
 func (c *command) apply(b *Bundle) error {
 	if c == nil {
 		return nil
@@ -197,19 +216,19 @@ func (c *command) apply(b *Bundle) error {
 	switch b.Settings.Command.Stdin {
 	case "", runtime.StdinRaw, runtime.StdinCBOR:
 	default:
-		return fmt.Errorf("the standard input is %.20q, expected raw or cbor", c.Stdin)
+		return fmt.Errorf("invalid standard input %.20q: want raw or cbor", c.Stdin)
 	}
 	for _, d := range c.Dirs {
 		if len(d.SHA256) != sha256.Size {
-			return fmt.Errorf("the SHA-256 of directory %.100q has %d bytes, expected %d", d.Guest, len(d.SHA256), sha256.Size)
+			return fmt.Errorf("the SHA-256 of directory %.100q has %d bytes, want %d", d.Guest, len(d.SHA256), sha256.Size)
 		}
 		b.Dirs = append(b.Dirs, Dir{d.Guest, [sha256.Size]byte(d.SHA256)})
 	}
 	return nil
 }
 
-// Decode reads a file of at most [MaxSize] bytes. The bundle refers to it. The
-// error says what is wrong, in one line.
+// Decode reads a file of at most [MaxSize] bytes. The bundle refers to the
+// bytes of file. The error is one line.
 func Decode(file []byte) (*Bundle, error) {
 	if len(file) > MaxSize {
 		return nil, ErrTooLarge
@@ -220,40 +239,40 @@ func Decode(file []byte) (*Bundle, error) {
 	}
 	var c contents
 	if err := decoding.Unmarshal(inner, &c); err != nil {
-		return nil, fmt.Errorf("its contents are not those of a bundle: %w", err)
+		return nil, fmt.Errorf("invalid contents: %w", err)
 	}
 	return c.bundle()
 }
 
-// unseal returns the contents, which are as they were written.
+// unseal returns the contents after checking that they are undamaged.
 func unseal(file []byte) ([]byte, error) {
 	head := abi.AppendText(abi.AppendHead(nil, abi.MajorArray, 4), magic)
 	rest, ok := bytes.CutPrefix(file, head)
 	if !ok {
-		return nil, errors.New("it is no bundle: it does not begin as one")
+		return nil, errors.New("not a bundle: want a file that starts like one")
 	}
 	version, err := abi.ReadHead(rest)
 	if err != nil || version.Major != abi.MajorUint {
-		return nil, errors.New("it is damaged: the version of its format cannot be read")
+		return nil, errors.New("damaged: invalid version of the format")
 	}
 	if version.Arg != Version {
-		return nil, fmt.Errorf("it has version %d of the format, and this program reads version %d", version.Arg, Version)
+		return nil, fmt.Errorf("unsupported version %d of the format: want %d", version.Arg, Version)
 	}
 	inner, rest, ok := cutBytes(rest[version.Size:])
 	if !ok {
-		return nil, errors.New("it is damaged: it ends within its contents")
+		return nil, errors.New("damaged: the file ends within its contents")
 	}
 	written, rest, ok := cutBytes(rest)
 	if !ok || len(written) != sha256.Size || len(rest) > 0 {
-		return nil, errors.New("it is damaged: its checksum is not the 32 bytes at its end")
+		return nil, errors.New("damaged: want a checksum of 32 bytes at the end")
 	}
 	if sum := sha256.Sum256(inner); !bytes.Equal(sum[:], written) {
-		return nil, fmt.Errorf("it is damaged: its contents have the SHA-256 %x, and its checksum is %x", sum, written)
+		return nil, fmt.Errorf("damaged: the contents have the SHA-256 %x, but the checksum is %x", sum, written)
 	}
 	return inner, nil
 }
 
-// cutBytes cuts a byte string off b.
+// cutBytes cuts a byte string from the start of b.
 func cutBytes(b []byte) (value, rest []byte, ok bool) {
 	h, err := abi.ReadHead(b)
 	if err != nil || h.Major != abi.MajorBytes || h.Indefinite || h.Arg > uint64(len(b)-h.Size) {
@@ -263,8 +282,8 @@ func cutBytes(b []byte) (value, rest []byte, ok bool) {
 	return b[h.Size:end], b[end:], true
 }
 
-// bundle checks what the checksum does not: whoever made it may have made it
-// of anything.
+// bundle checks the contents. A correct checksum does not mean that they are
+// valid.
 func (c *contents) bundle() (*Bundle, error) {
 	s := &c.Settings
 	id, err := idOf(c.ID)
@@ -272,26 +291,31 @@ func (c *contents) bundle() (*Bundle, error) {
 	case err != nil:
 		return nil, err
 	case len(c.Module.SHA256) != sha256.Size:
-		return nil, fmt.Errorf("the module's SHA-256 has %d bytes, expected %d", len(c.Module.SHA256), sha256.Size)
+		return nil, fmt.Errorf("the module's SHA-256 has %d bytes, want %d", len(c.Module.SHA256), sha256.Size)
 	case c.Module.Size > math.MaxInt32:
-		return nil, fmt.Errorf("the module's size is %d bytes", c.Module.Size)
+		return nil, fmt.Errorf("the module's size is too large: %d bytes", c.Module.Size)
 	case s.ABI != abi.Version:
-		return nil, fmt.Errorf("it was made with version %d of the guest ABI, and this program has version %d", s.ABI, abi.Version)
+		return nil, fmt.Errorf("unsupported version %d of the guest ABI: want %d", s.ABI, abi.Version)
 	case s.Metering != 0 && s.Metering != runtime.MeteringVersion:
-		return nil, fmt.Errorf("it was made with version %d of metering, and this program has version %d", s.Metering, runtime.MeteringVersion)
+		return nil, fmt.Errorf("unsupported version %d of metering: want %d", s.Metering, runtime.MeteringVersion)
 	case s.Memory == 0 || s.MaxOutput == 0:
-		return nil, errors.New("a limit of bytes is 0")
+		return nil, errors.New("invalid limit: 0 bytes")
 	case s.Timeout > 1<<62 || s.FoldTimeout > 1<<62:
-		return nil, errors.New("a limit of time is too long")
+		return nil, errors.New("invalid limit: the time is too long")
 	case len(c.Failure.Message) > maxMessage:
 		return nil, fmt.Errorf("the message of the failure has more than %d bytes", maxMessage)
 	}
-	if len(c.Failure.Stack) > maxFrames {
-		return nil, fmt.Errorf("the stack has more than %d frames", maxFrames)
-	}
-	for _, frame := range c.Failure.Stack {
-		if len(frame) > maxMessage {
-			return nil, fmt.Errorf("a frame of the stack has more than %d bytes", maxMessage)
+	for _, x := range []struct {
+		name, part string
+		lines      []string
+	}{{"stack", "frame", c.Failure.Stack}, {"log", "line", c.Failure.Logs}} {
+		if len(x.lines) > maxFrames {
+			return nil, fmt.Errorf("the %s has more than %d %ss", x.name, maxFrames, x.part)
+		}
+		for _, line := range x.lines {
+			if len(line) > maxMessage {
+				return nil, fmt.Errorf("a %s of the %s has more than %d bytes", x.part, x.name, maxMessage)
+			}
 		}
 	}
 	for _, x := range []struct {
@@ -306,10 +330,11 @@ func (c *contents) bundle() (*Bundle, error) {
 		ID: id, Chunk: c.Chunk, Module: Module{[sha256.Size]byte(c.Module.SHA256), int(c.Module.Size)},
 		Options: runtime.Options{NoMetering: s.Metering == 0, NativeNaNs: s.NativeNaNs},
 		Settings: runtime.Settings{
-			Context: c.Context, Seed: s.Seed, Memory: s.Memory, MaxOutput: s.MaxOutput, Fuel: s.Fuel,
+			Context: c.Context, Seed: s.Seed, Memory: s.Memory, Stack: s.Stack, MaxOutput: s.MaxOutput, Fuel: s.Fuel,
 			Timeout: time.Duration(s.Timeout), FoldTimeout: time.Duration(s.FoldTimeout),
 		},
-		Failure: abi.Failure{Class: abi.Class(c.Failure.Class), Message: c.Failure.Message, Stack: c.Failure.Stack, Fuel: c.Failure.Fuel},
+		Failure:   abi.Failure{Class: abi.Class(c.Failure.Class), Message: c.Failure.Message, Stack: c.Failure.Stack, Logs: c.Failure.Logs, Fuel: c.Failure.Fuel},
+		Shortened: c.Failure.Shortened,
 	}
 	return b, s.Command.apply(b)
 }
@@ -324,5 +349,5 @@ func idOf(item []byte) (id abi.ID, err error) {
 			return abi.TextID(v), nil
 		}
 	}
-	return id, errors.New("its id is neither an unsigned integer nor a text")
+	return id, errors.New("invalid id: want an unsigned integer or a text")
 }

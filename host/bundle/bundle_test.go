@@ -24,7 +24,7 @@ func example() *bundle.Bundle {
 			Command: runtime.Command{Args: []string{"a", ""}, Env: []string{"K=V"}, Stdin: runtime.StdinCBOR},
 		},
 		Dirs:    []bundle.Dir{{Guest: "/data", Digest: sha256.Sum256([]byte("data"))}},
-		Failure: abi.Failure{Class: abi.ClassTrap, Message: "unreachable", Stack: []string{"a", "b"}, Fuel: 12},
+		Failure: abi.Failure{Class: abi.ClassTrap, Message: "unreachable", Stack: []string{"a", "b"}, Fuel: 12}, Shortened: true,
 	}
 }
 
@@ -48,12 +48,12 @@ func TestRoundTrip(t *testing.T) {
 		t.Errorf("got %+v\nwant %+v", got, want)
 	}
 	if err := abi.CheckItem(file); err != nil {
-		t.Errorf("the file is no CBOR item: %v", err)
+		t.Errorf("the file is not a CBOR item: %v", err)
 	}
 }
 
-// TestDefaults holds a bundle of a job that leaves its limits to the runtime to
-// say which they were.
+// TestDefaults checks that the bundle of a job with default limits states these
+// limits.
 func TestDefaults(t *testing.T) {
 	b := &bundle.Bundle{ID: abi.IntID(3), Chunk: []byte{3}, Options: runtime.Options{NoMetering: true}}
 	got, err := bundle.Decode(encode(t, b))
@@ -66,7 +66,7 @@ func TestDefaults(t *testing.T) {
 	}
 }
 
-// TestDamage changes every bit of a bundle, and cuts it everywhere.
+// TestDamage changes every bit of a bundle, and cuts it at every byte.
 func TestDamage(t *testing.T) {
 	file := encode(t, example())
 	for i := range file {
@@ -86,7 +86,7 @@ func TestDamage(t *testing.T) {
 	}
 }
 
-// seal makes a file of contents with a right checksum.
+// seal makes a file of contents with a correct checksum.
 func seal(t *testing.T, contents any) []byte {
 	t.Helper()
 	inner, err := cbor.Marshal(contents)
@@ -101,7 +101,8 @@ func seal(t *testing.T, contents any) []byte {
 	return file
 }
 
-// TestContents refuses contents that whoever made them also made a checksum of.
+// TestContents checks that invalid contents with a correct checksum are
+// refused.
 func TestContents(t *testing.T) {
 	right := func() map[string]any {
 		return map[string]any{
@@ -116,24 +117,24 @@ func TestContents(t *testing.T) {
 		want   string
 	}{
 		{"nothing", func(map[string]any) {}, ""},
-		{"no id", func(m map[string]any) { delete(m, "id") }, "its id is neither"},
-		{"negative id", func(m map[string]any) { m["id"] = -1 }, "its id is neither"},
+		{"no id", func(m map[string]any) { delete(m, "id") }, "invalid id: want"},
+		{"negative id", func(m map[string]any) { m["id"] = -1 }, "invalid id: want"},
 		{"chunk", func(m map[string]any) { m["chunk"] = []byte{0x82} }, "the chunk is not one CBOR item"},
 		{"context", func(m map[string]any) { m["context"] = []byte{} }, "the context is not one CBOR item"},
 		{"digest", func(m map[string]any) { m["module"].(map[string]any)["sha256"] = []byte{1} }, "the module's SHA-256 has 1 bytes"},
 		{"size", func(m map[string]any) { m["module"].(map[string]any)["size"] = uint64(1) << 63 }, "the module's size"},
 		{"ABI", func(m map[string]any) { m["settings"].(map[string]any)["abi"] = 99 }, "version 99 of the guest ABI"},
 		{"metering", func(m map[string]any) { m["settings"].(map[string]any)["metering"] = 99 }, "version 99 of metering"},
-		{"memory", func(m map[string]any) { delete(m["settings"].(map[string]any), "memory") }, "a limit of bytes is 0"},
-		{"time", func(m map[string]any) { m["settings"].(map[string]any)["timeout"] = uint64(1) << 63 }, "a limit of time is too long"},
+		{"memory", func(m map[string]any) { delete(m["settings"].(map[string]any), "memory") }, "invalid limit: 0 bytes"},
+		{"time", func(m map[string]any) { m["settings"].(map[string]any)["timeout"] = uint64(1) << 63 }, "invalid limit: the time is too long"},
 		{"message", func(m map[string]any) { m["failure"].(map[string]any)["message"] = strings.Repeat("a", 1<<17) }, "the message"},
 		{"frame", func(m map[string]any) { m["failure"].(map[string]any)["stack"] = []string{strings.Repeat("a", 1<<17)} }, "a frame"},
 		{"frames", func(m map[string]any) { m["failure"].(map[string]any)["stack"] = make([]string, 5000) }, "more than 1024 frames"},
-		{"standard input", func(m map[string]any) { command(m)["stdin"] = "file" }, "expected raw or cbor"},
+		{"standard input", func(m map[string]any) { command(m)["stdin"] = "file" }, "want raw or cbor"},
 		{"directory", func(m map[string]any) {
 			command(m)["dirs"] = []any{map[string]any{"guest": "/data", "sha256": []byte{1}}}
 		}, "SHA-256 of directory"},
-		{"unknown key", func(m map[string]any) { m["more"] = 1 }, "not those of a bundle"},
+		{"unknown key", func(m map[string]any) { m["more"] = 1 }, "invalid contents"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			m := right()
@@ -143,13 +144,13 @@ func TestContents(t *testing.T) {
 			case test.want == "" && err != nil:
 				t.Error(err)
 			case test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want)):
-				t.Errorf("got %v, expected %q", err, test.want)
+				t.Errorf("got %v, want %q", err, test.want)
 			}
 		})
 	}
 }
 
-// FuzzDecode holds what is read to be written as it was.
+// FuzzDecode checks that decoded bundles are encoded to the same bytes.
 func FuzzDecode(f *testing.F) {
 	f.Add(encode(f, example()))
 	f.Add(encode(f, &bundle.Bundle{Chunk: []byte{0}}))
@@ -168,13 +169,13 @@ func FuzzDecode(f *testing.F) {
 	})
 }
 
-// TestEverySettingIsKept fails where package runtime has a setting, or an
-// option, that nobody decided on: one that can change how a call ends belongs
-// into a bundle.
+// TestEverySettingIsKept fails if package runtime has a setting or an option
+// that this test does not know: a setting that can change the result of a call
+// must be in the bundle.
 func TestEverySettingIsKept(t *testing.T) {
 	kept := map[string]string{
 		"Context": "context", "Seed": "settings.seed", "Memory": "settings.memory", "MaxOutput": "settings.max_output", "Fuel": "settings.fuel",
-		"Timeout": "settings.timeout", "FoldTimeout": "settings.fold_timeout",
+		"Stack": "settings.stack", "Timeout": "settings.timeout", "FoldTimeout": "settings.fold_timeout",
 		"NoMetering": "settings.metering", "NativeNaNs": "settings.native_nans",
 		"Command":      "settings.command, and Bundle.Dirs",
 		"MaxAggregate": "", // no limit of exec

@@ -18,7 +18,7 @@ func tiny(n int) []byte {
 	return bytes.Repeat([]byte{0x44, 1, 2, 3, 4}, n)
 }
 
-// stating returns n chunks that state the ids of a permutation.
+// stating returns n chunks whose ids are a permutation of the numbers given.
 func stating(ids []int, text bool) []byte {
 	var data []byte
 	for _, id := range ids {
@@ -85,8 +85,8 @@ func BenchmarkRead(b *testing.B) {
 	}
 }
 
-// A million chunks take eight bytes each where they are numbered by position,
-// and their ids' eight more, the texts and their order elsewhere.
+// A million chunks take eight bytes each if they are numbered by position. Stated
+// ids take eight more; texts and their order come on top.
 func TestMemoryOfAFile(t *testing.T) {
 	const n = 100_000
 	for name, tt := range map[string]struct {
@@ -111,7 +111,7 @@ func TestMemoryOfAFile(t *testing.T) {
 
 func liveHeap() uint64 {
 	runtime.GC()
-	runtime.GC() // the first only moves pooled buffers aside
+	runtime.GC() // The first cycle only moves pooled buffers aside.
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	return m.HeapAlloc

@@ -1,16 +1,16 @@
 // Package chunks reads chunk files: CBOR sequences (RFC 8742) of chunks, or one
 // CBOR array whose elements are the chunks.
 //
-// A file is scanned once from end to end before any chunk is handed out: each
-// chunk is one well-formed CBOR item within its limits, ids are unique, and the
-// input digest is known. What is kept in memory is eight bytes a chunk for its
-// place, and, only where chunks state ids, eight more and the texts; never a
-// chunk. After that, chunks are read in id order, whatever their order in the
-// file: unsigned integers by value, then texts bytewise.
+// A file is scanned once from end to end before any chunk is handed out. The scan
+// checks that each chunk is one well-formed CBOR item within its limits and that
+// ids are unique, and computes the input digest. It keeps eight bytes in memory for
+// each chunk's offset and, if chunks state ids, eight more and the texts; never a
+// chunk. After that, chunks are read in id order, whatever their order in the file:
+// unsigned integers by value, then texts bytewise.
 //
-// Input is hostile: no declared length is believed before its bytes arrived, a
-// chunk that is too large is refused before it is held, and whatever is wrong
-// comes back as an [InputError] that says where.
+// Input is hostile: no declared length is trusted before its bytes have arrived,
+// and a chunk that is too large is refused before it is held. Every defect is
+// reported as an [InputError] with its location.
 package chunks
 
 import (
@@ -28,17 +28,17 @@ import (
 	"github.com/wasm-jobs/wasm-jobs/abi"
 )
 
-// Format says how the top level of a chunk file is read.
+// Format selects how the top level of a chunk file is read.
 type Format uint8
 
 // The formats.
 const (
-	Auto     Format = iota // an array where the first item is one, else a sequence
+	Auto     Format = iota // an array if the first item is one, otherwise a sequence
 	Sequence               // each item is a chunk
-	Array                  // one array, each element is a chunk
+	Array                  // one array whose elements are the chunks
 )
 
-// String returns the format as the flag --chunk-format spells it.
+// String returns the name of the format, as [ParseFormat] takes it.
 func (f Format) String() string {
 	switch f {
 	case Sequence:
@@ -57,7 +57,7 @@ func ParseFormat(s string) (Format, error) {
 			return f, nil
 		}
 	}
-	return 0, fmt.Errorf("chunk format %q is none of auto, sequence, array", s)
+	return 0, fmt.Errorf("invalid chunk format %q: want auto, sequence or array", s)
 }
 
 // DefaultIDKey is the map key whose value is a chunk's id.
@@ -67,14 +67,14 @@ const DefaultIDKey = "id"
 const DefaultMaxChunk = 64 << 20
 
 // MaxTextID is the limit of a text id, in bytes. Ids are held in memory for the
-// life of a job, and stand in every key, report and log line about the chunk.
+// life of a job, and are part of every key, report and log line about the chunk.
 const MaxTextID = 64 << 10
 
-// Options say how a chunk file is read. The zero Options are the defaults of
+// Options control how a chunk file is read. The zero Options are the defaults of
 // the command line.
 type Options struct {
-	// Name stands for the file in messages; empty means its path, or
-	// "standard input" for [Spool].
+	// Name is the name of the file in messages; empty means its path, or "standard
+	// input" for [Spool].
 	Name string
 	// IDKey is the map key whose value is a chunk's id; empty means [DefaultIDKey].
 	IDKey string
@@ -83,19 +83,23 @@ type Options struct {
 	Format  Format
 	// MaxChunk is the limit of one chunk in bytes; 0 means [DefaultMaxChunk].
 	MaxChunk int64
-	// TempDir is where input that can be read but once is kept; empty means
-	// that of [os.TempDir].
+	// TempDir is the directory for input that can be read only once; empty means
+	// [os.TempDir].
 	TempDir string
-	// Progress, if not nil, is called during the scan about once for each MiB
-	// and at the end, from the goroutine that scans. total is negative where
-	// the size is not known.
+	// Limit, if not 0, is the number of chunks after which the scan stops. What
+	// follows is not looked at.
+	Limit int
+	// Progress, if not nil, is called during the scan about once for each MiB and
+	// at the end, from the goroutine that scans. total is negative if the size is
+	// not known.
 	Progress func(bytes, total int64)
-	// Place, if not nil, says where the chunk at a position comes from, such as
-	// a line of another file, for messages about chunks of [FromSeq].
+	// Place, if not nil, returns the origin of the chunk at a position: the name of
+	// another file with a line of it, such as "a.jsonl:7", or "" if it is not known.
+	// Messages about chunks of [FromSeq] use it.
 	Place func(position int) string
 }
 
-// place is Place for messages.
+// place returns the result of o.Place, or "" if there is none.
 func (o *Options) place(position int) string {
 	if o.Place == nil {
 		return ""
@@ -116,24 +120,23 @@ func (o Options) withDefaults(name string) Options {
 	return o
 }
 
-// A File is a scanned chunk file. All methods are safe for concurrent use,
-// except that Close must come last.
+// A File is a scanned chunk file. All methods are safe for concurrent use, except
+// that Close must be called last.
 type File struct {
 	name     string
 	data     io.ReaderAt
-	file     *os.File    // data where it is a file, else nil
-	temp     string      // removed by Close; empty where the name is gone already
+	file     *os.File    // data if it is a file, otherwise nil
+	temp     string      // removed by Close; empty if the name is gone already
 	stat     fs.FileInfo // of file, as it was scanned
-	shared   bool        // file is that of another File, which closes it
+	shared   bool        // file belongs to another File, which closes it
 	index    index
 	digest   [sha256.Size]byte
 	place    func(position int) string // as Options.Place
 	warnings []string
 }
 
-// Open scans the chunk file at path. A pipe or device is kept in a temporary
-// file, as [Spool] does. The error is an *[InputError], or ctx's where ctx
-// ended first.
+// Open scans the chunk file at path. A pipe or device is kept in a temporary file,
+// as [Spool] does. The error is an *[InputError], or ctx.Err() if ctx ended first.
 func Open(ctx context.Context, path string, o Options) (*File, error) {
 	o = o.withDefaults(path)
 	file, err := os.Open(path)
@@ -150,7 +153,7 @@ func Open(ctx context.Context, path string, o Options) (*File, error) {
 		return scanOwned(ctx, &File{name: o.Name, data: file, file: file, stat: stat, place: o.place}, file, stat.Size(), o)
 	case mode.IsDir():
 		file.Close()
-		return nil, fileError(o.Name, "is a directory", "a chunk file is needed", errors.ErrUnsupported)
+		return nil, fileError(o.Name, "is a directory", "want a chunk file", errors.ErrUnsupported)
 	default:
 		defer file.Close()
 		return Spool(ctx, file, o)
@@ -165,7 +168,7 @@ func openError(name string, err error) error {
 	return fileError(name, "cannot be opened: "+reason, "", err)
 }
 
-// scanOwned scans r into f and closes f where that fails.
+// scanOwned scans r into f and closes f if that fails.
 func scanOwned(ctx context.Context, f *File, r io.Reader, size int64, o Options) (*File, error) {
 	if err := f.scan(ctx, r, size, o); err != nil {
 		f.Close()
@@ -174,27 +177,28 @@ func scanOwned(ctx context.Context, f *File, r io.Reader, size int64, o Options)
 	return f, nil
 }
 
-// Spool scans what r delivers up to its end and keeps it in a temporary file
-// of o.TempDir for reading again. The file has no name any more where the
-// system allows that, and is removed by [File.Close] elsewhere. r is read as it
-// is scanned: bad input is refused without waiting for its end. Where r can be
-// given a read deadline, as pipes can, the end of ctx interrupts a read.
+// Spool scans r up to its end and keeps the data in a temporary file of o.TempDir,
+// to be read again. If the system allows it, the file is unlinked at once;
+// otherwise [File.Close] removes it. r is scanned while it is read: bad input is
+// refused without waiting for its end. If r can be given a read deadline, as pipes
+// can, the end of ctx interrupts a read.
 //
-// The error is an *[InputError], ctx's where ctx ended first, or what the
-// system says of the temporary file.
+// The error is an *[InputError], ctx.Err() if ctx ended first, or the system's
+// error about the temporary file.
 func Spool(ctx context.Context, r io.Reader, o Options) (*File, error) {
 	o = o.withDefaults("standard input")
 	f, err := newSpool(o)
 	if err != nil {
 		return nil, err
 	}
-	defer interruptReads(ctx, r)()
+	defer InterruptReads(ctx, r)()
 	return scanOwned(ctx, f, io.TeeReader(r, spoolWriter{f.file}), -1, o)
 }
 
-// interruptReads makes a read of r that waits return when ctx ends. The
-// function that it returns ends that, and waits for it.
-func interruptReads(ctx context.Context, r io.Reader) (stop func()) {
+// InterruptReads makes a waiting read of r return when ctx ends, if r has a method
+// SetReadDeadline. The returned function must be called: it stops that, and waits until
+// it has stopped, so that r is no longer used.
+func InterruptReads(ctx context.Context, r io.Reader) (stop func()) {
 	deadliner, ok := r.(interface{ SetReadDeadline(time.Time) error })
 	if !ok {
 		return func() {}
@@ -202,7 +206,7 @@ func interruptReads(ctx context.Context, r io.Reader) (stop func()) {
 	done := make(chan struct{})
 	stopFunc := context.AfterFunc(ctx, func() {
 		defer close(done)
-		_ = deadliner.SetReadDeadline(time.Unix(1, 0)) // a file that cannot be polled just keeps waiting
+		_ = deadliner.SetReadDeadline(time.Unix(1, 0)) // A file that cannot be polled keeps waiting.
 	})
 	return func() {
 		if !stopFunc() {
@@ -218,13 +222,14 @@ func newSpool(o Options) (*File, error) {
 		return nil, &spoolError{err}
 	}
 	f := &File{name: o.Name, data: file, file: file, place: o.place}
-	if os.Remove(file.Name()) != nil { // a file in use keeps its name on some systems
+	if os.Remove(file.Name()) != nil { // Some systems do not unlink a file in use.
 		f.temp = file.Name()
 	}
 	return f, nil
 }
 
-// spoolWriter marks errors of the temporary file, which are not the input's.
+// spoolWriter marks errors of the temporary file, to tell them from errors of the
+// input.
 type spoolWriter struct{ file *os.File }
 
 func (w spoolWriter) Write(b []byte) (int, error) {
@@ -242,10 +247,10 @@ func (e *spoolError) Error() string {
 }
 func (e *spoolError) Unwrap() error { return e.err }
 
-// FromSeq keeps chunks that come from code in a temporary file, as [Spool]
-// does. Each item of seq is one chunk, of which no byte is kept after the next
-// is asked for; o.Format is not looked at. An error of seq ends the scan and
-// comes back wrapped.
+// FromSeq keeps chunks that come from code in a temporary file, as [Spool] does.
+// Each item of seq is one chunk; its bytes are not used after the next item is
+// asked for. o.Format is ignored. An error of seq ends the scan and comes back
+// wrapped.
 func FromSeq(ctx context.Context, seq iter.Seq2[[]byte, error], o Options) (*File, error) {
 	o = o.withDefaults("chunks")
 	f, err := newSpool(o)
@@ -281,16 +286,15 @@ func Of(items ...[]byte) (*File, error) {
 // Len returns the number of chunks.
 func (f *File) Len() int { return f.index.count() }
 
-// ID returns the id of the i-th chunk in id order. It panics where i is not
-// below Len.
+// ID returns the id of the i-th chunk in id order. It panics if i is not below Len.
 func (f *File) ID(i int) abi.ID { return f.index.id(f.index.position(i)) }
 
-// Position returns where the i-th chunk in id order stands in the file,
-// counted in chunks from zero. It panics where i is not below Len.
+// Position returns the zero-based position in the file of the i-th chunk in id
+// order. It panics if i is not below Len.
 func (f *File) Position(i int) int { return f.index.position(i) }
 
-// Size returns the size of the i-th chunk in id order, in bytes. It panics
-// where i is not below Len.
+// Size returns the size of the i-th chunk in id order, in bytes. It panics if i is
+// not below Len.
 func (f *File) Size(i int) int {
 	start, end := f.index.span(f.index.position(i))
 	return int(end - start)
@@ -300,13 +304,13 @@ func (f *File) Size(i int) int {
 // entries [id, chunk] in id order.
 func (f *File) Digest() [sha256.Size]byte { return f.digest }
 
-// Warnings returns what is worth a word but no error, such as that the file is
-// empty: one line each, naming the file.
+// Warnings returns remarks that are not errors, such as that the file is empty: one
+// line each, with the name of the file.
 func (f *File) Warnings() []string { return f.warnings }
 
-// Unchanged returns nil while the size and the time of the last change of the
-// file are those of the scan, and else an [InputError] of [ErrChanged]. A new
-// file put in its place by renaming is no change: the old one is still read.
+// Unchanged returns nil while the size and the modification time of the file are
+// the same as at the scan, and an [InputError] of [ErrChanged] otherwise. Replacing
+// the file by renaming another over it is not a change: the old file is still read.
 func (f *File) Unchanged() error {
 	if f.file == nil {
 		return nil
@@ -321,9 +325,9 @@ func (f *File) Unchanged() error {
 	return nil
 }
 
-// Close lets go of the file, and removes it where it is a temporary one. Reads
-// fail with [os.ErrClosed] afterwards, those of selections too. Of a selection,
-// Close does nothing.
+// Close closes the file, and removes it if it is temporary. Reads fail with
+// [os.ErrClosed] afterwards, including reads of selections. On a selection, Close
+// does nothing.
 func (f *File) Close() error {
 	if f.file == nil || f.shared {
 		return nil

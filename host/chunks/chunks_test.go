@@ -22,7 +22,7 @@ import (
 	"github.com/wasm-jobs/wasm-jobs/host/merkle"
 )
 
-// unhex returns the bytes of a hex string; blanks are for people.
+// unhex returns the bytes of a hex string, which may contain blanks.
 func unhex(t testing.TB, s string) []byte {
 	t.Helper()
 	b, err := hex.DecodeString(strings.ReplaceAll(s, " ", ""))
@@ -66,7 +66,7 @@ func dump(t testing.TB, f *chunks.File) []string {
 	return all
 }
 
-// naiveDigest is the input digest by its definition.
+// naiveDigest computes the input digest directly from its definition.
 func naiveDigest(t testing.TB, f *chunks.File) [32]byte {
 	t.Helper()
 	var tree merkle.Tree
@@ -104,8 +104,8 @@ func TestChunksAndTheirIDs(t *testing.T) {
 		{"so is an array", "83 01 f6 4100", chunks.Options{}, []string{"0=01", "1=f6", "2=4100"}},
 		{"so is an indefinite array", "9f 01 f6 4100 ff", chunks.Options{}, []string{"0=01", "1=f6", "2=4100"}},
 		{"an array head may be longer than needed", "9b0000000000000001 05", chunks.Options{}, []string{"0=05"}},
-		{"arrays are chunks behind a first item that is none", "01 80", chunks.Options{}, []string{"0=01", "1=80"}},
-		{"arrays are chunks where that is asked for", "8101 8102", chunks.Options{Format: chunks.Sequence}, []string{"0=8101", "1=8102"}},
+		{"arrays are chunks after a first item that is not an array", "01 80", chunks.Options{}, []string{"0=01", "1=80"}},
+		{"arrays are chunks in format Sequence", "8101 8102", chunks.Options{Format: chunks.Sequence}, []string{"0=8101", "1=8102"}},
 		{"a tagged array is a chunk", "d9d9f7 820102", chunks.Options{}, []string{"0=d9d9f7820102"}},
 		{"stated ids order the chunks", a2 + a1, chunks.Options{}, []string{"1=a162696401", "2=a162696402"}},
 		{"texts come after integers", ax + a2 + a1, chunks.Options{},
@@ -135,7 +135,7 @@ func TestChunksAndTheirIDs(t *testing.T) {
 				t.Errorf("got  %q\nwant %q", got, tt.want)
 			}
 			if f.Digest() != naiveDigest(t, f) {
-				t.Error("the digest is not that of the definition")
+				t.Error("the digest differs from the definition")
 			}
 			if got := len(f.Warnings()) == 1; got != (len(data) == 0) {
 				t.Errorf("warnings %q", f.Warnings())
@@ -154,67 +154,67 @@ func TestChunksAndTheirIDs(t *testing.T) {
 
 func TestRefusals(t *testing.T) {
 	const (
-		formats = "; --chunk-format sequence takes each item of the file as a chunk, --chunk-format array takes each element of one array"
-		keys    = `; --id-key NAME takes ids from another key, --id-key "" numbers the chunks by position`
+		formats = "; Format Sequence takes each item of the file as a chunk, Format Array takes each element of one array"
+		keys    = "; use another IDKey, or NoIDKey"
 	)
 	var syntax *abi.SyntaxError
 	tests := []struct {
 		name  string
 		hex   string
 		o     chunks.Options
-		cause error // nil = a syntax error
+		cause error // nil means a syntax error
 		want  string
 	}{
 		{"an empty file as an array", "", chunks.Options{Format: chunks.Array}, io.ErrUnexpectedEOF,
-			"chunks.cbor: empty: an array of chunks was asked for" + formats},
+			"chunks.cbor: empty: want one array of chunks" + formats},
 		{"a sequence as an array", "01", chunks.Options{Format: chunks.Array}, chunks.ErrFormat,
-			"chunks.cbor: the first item is no array, and an array of chunks was asked for" + formats},
+			"chunks.cbor: the first item is not an array: want one array of chunks" + formats},
 		{"a sequence that begins with an array", "820102 05", chunks.Options{}, chunks.ErrFormat,
 			"chunks.cbor: byte 3: more bytes after the array of 2 chunks" + formats},
 		{"bytes after an indefinite array", "9f01ff ff", chunks.Options{Format: chunks.Array}, chunks.ErrFormat,
 			"chunks.cbor: byte 3: more bytes after the array of 1 chunks" + formats},
 		{"a chunk that ends early", "01 420a", chunks.Options{}, io.ErrUnexpectedEOF,
-			"chunks.cbor: chunk at position 1, byte 1: truncated: the input ends at byte 3 within it"},
+			"chunks.cbor: chunk 1 (byte 1): truncated: the input ends at byte 3 within the chunk"},
 		{"an array that ends early", "8301", chunks.Options{}, io.ErrUnexpectedEOF,
-			"chunks.cbor: chunk at position 1, byte 2: truncated: the array ends after 1 of 3 chunks"},
+			"chunks.cbor: chunk 1 (byte 2): truncated: the array ends after 1 of 3 chunks"},
 		{"an array without its break", "9f01", chunks.Options{}, io.ErrUnexpectedEOF,
-			"chunks.cbor: chunk at position 1, byte 2: truncated: the array does not end after 1 chunks"},
+			"chunks.cbor: chunk 1 (byte 2): truncated: the array does not end after 1 chunks"},
 		{"an array whose head ends early", "9a0000", chunks.Options{}, io.ErrUnexpectedEOF,
-			"chunks.cbor: chunk at position 0, byte 0: truncated: the input ends at byte 3 within it"},
+			"chunks.cbor: chunk 0 (byte 0): truncated: the input ends at byte 3 within the chunk"},
 		{"a count that no file can hold", "9bffffffffffffffff 01", chunks.Options{}, io.ErrUnexpectedEOF,
-			"chunks.cbor: chunk at position 1, byte 10: truncated: the array ends after 1 of 18446744073709551615 chunks"},
+			"chunks.cbor: chunk 1 (byte 10): truncated: the array ends after 1 of 18446744073709551615 chunks"},
 		{"a malformed array head", "9c", chunks.Options{}, nil,
-			"chunks.cbor: chunk at position 0, byte 0: reserved additional information 28"},
+			"chunks.cbor: chunk 0 (byte 0): reserved additional information 28"},
 		{"a malformed chunk", "01 8201fe", chunks.Options{}, nil,
-			"chunks.cbor: chunk at position 1, byte 3: reserved additional information 30"},
+			"chunks.cbor: chunk 1 (byte 3): reserved additional information 30"},
 		{"a break between chunks", "01 ff", chunks.Options{}, nil,
-			"chunks.cbor: chunk at position 1, byte 1: break outside an item of indefinite length"},
+			"chunks.cbor: chunk 1 (byte 1): break outside an item of indefinite length"},
 		{"a malformed item within a huge map", "01 bbffffffffffffffff 01 ff", chunks.Options{}, nil,
-			"chunks.cbor: chunk at position 1, byte 11: break outside an item of indefinite length"},
+			"chunks.cbor: chunk 1 (byte 11): break outside an item of indefinite length"},
 		{"a string of a length that cannot be", "01 5bffffffffffffffff", chunks.Options{}, chunks.ErrTooLarge,
-			"chunks.cbor: chunk at position 1, byte 1: larger than 67108864 bytes; --max-chunk SIZE sets the limit"},
+			"chunks.cbor: chunk 1 (byte 1): too large: more than 67108864 bytes; MaxChunk sets the limit"},
 		{"a chunk above the limit", "01 4401020304", chunks.Options{MaxChunk: 4}, chunks.ErrTooLarge,
-			"chunks.cbor: chunk at position 1, byte 1: larger than 4 bytes; --max-chunk SIZE sets the limit"},
+			"chunks.cbor: chunk 1 (byte 1): too large: more than 4 bytes; MaxChunk sets the limit"},
 		{"a chunk above the limit that never ends", "9f 9f0101010101", chunks.Options{MaxChunk: 4}, chunks.ErrTooLarge,
-			"chunks.cbor: chunk at position 0, byte 1: larger than 4 bytes; --max-chunk SIZE sets the limit"},
+			"chunks.cbor: chunk 0 (byte 1): too large: more than 4 bytes; MaxChunk sets the limit"},
 		{"JSON objects", hex.EncodeToString([]byte(`{"id": 1}`)), chunks.Options{}, chunks.ErrTooLarge,
-			"chunks.cbor: chunk at position 0, byte 0: larger than 67108864 bytes; it looks like JSON: chunk files are CBOR"},
+			"chunks.cbor: chunk 0 (byte 0): too large: more than 67108864 bytes; it looks like JSON: chunk files are CBOR"},
 		{"JSON in short", hex.EncodeToString([]byte(`[1]`)), chunks.Options{}, io.ErrUnexpectedEOF,
-			"chunks.cbor: chunk at position 0, byte 0: truncated: the input ends at byte 3 within it; it looks like JSON: chunk files are CBOR"},
-		{"an id of a wrong type", "01 a162696420", chunks.Options{}, abi.ErrIDType,
-			`chunks.cbor: chunk at position 1, byte 1: its id is neither an unsigned integer nor a text in UTF-8 (key "id")` + keys},
+			"chunks.cbor: chunk 0 (byte 0): truncated: the input ends at byte 3 within the chunk; it looks like JSON: chunk files are CBOR"},
+		{"an id of the wrong type", "01 a162696420", chunks.Options{}, abi.ErrIDType,
+			`chunks.cbor: chunk 1 (byte 1): invalid id: want an unsigned integer or a text in UTF-8 (key "id")` + keys},
 		{"an id that is not UTF-8", "a162696461ff", chunks.Options{}, abi.ErrIDType,
-			`chunks.cbor: chunk at position 0, byte 0: its id is neither an unsigned integer nor a text in UTF-8 (key "id")` + keys},
+			`chunks.cbor: chunk 0 (byte 0): invalid id: want an unsigned integer or a text in UTF-8 (key "id")` + keys},
 		{"the key twice", "a2 626964 01 626964 02", chunks.Options{}, abi.ErrIDTwice,
-			`chunks.cbor: chunk at position 0, byte 0: the id key stands in it more than once (key "id")` + keys},
+			`chunks.cbor: chunk 0 (byte 0): duplicate id key (key "id")` + keys},
 		{"two chunks with one id", a2 + "05" + a2, chunks.Options{}, chunks.ErrDuplicateID,
-			"chunks.cbor: chunk at position 2, byte 6: its id 2 is that of the chunk at position 0, byte 0" + keys},
+			"chunks.cbor: chunk 2 (byte 6): duplicate id 2, first used by chunk 0 (byte 0)" + keys},
 		{"the earliest of several duplicates", ax + a2 + ax + a2, chunks.Options{}, chunks.ErrDuplicateID,
-			`chunks.cbor: chunk at position 2, byte 11: its id "x" is that of the chunk at position 0, byte 0` + keys},
+			`chunks.cbor: chunk 2 (byte 11): duplicate id "x", first used by chunk 0 (byte 0)` + keys},
 		{"a stated id that is another's position", "05" + "a162696400", chunks.Options{}, chunks.ErrDuplicateID,
-			"chunks.cbor: chunk at position 1, byte 1: its id 0 is that of the chunk at position 0, byte 0" + keys},
+			"chunks.cbor: chunk 1 (byte 1): duplicate id 0, first used by chunk 0 (byte 0)" + keys},
 		{"an id text above its limit", "a1626964 7a00010001" + strings.Repeat("61", 1<<16+1), chunks.Options{}, chunks.ErrTooLarge,
-			"chunks.cbor: chunk at position 0, byte 0: its id is a text of 65537 bytes, the limit is 65536" + keys},
+			"chunks.cbor: chunk 0 (byte 0): id too large: a text of 65537 bytes, want at most 65536" + keys},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -224,7 +224,7 @@ func TestRefusals(t *testing.T) {
 				t.Fatalf("got  %v\nwant %s", err, tt.want)
 			}
 			if _, ok := errors.AsType[*chunks.InputError](err); !ok {
-				t.Errorf("%T is no *InputError", err)
+				t.Errorf("got a %T, want an *InputError", err)
 			}
 			if tt.cause == nil && !errors.As(err, &syntax) || tt.cause != nil && !errors.Is(err, tt.cause) {
 				t.Errorf("cause is %v, want %v", errors.Unwrap(err), tt.cause)
@@ -262,7 +262,7 @@ func TestAnIDOfTheLargestSize(t *testing.T) {
 	}
 }
 
-// Every truncation of a file is refused or holds fewer chunks, the first ones.
+// Every truncation of a file is refused, or holds only the first chunks.
 func TestTruncationsAtEveryByte(t *testing.T) {
 	sequence := unhex(t, a2+"c2420102"+ax+"5f4101ff"+"bf01fbffffffffffffffffff"+"9f8080ff")
 	array := append([]byte{0x86}, sequence...)
@@ -288,7 +288,8 @@ func TestTruncationsAtEveryByte(t *testing.T) {
 	}
 }
 
-// A large, slowly arriving chunk is read whole, and small ones around it.
+// A large chunk that arrives slowly is read whole, and so are the small chunks
+// around it.
 func TestChunksLargerThanTheWindow(t *testing.T) {
 	big := append(abi.AppendHead(nil, abi.MajorArray, 1<<20), make([]byte, 1<<20)...)
 	data := append([]byte{0x01}, big...)
@@ -320,7 +321,7 @@ func kibibytes(n int) []byte {
 	return bytes.Repeat(one, n)
 }
 
-// endless repeats one byte for ever and counts what was read.
+// endless repeats one byte for ever and counts the bytes that were read.
 type endless struct {
 	b byte
 	n int64
@@ -366,7 +367,7 @@ func TestBadInputIsRefusedWithoutWaitingForItsEnd(t *testing.T) {
 func TestOpenRefusesWhatIsNoFile(t *testing.T) {
 	dir := t.TempDir()
 	_, err := chunks.Open(t.Context(), dir, chunks.Options{Name: "d"})
-	if err == nil || err.Error() != "d: is a directory; a chunk file is needed" {
+	if err == nil || err.Error() != "d: is a directory; want a chunk file" {
 		t.Errorf("a directory: %v", err)
 	}
 	_, err = chunks.Open(t.Context(), filepath.Join(dir, "none"), chunks.Options{Name: "none"})
@@ -402,7 +403,7 @@ func TestSpoolLeavesNoFileBehind(t *testing.T) {
 func TestSpoolNeedsItsDirectory(t *testing.T) {
 	_, err := chunks.Spool(t.Context(), strings.NewReader("\x01"), chunks.Options{TempDir: filepath.Join(t.TempDir(), "none")})
 	if _, isInput := errors.AsType[*chunks.InputError](err); isInput || !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("got %v, want what the system says, and no InputError", err)
+		t.Errorf("got %v, want the system's error and no InputError", err)
 	}
 }
 
@@ -489,13 +490,13 @@ func TestUnchanged(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := f.Read(t.Context(), 0, 2, each); !errors.Is(err, chunks.ErrChanged) {
-		t.Errorf("reading what is cut off: %v", err)
+		t.Errorf("reading an item that was cut off: %v", err)
 	}
 	if err := os.WriteFile(path, []byte{0x41, 2}, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if err := f.Read(t.Context(), 0, 1, each); !errors.Is(err, chunks.ErrChanged) {
-		t.Errorf("reading what is no item any more: %v", err)
+		t.Errorf("reading an item that was overwritten: %v", err)
 	}
 }
 
@@ -573,10 +574,10 @@ func TestChunksFromCodeAreChecked(t *testing.T) {
 		item []byte
 		want string
 	}{
-		"nothing":   {nil, "chunks: chunk at position 1, byte 1: empty: not a CBOR item"},
-		"two items": {[]byte{1, 2}, "chunks: chunk at position 1, byte 1: 1 more bytes after the CBOR item that ends at byte 1"},
-		"half":      {[]byte{0x42, 1}, "chunks: chunk at position 1, byte 1: truncated: the CBOR item does not end within its 2 bytes"},
-		"too large": {make([]byte, 9), "chunks: chunk at position 1, byte 1: larger than 8 bytes; --max-chunk SIZE sets the limit"},
+		"nothing":   {nil, "chunks: chunk 1 (byte 1): empty: not a CBOR item"},
+		"two items": {[]byte{1, 2}, "chunks: chunk 1 (byte 1): 1 more bytes after the CBOR item that ends at byte 1"},
+		"half":      {[]byte{0x42, 1}, "chunks: chunk 1 (byte 1): truncated: the CBOR item does not end within its 2 bytes"},
+		"too large": {make([]byte, 9), "chunks: chunk 1 (byte 1): too large: more than 8 bytes; MaxChunk sets the limit"},
 	} {
 		_, err := chunks.FromSeq(t.Context(), seqOf([]byte{1}, tt.item), chunks.Options{MaxChunk: 8, TempDir: t.TempDir()})
 		if err == nil || err.Error() != tt.want {
@@ -616,7 +617,7 @@ func TestReadStopsWhereToldTo(t *testing.T) {
 	}
 }
 
-// Many readers see the same chunks, whatever the order in the file.
+// Many readers see the same chunks, whatever their order in the file.
 func TestConcurrentReads(t *testing.T) {
 	const n = 5000
 	var data []byte
@@ -650,7 +651,7 @@ func TestConcurrentReads(t *testing.T) {
 	}
 	wg.Wait()
 	if f.Digest() != naiveDigest(t, f) {
-		t.Error("the digest is not that of the definition")
+		t.Error("the digest differs from the definition")
 	}
 	if f.ID(n-1) != abi.IntID(n-1) || f.ID(0) != abi.IntID(0) {
 		t.Error("ids are not in order")

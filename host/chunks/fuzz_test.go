@@ -9,8 +9,8 @@ import (
 	"github.com/wasm-jobs/wasm-jobs/host/chunks"
 )
 
-// Whatever the bytes, they are refused with an InputError, or they are exactly
-// the chunks that come out, in strictly ascending order of their ids.
+// Any bytes are either refused with an InputError, or come out exactly as chunks,
+// in strictly ascending order of their ids.
 func FuzzFile(f *testing.F) {
 	for _, s := range []string{"", "80", "9fff", "0102f6", a2 + a1 + ax, "83" + a2 + a1 + "05",
 		"9f" + ax + "c201ff", "8301", "820102 05", "bbffffffffffffffff", "5f4101ff", "a2 626964 01 626964 02",
@@ -67,11 +67,11 @@ func checkChunks(t *testing.T, file *chunks.File, data []byte, o chunks.Options)
 	}
 	checkWrapping(t, bytes.Join(byPosition, nil), data, file.Len(), o.Format)
 	if file.Digest() != naiveDigest(t, file) {
-		t.Error("the digest is not that of the definition")
+		t.Error("the digest differs from the definition")
 	}
 }
 
-// checkWrapping checks that data is the chunks, joined, as they are or in one
+// checkWrapping checks that data holds exactly the chunks, as a sequence or in one
 // array.
 func checkWrapping(t *testing.T, joined, data []byte, n int, format chunks.Format) {
 	if len(data) > 0 && data[0]>>5 == abi.MajorArray && format != chunks.Sequence {

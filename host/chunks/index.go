@@ -11,25 +11,26 @@ import (
 	"github.com/wasm-jobs/wasm-jobs/abi"
 )
 
-// maxChunks keeps positions within 32 bits: a file of more one-byte chunks than
-// that would need 32 GiB for their offsets.
+// maxChunks keeps positions within 32 bits. The offsets of more chunks, of one byte
+// each, would take 32 GiB.
 const maxChunks = math.MaxUint32
 
-// index knows where each chunk stands and what its id is. Chunks are added in
-// file order; nothing changes after sort.
+// index holds the offset and the id of each chunk. Chunks are added in file order;
+// nothing changes after sort.
 type index struct {
-	offsets blocks   // where each chunk starts, by position
-	end     uint64   // where the last chunk ends; chunks are adjacent
+	offsets blocks   // the start of each chunk, by position
+	end     uint64   // the end of the last chunk; chunks are adjacent
 	ids     *idTable // nil while every id is the chunk's position
 	last    abi.ID   // of the chunk added last
-	sorted  bool     // ids ascend strictly in file order; true where there are none
-	order   []uint32 // positions in id order; nil where sorted and all are meant
+	sorted  bool     // ids ascend strictly in file order; true if there are none
+	order   []uint32 // positions in id order; nil if sorted and all are selected
 }
 
-// len returns how many chunks were added.
+// len returns the number of chunks that were added.
 func (x *index) len() int { return x.offsets.count }
 
-// count returns how many chunks are in id order: all, but for a selection.
+// count returns the number of chunks in id order: all of them, or those of a
+// selection.
 func (x *index) count() int {
 	if x.order != nil {
 		return len(x.order)
@@ -37,8 +38,8 @@ func (x *index) count() int {
 	return x.len()
 }
 
-// add appends the chunk at [start, end) with its id, and returns the id's value
-// by position where stated is false.
+// add appends the chunk at [start, end) with its id, and returns that id. If stated
+// is false, the id is the chunk's position.
 func (x *index) add(start, end uint64, id abi.ID, stated bool) abi.ID {
 	position := x.len()
 	if !stated {
@@ -75,7 +76,7 @@ func (x *index) position(i int) int {
 	return int(x.order[i])
 }
 
-// span returns where the chunk at a position starts and ends in the file.
+// span returns the start and the end in the file of the chunk at a position.
 func (x *index) span(position int) (start, end int64) {
 	if position+1 < x.len() {
 		return int64(x.offsets.at(position)), int64(x.offsets.at(position + 1))
@@ -83,10 +84,10 @@ func (x *index) span(position int) (start, end int64) {
 	return int64(x.offsets.at(position)), int64(x.end)
 }
 
-// blockLen is how many numbers a block has.
+// blockLen is the number of values in a block.
 const blockLen = 1 << 16
 
-// blocks is a list of numbers that grows without being copied: for ten million
+// blocks is a list of numbers that grows without being copied. For ten million
 // chunks, copies would be most of the memory that a job takes.
 type blocks struct {
 	full  [][]uint64 // the last one may have room
@@ -97,7 +98,7 @@ func (b *blocks) add(n uint64) {
 	if b.count%blockLen == 0 {
 		size := blockLen
 		if b.count == 0 {
-			size = 0 // a small file needs little
+			size = 0 // A small file needs little.
 		}
 		b.full = append(b.full, make([]uint64, 0, size))
 	}
@@ -106,11 +107,11 @@ func (b *blocks) add(n uint64) {
 	b.count++
 }
 
-// at panics where i is not below count.
+// at panics if i is not below count.
 func (b *blocks) at(i int) uint64 { return b.full[i/blockLen][i%blockLen] }
 
-// sort finds id order. Where two chunks have one id, it returns the positions
-// of the first pair by the later one's place in the file, else ok.
+// sort puts the positions in id order. If two chunks have the same id, it returns
+// the pair whose second chunk comes first in the file, and ok is false.
 func (x *index) sort(ctx context.Context) (first, second int, ok bool, err error) {
 	if x.len() == 0 || x.sorted {
 		x.sorted = true
@@ -128,8 +129,8 @@ func (x *index) sort(ctx context.Context) (first, second int, ok bool, err error
 	return first, second, !found, nil
 }
 
-// comparer compares positions by id, then by themselves. Once ctx has ended it
-// calls all equal, so that sorting ends soon.
+// comparer compares positions by id, then by value. Once ctx has ended it reports
+// all as equal, so that sorting ends soon.
 func (x *index) comparer(ctx context.Context) func(a, b uint32) int {
 	calls, stopped := 0, false
 	return func(a, b uint32) int {
@@ -159,20 +160,20 @@ func (x *index) duplicate() (first, second int, found bool) {
 // idTable holds ids compactly: eight bytes for each, a bit for texts, and the
 // texts packed in blocks.
 type idTable struct {
-	values []uint64 // the integer, or where the text stands: see textRef
+	values []uint64 // the integer, or a reference to the text: see textRef
 	isText []uint64 // a bit for each id
 	blocks []*strings.Builder
 }
 
-// A text stands in one block: 27 bits for the block, 20 for where it starts, 17
-// for its length, which may be MaxTextID.
+// A text lies in one block. Its reference has 27 bits for the block, 20 for its
+// start and 17 for its length, which may be MaxTextID.
 const (
 	lengthBits = 17
 	startBits  = 20
 	blockSize  = 1 << startBits
 )
 
-// positionsUpTo returns the table of n ids that are their positions.
+// positionsUpTo returns the table of n ids that are equal to their positions.
 func positionsUpTo(n int) *idTable {
 	t := &idTable{values: make([]uint64, n), isText: make([]uint64, (n+63)/64)}
 	for i := range t.values {
@@ -195,7 +196,7 @@ func (t *idTable) add(id abi.ID) {
 	t.values = append(t.values, value)
 }
 
-// keep stores a text and returns where.
+// keep stores a text and returns its reference.
 func (t *idTable) keep(text string) uint64 {
 	last := len(t.blocks) - 1
 	if last < 0 || t.blocks[last].Len()+len(text) > blockSize || t.blocks[last].Len() == blockSize {
@@ -219,7 +220,7 @@ func (t *idTable) at(position int) abi.ID {
 
 func (t *idTable) compare(a, b int) int { return t.at(a).Compare(t.at(b)) }
 
-// shortID returns an id for a message, cut where it is long.
+// shortID returns an id for a message, cut if it is long.
 func shortID(id abi.ID) string {
 	s := id.String()
 	if r := []rune(s); len(r) > 64 {

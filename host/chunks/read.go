@@ -7,24 +7,24 @@ import (
 	"github.com/wasm-jobs/wasm-jobs/abi"
 )
 
-// readSize is what one read of neighbouring chunks takes at most, but for a
-// single chunk that is larger.
+// readSize is the limit of one read of neighbouring chunks, in bytes. A larger
+// chunk takes one read of its own.
 const readSize = 1 << 20
 
-// readGap is how many bytes between two chunks are read with them, rather than
-// in two reads: so many take about as long as a call of the system.
+// readGap is the largest gap between two chunks, in bytes, that is read with them
+// instead of making a second read: reading it takes about as long as a system call.
 const readGap = 8 << 10
 
 // buffers holds *[]byte of readSize, for [File.Read].
 var buffers = sync.Pool{New: func() any { b := make([]byte, readSize); return &b }}
 
-// Read calls each for the chunks from..to-1 in id order. A chunk's bytes are
-// those of the file and may be used until each returns. Chunks that follow each
-// other closely in the file are read together.
+// Read calls each for the chunks from..to-1 in id order. A chunk's bytes are the
+// file's own bytes and may be used until each returns. Chunks that lie close
+// together in the file share a read.
 //
-// The error is the first that each returns, ctx's where ctx ended, or an
-// *[InputError], of [ErrChanged] where what stands at a chunk's place is no
-// longer one CBOR item. Read panics where from..to is no range of chunks.
+// The error is the first that each returns, ctx.Err() if ctx ended, or an
+// *[InputError]. The cause is [ErrChanged] if the bytes of a chunk are no longer
+// one CBOR item. Read panics if from..to is not a range of chunks.
 func (f *File) Read(ctx context.Context, from, to int, each func(i int, chunk []byte) error) error {
 	if from < 0 || from > to || to > f.Len() {
 		panic("chunks: Read of chunks that are not there")
@@ -51,8 +51,8 @@ func (f *File) Read(ctx context.Context, from, to int, each func(i int, chunk []
 	return nil
 }
 
-// run returns how far the chunks from i on, to be read before to, lie together
-// in the file, and which bytes of it they are.
+// run returns the end of the run of chunks from i on, up to at most to, that lie
+// together in the file, and the offset and the size of their bytes.
 func (f *File) run(i, to int) (next int, start int64, size int) {
 	start, end := f.index.span(f.index.position(i))
 	for next = i + 1; next < to; next++ {
@@ -65,7 +65,7 @@ func (f *File) run(i, to int) (next int, start int64, size int) {
 	return next, start, int(end - start)
 }
 
-// eachOf hands out the chunks i..next-1, which are b, read from start.
+// eachOf hands out the chunks i..next-1, whose bytes b were read from offset start.
 func (f *File) eachOf(ctx context.Context, i, next int, start int64, b []byte, each func(int, []byte) error) error {
 	for ; i < next; i++ {
 		if err := ctx.Err(); err != nil {

@@ -14,32 +14,27 @@ import (
 	"github.com/wasm-jobs/wasm-jobs/host/merkle"
 )
 
-// maxItem is the largest chunk whatever the limit asked for: a guest's lengths
-// have 32 bits, and a window of twice that must still be countable.
+// maxItem is the largest chunk that is possible, whatever the limit asked for: a
+// guest's lengths have 32 bits, and twice the size of a window must fit an int.
 const maxItem = min(math.MaxUint32, math.MaxInt/4)
 
 // breakByte ends an array of indefinite length.
 const breakByte = 0xff
 
-const (
-	hintFormat = "--chunk-format sequence takes each item of the file as a chunk, --chunk-format array takes each element of one array"
-	hintSize   = "--max-chunk SIZE sets the limit"
-	hintID     = `--id-key NAME takes ids from another key, --id-key "" numbers the chunks by position`
-	hintJSON   = "it looks like JSON: chunk files are CBOR"
-)
+const hintJSON Hint = "it looks like JSON: chunk files are CBOR"
 
 // scanner goes through the chunks of one file from end to end.
 type scanner struct {
 	file *File
 	o    Options
 	w    *window
-	tree *merkle.Digester // of the chunks so far; of use while their ids ascend
+	tree *merkle.Digester // of the chunks so far; used while their ids ascend
 
-	stream func(Chunk) bool // takes chunks that are not indexed; nil = they are
-	passed int              // how many it took
+	stream func(Chunk) bool // takes chunks instead of the index; nil means they are indexed
+	passed int              // number of chunks that stream took
 }
 
-// position returns that of the next chunk.
+// position returns the position of the next chunk.
 func (s *scanner) position() int {
 	if s.stream != nil {
 		return s.passed
@@ -47,7 +42,8 @@ func (s *scanner) position() int {
 	return s.file.index.len()
 }
 
-// scan reads all chunks from r, of size bytes where that is not negative.
+// scan reads all chunks from r. size is the number of bytes in r, or negative if it
+// is not known.
 func (f *File) scan(ctx context.Context, r io.Reader, size int64, o Options) error {
 	s := &scanner{file: f, o: o, w: newWindow(ctx, r, size, o), tree: merkle.NewDigester(nil)}
 	defer s.tree.Close()
@@ -60,24 +56,24 @@ func (f *File) scan(ctx context.Context, r io.Reader, size int64, o Options) err
 	return f.finish(ctx, s.tree)
 }
 
-// top reads the file's top level in the format that was asked for or is seen.
+// top reads the file's top level in the format that was asked for, or that the
+// first item shows.
 func (s *scanner) top() error {
 	empty, err := s.w.atEnd()
 	switch {
 	case err != nil:
 		return s.explain(err)
 	case empty && s.o.Format == Array:
-		return fileError(s.o.Name, "empty: an array of chunks was asked for", hintFormat, io.ErrUnexpectedEOF)
+		return fileError(s.o.Name, "empty: want one array of chunks", HintFormat, io.ErrUnexpectedEOF)
 	case empty:
 		s.file.warnings = append(s.file.warnings, s.o.Name+": empty: no chunks")
 		return nil
 	}
-	isArray := s.w.bytes()[0]>>5 == abi.MajorArray
-	switch {
+	switch isArray := startsArray(s.w.bytes()); {
 	case isArray && s.o.Format != Sequence:
 		return s.array()
 	case s.o.Format == Array:
-		return fileError(s.o.Name, "the first item is no array, and an array of chunks was asked for", hintFormat, ErrFormat)
+		return fileError(s.o.Name, "the first item is not an array: want one array of chunks", HintFormat, ErrFormat)
 	default:
 		return s.sequence()
 	}
@@ -92,11 +88,14 @@ func (s *scanner) sequence() error {
 		if end {
 			return nil
 		}
-		if err := s.chunk(); err != nil {
+		if err := s.chunk(); err != nil || s.full() {
 			return err
 		}
 	}
 }
+
+// full reports whether the file has as many chunks as are wanted.
+func (s *scanner) full() bool { return s.o.Limit > 0 && s.position() >= s.o.Limit }
 
 func (s *scanner) array() error {
 	h, err := s.w.head()
@@ -117,7 +116,7 @@ func (s *scanner) array() error {
 			s.w.use(1)
 			break
 		}
-		if err := s.chunk(); err != nil {
+		if err := s.chunk(); err != nil || s.full() {
 			return err
 		}
 	}
@@ -135,7 +134,7 @@ func (s *scanner) nothingAfterArray() error {
 	return &InputError{
 		Name: s.o.Name, Position: -1, Offset: s.w.offset, Err: ErrFormat,
 		Reason: fmt.Sprintf("more bytes after the array of %d chunks", s.position()),
-		Hint:   hintFormat,
+		Hint:   HintFormat,
 	}
 }
 
@@ -156,7 +155,7 @@ func (s *scanner) chunk() error {
 func (s *scanner) add(item []byte, offset int64) error {
 	x := &s.file.index
 	if uint64(s.position()) >= maxChunks && s.stream == nil {
-		return s.failAt(offset, ErrTooMany, fmt.Sprintf("more than %d chunks", uint64(maxChunks)), "split the file")
+		return s.failAt(offset, ErrTooMany, fmt.Sprintf("too many chunks: more than %d", uint64(maxChunks)), "split the file")
 	}
 	id, stated, err := s.findID(item, offset)
 	if err != nil {
@@ -172,7 +171,7 @@ func (s *scanner) add(item []byte, offset int64) error {
 	return nil
 }
 
-// pass hands a chunk on.
+// pass hands a chunk to the stream.
 func (s *scanner) pass(item []byte, id abi.ID, stated bool) error {
 	if !stated {
 		id = abi.IntID(uint64(s.passed))
@@ -191,15 +190,15 @@ func (s *scanner) findID(item []byte, offset int64) (id abi.ID, stated bool, err
 	}
 	id, stated, err = abi.FindID(item, s.o.IDKey)
 	if err != nil {
-		return id, false, s.failAt(offset, err, fmt.Sprintf("%v (key %.64q)", err, s.o.IDKey), hintID)
+		return id, false, s.failAt(offset, err, fmt.Sprintf("%v (key %.64q)", err, s.o.IDKey), HintIDKey)
 	}
 	if text, isText := id.Text(); isText && len(text) > MaxTextID {
-		return id, false, s.failAt(offset, ErrTooLarge, fmt.Sprintf("its id is a text of %d bytes, the limit is %d", len(text), MaxTextID), hintID)
+		return id, false, s.failAt(offset, ErrTooLarge, fmt.Sprintf("id too large: a text of %d bytes, want at most %d", len(text), MaxTextID), HintIDKey)
 	}
 	return id, stated, nil
 }
 
-// explain makes err, met at the next chunk, an error with its place.
+// explain adds the location of the next chunk to err.
 func (s *scanner) explain(err error) error {
 	if ctxErr := s.w.ctx.Err(); ctxErr != nil {
 		return ctxErr
@@ -212,18 +211,18 @@ func (s *scanner) explain(err error) error {
 	}
 	switch {
 	case errors.Is(err, ErrTooLarge):
-		return s.fail(err, fmt.Sprintf("larger than %d bytes", s.w.limit), s.jsonHint(hintSize))
+		return s.fail(err, fmt.Sprintf("too large: more than %d bytes", s.w.limit), s.jsonHint(HintMaxChunk))
 	case errors.Is(err, io.ErrUnexpectedEOF) && s.w.ended:
 		end := s.w.offset + int64(len(s.w.bytes()))
-		return s.fail(err, fmt.Sprintf("truncated: the input ends at byte %d within it", end), s.jsonHint(""))
+		return s.fail(err, fmt.Sprintf("truncated: the input ends at byte %d within the chunk", end), s.jsonHint(""))
 	default:
 		return s.fail(err, "cannot be read: "+err.Error(), "")
 	}
 }
 
-// jsonHint returns hint, or what helps more where the file is JSON: its braces
-// and brackets, taken as CBOR, begin a string of more than 2^56 bytes.
-func (s *scanner) jsonHint(hint string) string {
+// jsonHint returns hint, or a better one if the file looks like JSON: braces and
+// brackets of JSON, taken as CBOR, begin a string of more than 2^56 bytes.
+func (s *scanner) jsonHint(hint Hint) Hint {
 	b := s.w.bytes()
 	if s.w.offset == 0 && len(b) > 1 && (b[0] == '{' || b[0] == '[') && isText(b[1]) {
 		return hintJSON
@@ -233,12 +232,12 @@ func (s *scanner) jsonHint(hint string) string {
 
 func isText(c byte) bool { return c >= ' ' && c <= '~' || c == '\n' || c == '\r' || c == '\t' }
 
-func (s *scanner) fail(cause error, reason, hint string) error {
+func (s *scanner) fail(cause error, reason string, hint Hint) error {
 	return s.failAt(s.w.offset, cause, reason, hint)
 }
 
-// failAt is about the next chunk, with the offset of what is wrong in it.
-func (s *scanner) failAt(offset int64, cause error, reason, hint string) error {
+// failAt returns an error about the next chunk, with the offset of the defect.
+func (s *scanner) failAt(offset int64, cause error, reason string, hint Hint) error {
 	return &InputError{
 		Name: s.o.Name, Position: s.position(), Offset: offset, Place: s.o.place(s.position()),
 		Reason: reason, Hint: hint, Err: cause,
@@ -255,10 +254,13 @@ func (f *File) collect(ctx context.Context, seq iter.Seq2[[]byte, error], w io.W
 			return ctxErr
 		}
 		if err != nil {
-			return s.fail(err, "cannot be had: "+err.Error(), "")
+			return s.fail(err, "cannot be made: "+err.Error(), "")
 		}
 		if err := s.collectOne(item, buffered); err != nil {
 			return err
+		}
+		if s.full() {
+			break
 		}
 	}
 	if err := buffered.Flush(); err != nil {
@@ -289,8 +291,8 @@ func (s *scanner) collectOne(item []byte, w io.Writer) error {
 	return err
 }
 
-// finish puts the chunks into id order, once all are known, and makes the
-// digest where file order was another.
+// finish puts the chunks into id order after the last one, and computes the digest
+// if file order was different.
 func (f *File) finish(ctx context.Context, tree *merkle.Digester) error {
 	first, second, unique, err := f.index.sort(ctx)
 	if err != nil {
@@ -313,7 +315,7 @@ func (f *File) finish(ctx context.Context, tree *merkle.Digester) error {
 	return f.Unchanged()
 }
 
-// seal notes the state of a temporary file, after which it changes no more.
+// seal records the state of a temporary file, which does not change afterwards.
 func (f *File) seal() error {
 	if f.file == nil || f.stat != nil {
 		return nil
@@ -341,12 +343,12 @@ func (f *File) duplicate(first, second int) error {
 	at, _ := f.index.span(first)
 	offset, _ := f.index.span(second)
 	e := &InputError{
-		Name: f.name, Position: second, Offset: offset, Place: f.place(second), Err: ErrDuplicateID, Hint: hintID,
+		Name: f.name, Position: second, Offset: offset, Place: f.place(second), Err: ErrDuplicateID, Hint: HintIDKey,
 	}
 	other := f.place(first)
 	if other == "" {
-		other = fmt.Sprintf("the chunk at position %d, byte %d", first, at)
+		other = fmt.Sprintf("chunk %d (byte %d)", first, at)
 	}
-	e.Reason = fmt.Sprintf("its id %s is that of %s", shortID(f.index.id(second)), other)
+	e.Reason = fmt.Sprintf("duplicate id %s, first used by %s", shortID(f.index.id(second)), other)
 	return e
 }

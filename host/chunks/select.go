@@ -9,16 +9,16 @@ import (
 	"github.com/wasm-jobs/wasm-jobs/abi"
 )
 
-// Select returns a File over those chunks alone whose ids are in set: they keep
-// their ids and positions, and Len, Digest and the numbers that other methods
-// take and return are those of the selection. Its chunks are read once for the
-// digest, unless all are selected. An id of set that no chunk has is no error:
-// see [File.Missing].
+// Select returns a File over only those chunks whose ids are in set. They keep
+// their ids and positions; Len, Digest and the numbers that other methods take and
+// return refer to the selection. Its chunks are read once for the digest, unless
+// all are selected. An id of set that no chunk has is not an error: see
+// [File.Missing].
 //
-// The selection reads through f, and holds four bytes a chunk besides. It is of
-// use until f is closed; closing it does nothing.
+// The selection reads through f, and holds four bytes for each chunk in addition.
+// It can be used until f is closed; closing the selection does nothing.
 //
-// The error is ctx's where ctx ended first, or one of [File.Read] or
+// The error is ctx.Err() if ctx ended first, or one of [File.Read] or
 // [File.Unchanged].
 func (f *File) Select(ctx context.Context, set abi.IDSet) (*File, error) {
 	selection := *f
@@ -69,8 +69,8 @@ func (f *File) Missing(set abi.IDSet) abi.IDSet {
 	return missing
 }
 
-// addGaps adds the integers of lo..hi that are not ids of the chunks from..to-1,
-// which all lie in it.
+// addGaps adds the integers of lo..hi that are not ids of the chunks from..to-1.
+// The ids of these chunks all lie in lo..hi.
 func (f *File) addGaps(missing *abi.IDSet, lo, hi uint64, from, to int) {
 	for i := from; i < to; i++ {
 		n, _ := f.ID(i).Int()
@@ -85,8 +85,8 @@ func (f *File) addGaps(missing *abi.IDSet, lo, hi uint64, from, to int) {
 	missing.AddRange(lo, hi)
 }
 
-// within returns which chunks have ids in set, as intervals from..to-1 of the
-// chunks in id order, ascending.
+// within returns the chunks whose ids are in set, as ascending intervals from..to-1
+// of the chunks in id order.
 func (f *File) within(set abi.IDSet) iter.Seq2[int, int] {
 	return func(yield func(from, to int) bool) {
 		to := 0
@@ -99,7 +99,7 @@ func (f *File) within(set abi.IDSet) iter.Seq2[int, int] {
 	}
 }
 
-// bounds returns the parts of a set by their first and last ids, in id order.
+// bounds returns the first and the last id of each part of a set, in id order.
 func bounds(set abi.IDSet) iter.Seq2[abi.ID, abi.ID] {
 	return func(yield func(first, last abi.ID) bool) {
 		for lo, hi := range set.Ranges() {
@@ -115,16 +115,16 @@ func bounds(set abi.IDSet) iter.Seq2[abi.ID, abi.ID] {
 	}
 }
 
-// interval returns which of the chunks start.. in id order have ids from first
-// to last, both included.
+// interval returns the range of the chunks, from start on in id order, whose ids
+// lie between first and last, both included.
 func (f *File) interval(start int, first, last abi.ID) (from, to int) {
 	from = start + sort.Search(f.Len()-start, func(i int) bool { return f.ID(start+i).Compare(first) >= 0 })
 	to = from + sort.Search(f.Len()-from, func(i int) bool { return f.ID(from+i).Compare(last) > 0 })
 	return from, to
 }
 
-// positions returns where the n chunks whose ids are in set stand in the file,
-// in id order; it is not nil.
+// positions returns the positions in the file of the n chunks whose ids are in set,
+// in id order. The result is not nil.
 func (f *File) positions(ctx context.Context, set abi.IDSet, n int) ([]uint32, error) {
 	order := make([]uint32, 0, n)
 	for from, to := range f.within(set) {

@@ -21,7 +21,7 @@ func (r *countingReader) ReadAt(b []byte, at int64) (int, error) {
 }
 
 // TestChunksThatAreCloseAreReadTogether leaves out a small chunk, and one that
-// takes longer to read than a call.
+// takes longer to read than a system call.
 func TestChunksThatAreCloseAreReadTogether(t *testing.T) {
 	items := make([][]byte, 100)
 	for i := range items {

@@ -49,7 +49,7 @@ func TestSelect(t *testing.T) {
 		{"the last", ascending, "3", "3=08", "3", ""},
 		{"a few", ascending, "1-2,7", "1=06 2=07", "1 2", "7"},
 		{"with gaps", ascending, "0,2,3", "0=05 2=07 3=08", "0 2 3", ""},
-		{"texts are no integers", ascending, `"1",a`, "", "", `"1","a"`},
+		{"texts are not integers", ascending, `"1",a`, "", "", `"1","a"`},
 		{"one of a file in another order", mixed, "2", "2=a162696402", "2", ""},
 		{"integers of a file in another order", mixed, "1-99", "1=a162696401 2=a162696402 99=a16269641863", "3 2 1", "3-98"},
 		{"texts", mixed, "x,y,z", `"x"=a16269646178 "y"=a16269646179`, "0 4", `"z"`},
@@ -74,10 +74,10 @@ func TestSelect(t *testing.T) {
 				t.Errorf("positions %s, want %s", got, tt.positions)
 			}
 			if f.Digest() != naiveDigest(t, f) {
-				t.Error("the digest is not that of the definition")
+				t.Error("the digest differs from the definition")
 			}
 			if (f.Digest() == whole.Digest()) != (f.Len() == whole.Len()) {
-				t.Error("the digest is that of the file, or should be")
+				t.Error("the digest must equal the file's exactly if all chunks are selected")
 			}
 			if got := whole.Count(ids(t, tt.set)); got != f.Len() {
 				t.Errorf("Count %d, but %d chunks are selected", got, f.Len())
@@ -139,7 +139,7 @@ func TestASelectionIsTheFileOfItsChunks(t *testing.T) {
 	}
 }
 
-// Selections at random are what a look at each chunk selects.
+// A random selection has the same chunks as a check of each chunk.
 func TestSelectAtRandom(t *testing.T) {
 	random := rand.New(rand.NewPCG(3, 4))
 	var items [][]byte
@@ -186,7 +186,7 @@ func onlyID(t *testing.T, s string) abi.ID {
 	for n := range set.Ranges() {
 		return abi.IntID(n)
 	}
-	t.Fatalf("%q is no id", s)
+	t.Fatalf("invalid id %q", s)
 	return abi.ID{}
 }
 
@@ -249,7 +249,7 @@ func TestSelectOfAFileThatChanged(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := whole.Select(t.Context(), ids(t, "1")); !errors.Is(err, chunks.ErrChanged) {
-		t.Errorf("selecting what is cut off: %v", err)
+		t.Errorf("selecting from a truncated file: %v", err)
 	}
 }
 
@@ -290,7 +290,7 @@ func TestASelectionHasNoMoreChunks(t *testing.T) {
 	}
 }
 
-// A range costs what its chunks cost, however many integers it spans.
+// Selecting a range costs time for its chunks only, however many integers it spans.
 func TestSelectByHugeRanges(t *testing.T) {
 	whole, err := chunks.Of(unhex(t, "a1626964 1bfffffffffffffffe"), unhex(t, a1))
 	if err != nil {

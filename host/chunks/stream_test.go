@@ -12,8 +12,8 @@ import (
 	"github.com/wasm-jobs/wasm-jobs/host/chunks"
 )
 
-// A stream yields what a scan keeps, in the order of the file, and is refused
-// for the same reasons at the same places, but for ids that meet.
+// A stream yields the same chunks as a scan, in file order, and refuses the same
+// defects at the same locations, except duplicate ids.
 func FuzzStream(f *testing.F) {
 	for _, s := range []string{"", "80", "9fff", "0102f6", a2 + a1 + ax, "83" + a2 + a1 + "05", a1 + a1, "8301", "8201", "820102 05", "5f4101ff", "a2 626964 01 626964 02"} {
 		f.Add(unhex(f, s), uint8(0), uint16(0))
@@ -57,18 +57,18 @@ func collectStream(data []byte, o chunks.Options) (all []chunks.Chunk, err error
 	return all, nil
 }
 
-// A stream reads no further than it is asked, and may be left.
+// A stream reads only as far as it is asked to, and may be left early.
 func TestStreamIsLazy(t *testing.T) {
 	r, w := io.Pipe()
 	defer w.Close()
-	go func() { _, _ = w.Write([]byte{1, 2, 0x61}) }() // ends with the read of it
+	go func() { _, _ = w.Write([]byte{1, 2, 0x61}) }() // ends when the pipe is read
 	count := 0
 	for chunk, err := range chunks.Stream(t.Context(), r, chunks.Options{Format: chunks.Sequence}) {
 		if err != nil {
 			t.Fatal(err)
 		}
 		if count++; chunk.Position == 1 {
-			break // before the third, which does not come
+			break // before the third, which never arrives
 		}
 	}
 	if count != 2 {
@@ -92,12 +92,12 @@ func TestContextEndsAStream(t *testing.T) {
 	}
 }
 
-// Where chunks come from something that people know, messages say where.
+// If chunks come from a source that people know, messages name the place there.
 func TestPlace(t *testing.T) {
-	o := chunks.Options{Name: "x.jsonl", TempDir: t.TempDir(), Place: func(p int) string { return "line " + string(rune('1'+p)) }}
+	o := chunks.Options{Name: "x.jsonl", TempDir: t.TempDir(), Place: func(p int) string { return "x.jsonl:" + string(rune('1'+p)) }}
 	for want, items := range map[string][][]byte{
-		`x.jsonl: line 3: its id 1 is that of line 1; --id-key NAME takes ids from another key, --id-key "" numbers the chunks by position`: {unhex(t, a1), unhex(t, a2), unhex(t, a1)},
-		"x.jsonl: line 2: empty: not a CBOR item": {{1}, nil},
+		`x.jsonl:3: duplicate id 1, first used by x.jsonl:1; use another IDKey, or NoIDKey`: {unhex(t, a1), unhex(t, a2), unhex(t, a1)},
+		"x.jsonl:2: empty: not a CBOR item":                                                 {{1}, nil},
 	} {
 		if _, err := chunks.FromSeq(t.Context(), seqOf(items...), o); err == nil || err.Error() != want {
 			t.Errorf("got %v\nwant %s", err, want)

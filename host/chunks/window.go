@@ -9,12 +9,13 @@ import (
 )
 
 const (
-	// windowSize is what a scan reads ahead: large enough that system calls do
-	// not count, small enough to stay in a processor's cache.
+	// windowSize is the read-ahead of a scan, in bytes: large enough that the cost
+	// of system calls does not matter, and small enough for a processor's cache.
 	windowSize = 256 << 10
-	// progressStep is how many bytes pass between two reports of progress.
+	// progressStep is the number of bytes between two reports of progress.
 	progressStep = 1 << 20
-	// emptyReads is how often a reader may give nothing before it is given up.
+	// emptyReads is the number of reads without data after which a reader is given
+	// up.
 	emptyReads = 100
 )
 
@@ -24,10 +25,10 @@ type window struct {
 	ctx      context.Context
 	r        io.Reader
 	buf      []byte
-	start    int   // of the bytes not yet used, in buf
+	start    int   // of the unused bytes, in buf
 	offset   int64 // of start, in the input
-	limit    int   // of one item, in bytes
-	ended    bool  // r has no more
+	limit    int   // largest size of one item, in bytes
+	ended    bool  // r is at its end
 	progress func(bytes, total int64)
 	total    int64
 	reported int64 // bytes at the last report of progress
@@ -40,7 +41,7 @@ func newWindow(ctx context.Context, r io.Reader, size int64, o Options) *window 
 	}
 }
 
-// bytes returns what was read and not yet used.
+// bytes returns the bytes that were read and not yet used.
 func (w *window) bytes() []byte { return w.buf[w.start:] }
 
 // use moves past n of the bytes.
@@ -49,13 +50,13 @@ func (w *window) use(n int) {
 	w.offset += int64(n)
 }
 
-// atEnd reports whether no byte is left.
+// atEnd reports whether all input was used.
 func (w *window) atEnd() (bool, error) {
 	err := w.want(1)
 	return len(w.bytes()) == 0, err
 }
 
-// want reads until n bytes are there or the input ends, which is no error.
+// want reads until n bytes are available or the input ends, which is not an error.
 func (w *window) want(n int) error {
 	empty := 0
 	for len(w.bytes()) < n && !w.ended {
@@ -81,7 +82,7 @@ func (w *window) want(n int) error {
 	return nil
 }
 
-// room makes place behind the bytes so that n of them fit.
+// room makes space for n bytes, including those not yet used.
 func (w *window) room(n int) {
 	if w.start == 0 && len(w.buf) < cap(w.buf) {
 		return
@@ -104,11 +105,11 @@ func (w *window) report() {
 }
 
 // item returns the next item without moving past it; it is valid until the next
-// call of a method. The error is [ErrTooLarge], [io.ErrUnexpectedEOF] where the
-// input ends within the item, an *[abi.SyntaxError], or one of reading.
+// call of a method. The error is [ErrTooLarge], [io.ErrUnexpectedEOF] if the input
+// ends within the item, an *[abi.SyntaxError], or an error of the reader.
 //
-// Each retry looks at twice as many bytes as the one before, so that a large
-// item is parsed no more than twice in all.
+// Each retry looks at twice as many bytes as the one before, so that a large item
+// is parsed no more than twice in all.
 func (w *window) item() ([]byte, error) {
 	for {
 		b := w.bytes()
@@ -131,8 +132,8 @@ func (w *window) item() ([]byte, error) {
 	}
 }
 
-// declared returns how many bytes the item at the start of b takes at least by
-// what its head says, without believing that they exist.
+// declared returns the smallest size that the item at the start of b can have by
+// its head, in bytes. Those bytes may not exist.
 func declared(b []byte) uint64 {
 	h, err := abi.ReadHead(b)
 	switch {

@@ -9,38 +9,38 @@ import (
 )
 
 const (
-	// portionCount and portionBytes bound what is hashed at once, beside the
-	// reading. The count is a power of two: portions that are full become one
-	// subtree each.
+	// portionCount and portionBytes limit the data that is hashed at once while
+	// more is read. The count is a power of two: full portions become one subtree
+	// each.
 	portionCount = 4096
 	portionBytes = 1 << 20
 )
 
-// Digester hashes entries as a [Tree] does, on all processors, beside whoever
-// reads them: hashing takes longer than reading small entries. It must not be
-// used by two goroutines at once.
+// Digester hashes entries as a [Tree] does, on all processors, while its caller
+// reads on: hashing takes longer than reading small entries. It must not be used by
+// two goroutines at once.
 type Digester struct {
-	tree    *Tree   // of the portions that were joined
-	prover  *Prover // whose tree it is; nil = none
+	tree    *Tree   // of the portions that are joined
+	prover  *Prover // the prover that tree belongs to; nil means none
 	pending []*portion
-	open    *portion // being filled; nil = none
+	open    *portion // being filled; nil means none
 	spare   []*portion
 	count   uint64
-	most    int // portions that are hashed at once
+	most    int // number of portions that may be hashed at once
 	hashing sync.WaitGroup
 }
 
-// portion is a run of leaves, with what is hashed of them once done has been
-// received from.
+// portion is a run of leaves. Their hashes are valid once done has been received
+// from.
 type portion struct {
-	ends  []int  // of each leaf, in bytes
+	ends  []int  // end of each leaf, in bytes
 	bytes []byte // leaves, each with its padding
 	span  Span
 	done  chan struct{}
 }
 
-// NewDigester returns an empty Digester. Where p is not nil, it is an empty
-// Prover of [NewProver], and can prove its leaves after [Digester.Root].
+// NewDigester returns an empty Digester. p may be nil; otherwise it is an empty
+// Prover of [NewProver], which can prove its leaves after [Digester.Root].
 func NewDigester(p *Prover) *Digester {
 	d := &Digester{tree: new(Tree), prover: p, most: runtime.GOMAXPROCS(0)}
 	if p != nil {
@@ -69,7 +69,8 @@ func (d *Digester) Add(id abi.ID, item []byte) {
 // Len returns the number of leaves.
 func (d *Digester) Len() uint64 { return d.count }
 
-// take returns an empty portion, once fewer than the most are being hashed.
+// take returns an empty portion. It waits while the maximum number of portions is
+// being hashed.
 func (d *Digester) take() *portion {
 	if len(d.pending) >= d.most {
 		d.join()
@@ -83,7 +84,7 @@ func (d *Digester) take() *portion {
 	return p
 }
 
-// dispatch lets the open portion be hashed.
+// dispatch starts hashing the open portion.
 func (d *Digester) dispatch() {
 	p := d.open
 	d.open = nil
@@ -94,18 +95,18 @@ func (d *Digester) dispatch() {
 			p.span.push(p.span.hash.padded(p.bytes[start:end]))
 			start = end
 		}
-		p.done <- struct{}{} // has room
+		p.done <- struct{}{} // does not block: done has a buffer
 	})
 }
 
-// join takes in the oldest portion.
+// join adds the oldest portion to the tree.
 func (d *Digester) join() {
 	p := d.pending[0]
 	d.pending = append(d.pending[:0], d.pending[1:]...)
 	<-p.done
 	d.tree.Append(&p.span)
 	p.ends, p.bytes = p.ends[:0], p.bytes[:0]
-	if cap(p.bytes) > 2*portionBytes { // a large item is no reason to keep that much
+	if cap(p.bytes) > 2*portionBytes { // do not keep the memory of a large item
 		p.bytes = nil
 	}
 	d.spare = append(d.spare, p)
@@ -126,6 +127,6 @@ func (d *Digester) Root() [sha256.Size]byte {
 	return d.tree.Root()
 }
 
-// Close waits for what is still being hashed. It may be called at any time, and
-// must be called in the end.
+// Close waits for hashing to end. It may be called at any time, and must be called
+// at the end.
 func (d *Digester) Close() { d.hashing.Wait() }

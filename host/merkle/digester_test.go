@@ -11,8 +11,8 @@ import (
 	"github.com/wasm-jobs/wasm-jobs/host/merkle"
 )
 
-// TestDigesterIsATree has portions that end by their count, and by their size
-// in the midst of subtrees.
+// TestDigesterIsATree has portions that end by their count, and portions that end
+// by their size in the middle of subtrees.
 func TestDigesterIsATree(t *testing.T) {
 	big := bytes.Repeat([]byte{7}, 1<<20)
 	r := rand.New(rand.NewPCG(3, 4))
@@ -31,7 +31,7 @@ func TestDigesterIsATree(t *testing.T) {
 				}
 				tree.AddEntry(id, item)
 				d.Add(id, item)
-				clear(item) // it was copied
+				clear(item) // It was copied.
 			}
 			if got := d.Root(); got != tree.Root() || d.Len() != tree.Len() {
 				t.Errorf("%d leaves, %d of them large: root %x of %d, expected %x", n, bigOnes, got, d.Len(), tree.Root())
@@ -87,8 +87,8 @@ func TestDigesterProves(t *testing.T) {
 	}
 }
 
-// TestProvesAgreesWithProofs asks in any order, and with leaves and roots that
-// are wrong, after those that were right and before.
+// TestProvesAgreesWithProofs asks in any order, and with wrong leaves and roots
+// before and after right ones.
 func TestProvesAgreesWithProofs(t *testing.T) {
 	r := rand.New(rand.NewPCG(7, 8))
 	for _, n := range []uint64{1, 2, 3, 7, 64, 100, 5000} {
@@ -146,8 +146,8 @@ func TestDigesterOfFewerLeavesThanAreToBeProved(t *testing.T) {
 	}
 }
 
-// BenchmarkDigester hashes small entries, of which one in a hundred is proved
-// where any is; an operation is an entry.
+// BenchmarkDigester hashes small entries; if any are proved, one in a hundred is.
+// An operation is an entry.
 func BenchmarkDigester(b *testing.B) {
 	item := []byte{0x1a, 1, 2, 3, 4}
 	for _, every := range []int{0, 100} {

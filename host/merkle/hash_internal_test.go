@@ -9,10 +9,10 @@ import (
 )
 
 // TestSumsAreThoseOfSHA256 has messages of all sizes around blocks, with one
-// hasher, with the sums read off the state and without.
+// hasher, with and without sums read from the state.
 func TestSumsAreThoseOfSHA256(t *testing.T) {
 	if !stateIsSum {
-		t.Error("sums are not read off the state: the encoding is another")
+		t.Error("sums are not read from the state: the encoding is different")
 	}
 	defer func(was bool) { stateIsSum = was }(stateIsSum)
 	for _, stateIsSum = range []bool{stateIsSum, false} {
@@ -31,7 +31,7 @@ func TestSumsAreThoseOfSHA256(t *testing.T) {
 			check("a long leaf", h.leaf(long), []byte{0}, long)
 			left, right := sha256.Sum256(item), sha256.Sum256(long)
 			check("a node", h.node(&left, &right), []byte{1}, left[:], right[:])
-			check("a message in the midst", h.padded(appendPadding(append([]byte("before"), item...), len("before"))[len("before"):]), item)
+			check("a message in the middle", h.padded(appendPadding(append([]byte("before"), item...), len("before"))[len("before"):]), item)
 		}
 	}
 }

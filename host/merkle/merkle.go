@@ -1,10 +1,10 @@
 // Package merkle computes the Merkle tree hash of RFC 6962, section 2.1, over
-// leaves that come one after another, or in spans that are hashed side by side.
+// leaves that come one after another, or in spans that are hashed in parallel.
 //
-// The root stands for the leaves and their order: a leaf is hashed behind the
-// byte 0x00 and an inner node behind 0x01, so that no inner node can pass for a
-// leaf. A receipt's digests of inputs and outputs are such roots, which leaves
-// room for proofs about one chunk.
+// The root commits to the leaves and their order: a leaf is hashed with the prefix
+// 0x00 and an inner node with 0x01, so that an inner node cannot pass for a leaf.
+// The digests of inputs and outputs in a receipt are such roots, which allows
+// proofs about one chunk.
 package merkle
 
 import (
@@ -25,34 +25,38 @@ const (
 // is empty and ready for use. It must not be copied after the first leaf, nor
 // be used by two goroutines at once.
 type Tree struct {
-	edge  [64][sha256.Size]byte // edge[k] roots 2^k leaves where bit k of count is set
+	edge  [64][sha256.Size]byte // edge[k] is the root of 2^k leaves if bit k of count is set
 	count uint64
 	hash  hasher
-	// seen, if not nil, is told of every complete subtree, by the level of its
-	// root and its number among those of that level.
+	// seen, if not nil, is called for every complete subtree with the level of its
+	// root and its index within that level.
 	seen func(level int, index uint64, sum [sha256.Size]byte)
 }
 
 // Add appends a leaf. Its bytes are read before Add returns and not kept.
 func (t *Tree) Add(leaf []byte) { t.push(0, t.hash.leaf(leaf)) }
 
+// AddHash appends a leaf whose hash is known: the SHA-256 of a zero byte and the leaf.
+func (t *Tree) AddHash(sum [sha256.Size]byte) { t.push(0, sum) }
+
 // AddEntry appends the leaf [id, item], the bytes of [abi.AppendEntry], without
 // building it. The item is read before AddEntry returns and not kept.
 func (t *Tree) AddEntry(id abi.ID, item []byte) { t.push(0, t.hash.entry(id, item)) }
 
-// Append appends the leaves of a span, which must begin where the tree ends. It
-// panics where it does not.
+// Append appends the leaves of a span, which must begin at the end of the tree;
+// otherwise Append panics.
 func (t *Tree) Append(s *Span) {
 	if s.first != t.count {
-		panic(fmt.Sprintf("merkle: a span of the leaves from %d is appended to a tree of %d", s.first, t.count))
+		panic(fmt.Sprintf("merkle: invalid span: it begins at leaf %d, want %d, the size of the tree", s.first, t.count))
 	}
 	for _, n := range s.nodes {
 		t.push(n.level, n.sum)
 	}
 }
 
-// push appends a subtree of 2^level leaves, of which count is a multiple, and
-// joins those that it completes: of the one bits of count from level on.
+// push appends a subtree of 2^level leaves to a tree whose count is a multiple of
+// 2^level, and joins the subtrees that it completes: one for each consecutive one
+// bit of count from level on.
 func (t *Tree) push(level int, sum [sha256.Size]byte) {
 	added := uint64(1) << level
 	t.tell(level, sum)
@@ -71,26 +75,25 @@ func (t *Tree) tell(level int, sum [sha256.Size]byte) {
 	}
 }
 
-// Span hashes leaves of a tree that follow each other, before those that stand
-// in front of them are known: they are joined to subtrees as far as they go. The
-// zero Span begins at the first leaf. It must not be used by two goroutines at
-// once.
+// Span hashes consecutive leaves of a tree before the leaves in front of them are
+// known, and joins them to subtrees as far as possible. The zero Span begins at the
+// first leaf. It must not be used by two goroutines at once.
 type Span struct {
 	first, count uint64
 	nodes        []subtree // from left to right; their sizes rise and then fall
 	hash         hasher
-	prover       *Prover // is given the nodes that it needs; nil = none
-	next         cursors // in its rows
+	prover       *Prover // gets the nodes that it needs; nil means none
+	next         cursors // of the prover's rows
 }
 
-// subtree is the root of 2^level leaves that begin at a multiple of that.
+// subtree is the root of 2^level leaves that begin at a multiple of 2^level.
 type subtree struct {
 	level int
 	sum   [sha256.Size]byte
 }
 
-// Reset empties the span. Its first leaf is then the one of that number in the
-// tree, counted from 0.
+// Reset empties the span. first is the index in the tree of its next leaf, counted
+// from 0.
 func (s *Span) Reset(first uint64) {
 	s.first, s.count, s.nodes = first, 0, s.nodes[:0]
 	if s.prover != nil {
@@ -117,7 +120,7 @@ func (s *Span) push(leaf [sha256.Size]byte) {
 	s.nodes = append(s.nodes, right)
 }
 
-// tell gives the prover a subtree that ends before a leaf.
+// tell gives the prover a subtree that ends before the leaf end.
 func (s *Span) tell(end uint64, n *subtree) {
 	if s.prover != nil {
 		s.prover.note(&s.next, n.level, end>>n.level-1, &n.sum)
@@ -127,8 +130,8 @@ func (s *Span) tell(end uint64, n *subtree) {
 // Len returns the number of leaves.
 func (s *Span) Len() uint64 { return s.count }
 
-// Root returns the tree hash of the leaves so far; more may follow. The hash of
-// no leaves is that of the empty string (RFC 6962, section 2.1).
+// Root returns the tree hash of the leaves so far; more may follow. The hash of no
+// leaves is the hash of the empty string (RFC 6962, section 2.1).
 func (t *Tree) Root() [sha256.Size]byte {
 	if t.count == 0 {
 		return sha256.Sum256(nil)
@@ -136,9 +139,9 @@ func (t *Tree) Root() [sha256.Size]byte {
 	return t.close(nil)
 }
 
-// close joins the subtrees of the right edge, and returns the root. Each of the
-// nodes that have fewer leaves than others of their level is told to ragged, if
-// that is not nil.
+// close joins the subtrees of the right edge, and returns the root. If ragged is
+// not nil, it is called for each node that has fewer leaves than others of its
+// level.
 func (t *Tree) close(ragged func(level int, index uint64, sum [sha256.Size]byte)) (root [sha256.Size]byte) {
 	started := false
 	for level := range t.edge {

@@ -12,7 +12,7 @@ import (
 	"github.com/wasm-jobs/wasm-jobs/host/merkle"
 )
 
-// naive is the definition of RFC 6962, section 2.1, as it stands there.
+// naive is a literal translation of RFC 6962, section 2.1.
 func naive(leaves [][]byte) [32]byte {
 	switch len(leaves) {
 	case 0:
@@ -44,8 +44,7 @@ func TestRootIsThatOfTheDefinition(t *testing.T) {
 	}
 }
 
-// The leaves and roots are the ones that Certificate Transparency logs test
-// their trees with.
+// The leaves and roots are the test vectors of Certificate Transparency logs.
 func TestKnownRoots(t *testing.T) {
 	leaves := []string{"", "00", "10", "2021", "3031", "40414243", "5051525354555657",
 		"606162636465666768696a6b6c6d6e6f"}
@@ -96,7 +95,8 @@ func TestAddEntryHashesTheEntry(t *testing.T) {
 	}
 }
 
-// TestSpans cuts trees of every size anywhere: a span gives what its leaves do.
+// TestSpans cuts trees of every size anywhere: a span gives the same root as its
+// leaves.
 func TestSpans(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	item := []byte{0x01}
@@ -108,7 +108,7 @@ func TestSpans(t *testing.T) {
 			span.Reset(uint64(from))
 			for i := from; i < to; i++ {
 				whole.AddEntry(abi.IntID(uint64(i)), item)
-				if rng.IntN(10) == 0 && span.Len() == 0 && i == from { // a leaf alone, too
+				if rng.IntN(10) == 0 && span.Len() == 0 && i == from { // a single leaf, too
 					parts.AddEntry(abi.IntID(uint64(i)), item)
 					span.Reset(uint64(i + 1))
 					continue
@@ -119,7 +119,7 @@ func TestSpans(t *testing.T) {
 			from = to
 		}
 		if whole.Root() != parts.Root() || whole.Len() != parts.Len() {
-			t.Fatalf("%d leaves: the root of spans is another", total)
+			t.Fatalf("%d leaves: the root of spans differs", total)
 		}
 	}
 }
@@ -155,7 +155,7 @@ func TestLeavesAllocateNothing(t *testing.T) {
 	id, item := abi.TextID("an id"), make([]byte, 1000)
 	tree.AddEntry(id, item)
 	var span merkle.Span
-	for range 2000 { // until its list of subtrees is as long as it gets
+	for range 2000 { // until its list of subtrees has its final length
 		span.AddEntry(id, item)
 	}
 	if n := testing.AllocsPerRun(1000, func() { tree.AddEntry(id, item); tree.Add(item); span.AddEntry(id, item) }); n != 0 {

@@ -12,20 +12,20 @@ import (
 // MaxPath is the length of the longest audit path: a tree has 2^64 leaves at most.
 const MaxPath = 64
 
-// Proof shows that a leaf is in a tree: its audit path (RFC 6962, section
-// 2.1.1), which has the roots of the subtrees beside it from the leaf up.
+// Proof shows that a leaf is in a tree. It is an audit path (RFC 6962, section
+// 2.1.1): the roots of the sibling subtrees from the leaf up.
 type Proof struct {
-	Index uint64 // of the leaf, from 0
-	Size  uint64 // leaves of the tree
+	Index uint64 // of the leaf, counted from 0
+	Size  uint64 // number of leaves of the tree
 	Path  [][sha256.Size]byte
 }
 
-// ErrProof says that a proof has not the shape that its index and size ask for.
+// ErrProof reports a proof whose length does not fit its index and size.
 var ErrProof = errors.New("the audit path does not fit the index and the size")
 
-// Root returns the root of the tree that has a leaf with this hash where the
-// proof says. The proof holds where that is the root of the tree that is meant.
-// The error is [ErrProof].
+// Root returns the root of the tree in which a leaf with this hash has the proof's
+// index. The proof holds if that is the root of the expected tree. The error is
+// [ErrProof].
 func (p *Proof) Root(leaf [sha256.Size]byte) ([sha256.Size]byte, error) {
 	if p.Index >= p.Size || len(p.Path) > MaxPath {
 		return leaf, ErrProof
@@ -33,7 +33,7 @@ func (p *Proof) Root(leaf [sha256.Size]byte) ([sha256.Size]byte, error) {
 	var hash hasher
 	path, sum := p.Path, leaf
 	for i, last := p.Index, p.Size-1; last > 0; i, last = i>>1, last>>1 {
-		if i == last && i&1 == 0 { // has nothing beside it, and is passed on
+		if i == last && i&1 == 0 { // has no sibling, and moves up unchanged
 			continue
 		}
 		if len(path) == 0 {
@@ -52,35 +52,34 @@ func (p *Proof) Root(leaf [sha256.Size]byte) ([sha256.Size]byte, error) {
 	return sum, nil
 }
 
-// Prover hashes the leaves of a tree as they come, as a [Tree], and keeps what
-// the proofs of some of them need: no more than 64 hashes for each. The zero
-// Prover is empty and ready for use; [NewProver] makes one for a [Digester]. It
-// must not be copied after the first leaf, nor be used by two goroutines at
+// Prover hashes the leaves of a tree as they come, like a [Tree], and keeps the
+// nodes that some leaves need for their proofs: at most 64 hashes for each. The
+// zero Prover is empty and ready for use; [NewProver] makes one for a [Digester].
+// It must not be copied after the first leaf, nor be used by two goroutines at
 // once.
 type Prover struct {
 	tree Tree
-	kept []uint64     // leaves whose proofs will be asked for, ascending
+	kept []uint64     // leaves that need proofs, ascending
 	rows [MaxPath]row // by level
 	next cursors
-	way  []wayNode         // to a root, by level: of the leaf that was proved last
-	top  [sha256.Size]byte // that root
+	way  []wayNode         // path to a root, by level, of the leaf that was proved last
+	top  [sha256.Size]byte // the root of that path
 }
 
-// row has the nodes of a level that stand beside the way from a kept leaf to the
-// root. Numbers stay as they are while several goroutines write sums.
+// row has the siblings, in one level, of the paths from kept leaves to the root.
+// Numbers do not change while several goroutines write sums.
 type row struct {
-	numbers []uint64 // of the nodes in their level, ascending
+	numbers []uint64 // index of each node in its level, ascending
 	sums    [][sha256.Size]byte
 }
 
-// wayNode is a node on the way from a leaf to the root.
+// wayNode is a node on the path from a leaf to the root.
 type wayNode struct {
 	number uint64
 	sum    [sha256.Size]byte
 }
 
-// cursors say for each row how many of its nodes stand before the one that
-// comes next.
+// cursors holds, for each row, the number of its nodes before the next one.
 type cursors [MaxPath]int
 
 // NewProver returns an empty Prover for the proofs of the leaves at indices,
@@ -95,8 +94,8 @@ func NewProver(indices []uint64) *Prover {
 	return p
 }
 
-// expect puts a node into a row, unless it is there; added reports whether it
-// was not. Of leaves that ascend, it is the last one or the one before.
+// expect puts a node into a row unless it is there; added reports whether it was
+// missing. If leaves ascend, the node can only be the last one or the one before.
 func (r *row) expect(number uint64, sum [sha256.Size]byte) (added bool) {
 	at := len(r.numbers)
 	for at > 0 && r.numbers[at-1] > number {
@@ -109,12 +108,12 @@ func (r *row) expect(number uint64, sum [sha256.Size]byte) (added bool) {
 	return true
 }
 
-// Keep says that the proof of the next leaf will be asked for.
+// Keep marks the next leaf: its proof will be asked for.
 func (p *Prover) Keep() {
 	index := p.tree.count
 	for level := range p.rows {
 		number := index>>level ^ 1
-		came := number < index>>level // it is the last that came of its level
+		came := number < index>>level // the sibling is the latest node of its level
 		var sum [sha256.Size]byte
 		if came {
 			sum = p.tree.edge[level]
@@ -134,9 +133,9 @@ func (p *Prover) cursorsAt(first uint64) (next cursors) {
 	return next
 }
 
-// note keeps a node where it is needed. With one cursors, those of a level come
-// from left to right; each node comes with one of them alone, so that several
-// goroutines may note what they hash.
+// note keeps a node that a proof needs. Each cursors sees the nodes of a level from
+// left to right, and each node belongs to only one cursors, so that several
+// goroutines may note their hashes.
 func (p *Prover) note(next *cursors, level int, number uint64, sum *[sha256.Size]byte) {
 	if level >= MaxPath {
 		return
@@ -157,7 +156,7 @@ func (p *Prover) noteNext(level int, number uint64, sum [sha256.Size]byte) {
 	p.note(&p.next, level, number, &sum)
 }
 
-// set keeps a node where it is needed, in whatever order nodes come.
+// set keeps a node that a proof needs. Nodes may come in any order.
 func (p *Prover) set(level int, number uint64, sum [sha256.Size]byte) {
 	if level >= MaxPath {
 		return
@@ -167,7 +166,7 @@ func (p *Prover) set(level int, number uint64, sum [sha256.Size]byte) {
 	}
 }
 
-// beside returns the node beside one on the way from a kept leaf to the root.
+// beside returns the sibling of a node on the path from a kept leaf to the root.
 func (p *Prover) beside(level int, number uint64) *[sha256.Size]byte {
 	at, _ := slices.BinarySearch(p.rows[level].numbers, number^1)
 	return &p.rows[level].sums[at]
@@ -177,6 +176,12 @@ func (p *Prover) beside(level int, number uint64) *[sha256.Size]byte {
 func (p *Prover) Add(leaf []byte) {
 	p.tree.seen = p.noteNext
 	p.tree.Add(leaf)
+}
+
+// AddHash appends a leaf, as [Tree.AddHash] does.
+func (p *Prover) AddHash(sum [sha256.Size]byte) {
+	p.tree.seen = p.noteNext
+	p.tree.AddHash(sum)
 }
 
 // AddEntry appends the leaf [id, item], as [Tree.AddEntry] does.
@@ -196,8 +201,7 @@ func (p *Prover) Root() [sha256.Size]byte {
 	return p.tree.close(p.set)
 }
 
-// Proof returns the proof of a leaf that was kept. The error says that it was
-// not.
+// Proof returns the proof of a leaf that was kept, and an error for any other leaf.
 func (p *Prover) Proof(index uint64) (Proof, error) {
 	proof := Proof{Index: index, Size: p.tree.count}
 	if _, found := slices.BinarySearch(p.kept, index); !found || index >= proof.Size {
@@ -211,9 +215,9 @@ func (p *Prover) Proof(index uint64) (Proof, error) {
 	return proof, nil
 }
 
-// Proves reports whether the proof of a leaf that was kept leads from its hash
-// to a root. It goes no farther up than to where the way meets that of the leaf
-// before: many leaves in ascending order are proved with a hash for each node.
+// Proves reports whether the proof of a kept leaf leads from its hash to a root. It
+// stops at the first node that is also on the path of the leaf before, so that many
+// leaves in ascending order are proved with one hash for each node.
 func (p *Prover) Proves(index uint64, leaf, root [sha256.Size]byte) bool {
 	if _, found := slices.BinarySearch(p.kept, index); !found || index >= p.tree.count {
 		return false
@@ -229,7 +233,7 @@ func (p *Prover) Proves(index uint64, leaf, root [sha256.Size]byte) bool {
 			copy(p.way, way[:level])
 			return true
 		}
-		if i&1 == 0 && i == last { // has nothing beside it
+		if i&1 == 0 && i == last { // has no sibling
 			continue
 		}
 		if beside := p.beside(level, i); i&1 == 1 {

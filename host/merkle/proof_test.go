@@ -13,7 +13,7 @@ import (
 	"github.com/wasm-jobs/wasm-jobs/host/merkle"
 )
 
-// path is RFC 6962, section 2.1.1, as it is written there.
+// path is a literal translation of RFC 6962, section 2.1.1.
 func path(m int, leaves [][]byte) [][sha256.Size]byte {
 	if len(leaves) <= 1 {
 		return nil
@@ -83,7 +83,7 @@ func TestProofsAreTheAuditPathsOfTheRFC(t *testing.T) {
 			want := path(i, leaves)
 			for _, p := range []merkle.Proof{proof, alone[0]} {
 				if fmt.Sprint(p.Path) != fmt.Sprint(want) {
-					t.Fatalf("leaf %d of %d: another path than that of the RFC", i, n)
+					t.Fatalf("leaf %d of %d: the path differs from the RFC's", i, n)
 				}
 				if got, err := p.Root(leafHash(leaves[i])); err != nil || got != root {
 					t.Fatalf("leaf %d of %d: root %x, error %v, expected %x", i, n, got, err, root)
@@ -151,7 +151,7 @@ func TestProofsOfAnythingElseFail(t *testing.T) {
 	}
 	outside := merkle.Proof{Index: 1, Size: 1}
 	if _, err := outside.Root(leafHash(nil)); !errors.Is(err, merkle.ErrProof) {
-		t.Errorf("an index that is no leaf's gives %v", err)
+		t.Errorf("an index beyond the leaves gives %v", err)
 	}
 	none := merkle.Proof{}
 	if _, err := none.Root(leafHash(nil)); !errors.Is(err, merkle.ErrProof) {

@@ -2,5 +2,5 @@
 
 package merkle_test
 
-// raceDetector makes code allocate that else does not.
+// raceDetector reports whether the race detector is on, which makes code allocate.
 const raceDetector = true

@@ -11,7 +11,7 @@ import (
 	"github.com/wasm-jobs/wasm-jobs/host/receipt"
 )
 
-// Run a job, and compare its receipt with one that is known.
+// Run a job, and compare its receipt with a known one.
 func Example() {
 	ctx := context.Background()
 	known, err := os.ReadFile("../../testdata/receipts/square.receipt.json")

@@ -9,25 +9,26 @@ import (
 	"strings"
 )
 
-// document is a receipt or a proof. One sequence of bytes stands for each.
+// document is a receipt or a proof. Each has exactly one encoding.
 type document interface{ check() error }
 
-// encode returns the bytes that stand for a document, at most limit.
+// encode returns the bytes of a document, at most limit.
 func encode(d document, limit int) ([]byte, error) {
 	if err := d.check(); err != nil {
 		return nil, err
 	}
 	b, err := json.MarshalIndent(d, "", "  ")
 	if len(b) >= limit {
-		return nil, fmt.Errorf("it would be larger than %d bytes", limit)
+		return nil, fmt.Errorf("too large: more than %d bytes", limit)
 	}
 	return append(b, '\n'), err
 }
 
-// decode is the inverse of encode. Other bytes are refused with wrong.
+// decode is the inverse of encode. Other bytes are refused with an error that wraps
+// wrong.
 func decode(b []byte, d document, limit int, wrong error) error {
 	if len(b) > limit {
-		return fmt.Errorf("%w: it is larger than %d bytes", wrong, limit)
+		return fmt.Errorf("%w: too large: more than %d bytes", wrong, limit)
 	}
 	decoder := json.NewDecoder(bytes.NewReader(b))
 	decoder.DisallowUnknownFields()
@@ -39,7 +40,7 @@ func decode(b []byte, d document, limit int, wrong error) error {
 		return fmt.Errorf("%w: %w", wrong, err)
 	}
 	if line := firstDifference(own, b); line > 0 {
-		return fmt.Errorf("%w in its one form: line %d differs: it was changed, or written by something else", wrong, line)
+		return fmt.Errorf("%w: line %d is not in canonical form: it was changed, or written by another program", wrong, line)
 	}
 	return nil
 }
@@ -47,18 +48,18 @@ func decode(b []byte, d document, limit int, wrong error) error {
 func jsonError(err error) string {
 	switch {
 	case errors.Is(err, io.EOF):
-		return "it is empty"
+		return "empty"
 	case errors.Is(err, io.ErrUnexpectedEOF):
-		return "it ends in the middle"
+		return "truncated"
 	}
 	if field, unknown := strings.CutPrefix(err.Error(), "json: unknown field "); unknown {
-		return "it has a field that is not known: " + field
+		return "unknown field " + field
 	}
 	return strings.TrimPrefix(err.Error(), "json: ")
 }
 
-// firstDifference returns the first line, from 1, in which a and b differ; 0
-// where they are the same.
+// firstDifference returns the number of the first line, from 1, in which a and b
+// differ, or 0 if they are equal.
 func firstDifference(a, b []byte) int {
 	if bytes.Equal(a, b) {
 		return 0

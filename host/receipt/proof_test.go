@@ -77,25 +77,25 @@ func TestParseProofRefuses(t *testing.T) {
 	good := string(b)
 	change := func(old, new string) string {
 		if !strings.Contains(good, old) {
-			t.Fatalf("no %q in %s", old, good)
+			t.Fatalf("%q not found in %s", old, good)
 		}
 		return strings.Replace(good, old, new, 1)
 	}
 	hash := strings.Repeat("0", 64)
 	for _, test := range []struct{ name, text, says string }{
-		{"nothing", "", "it is empty"},
-		{"half", good[:20], "ends in the middle"},
+		{"nothing", "", ": empty"},
+		{"half", good[:20], "truncated"},
 		{"more", good + " ", "line "},
-		{"no path", good[:strings.Index(good, "[")] + "null,\n  \"size\": 2,\n  \"version\": 1\n}\n", "no path"},
-		{"a long path", change("[", "["+strings.Repeat(`"`+hash+`",`, 64)), "its path has 65 hashes"},
+		{"no path", good[:strings.Index(good, "[")] + "null,\n  \"size\": 2,\n  \"version\": 1\n}\n", "missing path"},
+		{"a long path", change("[", "["+strings.Repeat(`"`+hash+`",`, 64)), "path too large: 65 hashes"},
 		{"half a byte", change(`"output": "00"`, `"output": "000"`), "odd length hex string"},
 		{"upper case", change(`"output": "00"`, `"output": "4B"`), "truncated"},
-		{"no item", change(`"output": "00"`, `"output": ""`), "its output is no CBOR item"},
-		{"two items", change(`"output": "00"`, `"output": "0000"`), "its output is no CBOR item"},
-		{"a negative id", change(`"id": 1`, `"id": -1`), "no proof"},
-		{"a float", change(`"id": 1`, `"id": 1.5`), "no proof"},
-		{"a map", change(`"id": 1`, `"id": {}`), "no proof"},
-		{"an unknown field", change(`"id": 1`, "\"extra\": 1,\n  \"id\": 1"), `not known: "extra"`},
+		{"no item", change(`"output": "00"`, `"output": ""`), "the output is not a CBOR item"},
+		{"two items", change(`"output": "00"`, `"output": "0000"`), "the output is not a CBOR item"},
+		{"a negative id", change(`"id": 1`, `"id": -1`), "invalid proof"},
+		{"a float", change(`"id": 1`, `"id": 1.5`), "invalid proof"},
+		{"a map", change(`"id": 1`, `"id": {}`), "invalid proof"},
+		{"an unknown field", change(`"id": 1`, "\"extra\": 1,\n  \"id\": 1"), `unknown field "extra"`},
 		{"another version", change(`"version": 1`, `"version": 3`), "version 3"},
 	} {
 		_, err := receipt.ParseProof([]byte(test.text))
@@ -118,7 +118,7 @@ func FuzzParseProof(f *testing.F) {
 			return
 		}
 		if own, err := p.Marshal(); err != nil || !bytes.Equal(own, b) {
-			t.Errorf("what was read has another form: %v", err)
+			t.Errorf("the encoding changed after reading: %v", err)
 		}
 		if err := p.Verify(sample()); err != nil && !errors.Is(err, receipt.ErrNotProved) {
 			t.Errorf("error %v", err)

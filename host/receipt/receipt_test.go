@@ -18,9 +18,9 @@ func sample() *receipt.Receipt {
 		Version: 1, Module: receipt.Digest{1}, Chunks: 10, Input: receipt.Digest{2}, Outputs: receipt.Digest{3}, Aggregate: &receipt.Digest{4},
 		Fuel: 1<<64 - 1, Settings: receipt.Settings{
 			Args: []string{"-v", "a b"}, Context: &receipt.Digest{5}, Dirs: []receipt.Dir{{Digest: receipt.Digest{6}, Guest: "/data"}}, Env: []string{"A=1"},
-			Memory: 1 << 20, Metering: true, NaNs: receipt.CanonicalNaNs, Seed: 1<<64 - 1, Stdin: receipt.StdinCBOR,
+			Memory: 1 << 20, Metering: true, NaNs: receipt.CanonicalNaNs, Seed: 1<<64 - 1, Stack: 1 << 16, Stdin: receipt.StdinCBOR,
 		},
-		Engine: receipt.Engine{ABI: 1, Metering: 1, Wazero: "v1.2.3-rc.1"},
+		Engine: receipt.Engine{ABI: 1, Fixes: 1, Metering: 1, Wazero: "v1.2.3-rc.1"},
 	}
 }
 
@@ -33,8 +33,8 @@ func marshal(t *testing.T, r *receipt.Receipt) []byte {
 	return b
 }
 
-// TestForm holds the bytes to the form that docs/receipt.md describes: keys in
-// bytewise order on each level, two spaces a level, ASCII.
+// TestForm checks the bytes against the form that docs/receipt.md describes: keys
+// in bytewise order on each level, two spaces a level, ASCII.
 func TestForm(t *testing.T) {
 	b := marshal(t, sample())
 	d := json.NewDecoder(bytes.NewReader(b))
@@ -43,7 +43,7 @@ func TestForm(t *testing.T) {
 	if err := d.Decode(&v); err != nil {
 		t.Fatal(err)
 	}
-	sorted, err := json.MarshalIndent(v, "", "  ") // maps come with sorted keys
+	sorted, err := json.MarshalIndent(v, "", "  ") // maps have sorted keys
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -52,7 +52,7 @@ func TestForm(t *testing.T) {
 	}
 	for _, c := range b {
 		if c > 126 {
-			t.Fatalf("byte %#x is no ASCII", c)
+			t.Fatalf("byte %#x is not ASCII", c)
 		}
 	}
 }
@@ -87,7 +87,7 @@ func TestParseIsTheInverse(t *testing.T) {
 	}
 }
 
-// TestDocs holds the receipt in docs/receipt.md to the form that it describes.
+// TestDocs checks the receipt in docs/receipt.md against the form described there.
 func TestDocs(t *testing.T) {
 	b, err := os.ReadFile("../../docs/receipt.md")
 	if err != nil {
@@ -104,39 +104,43 @@ func TestParseRefuses(t *testing.T) {
 	good := string(marshal(t, sample()))
 	change := func(old, new string) string {
 		if !strings.Contains(good, old) {
-			t.Fatalf("no %q in the receipt", old)
+			t.Fatalf("%q not found in the receipt", old)
 		}
 		return strings.Replace(good, old, new, 1)
 	}
 	tests := []struct{ name, text, says string }{
-		{"nothing", "", "it is empty"},
-		{"half", good[:len(good)/2], "ends in the middle"},
+		{"nothing", "", ": empty"},
+		{"half", good[:len(good)/2], "truncated"},
 		{"no JSON", "receipt", "invalid character"},
 		{"another type", "[]", "cannot unmarshal array"},
-		{"too large", strings.Repeat(" ", receipt.MaxSize+1), "larger than"},
+		{"too large", strings.Repeat(" ", receipt.MaxSize+1), "too large"},
 		{"no newline", strings.TrimSuffix(good, "\n"), "line "},
 		{"more after it", good + "{}", "line "},
 		{"other white space", change(`"abi": 1`, `"abi":  1`), "line 5"},
-		{"another order", change("    \"abi\": 1,\n    \"metering\": 1,\n", "    \"metering\": 1,\n    \"abi\": 1,\n"), "line 5"},
+		{"another order", change("    \"abi\": 1,\n    \"fixes\": 1,\n", "    \"fixes\": 1,\n    \"abi\": 1,\n"), "line 5"},
 		{"a key twice", change(`  "chunks": 10,`, "  \"chunks\": 9,\n  \"chunks\": 10,"), "line 3"},
 		{"another case", change(`"chunks"`, `"Chunks"`), "line 3"},
 		{"an escape", change(`"v1.2.3`, `"\u007611.2.3`), "line "},
-		{"an unknown field", change(`  "chunks": 10,`, "  \"chunks\": 10,\n  \"comment\": \"hi\","), `not known: "comment"`},
+		{"an unknown field", change(`  "chunks": 10,`, "  \"chunks\": 10,\n  \"comment\": \"hi\","), `unknown field "comment"`},
 		{"a missing field", change("  \"chunks\": 10,\n", ""), "line 3"},
 		{"null", change(`"chunks": 10`, `"chunks": null`), "line 3"},
 		{"a float", change(`"chunks": 10`, `"chunks": 10.0`), "chunks"},
 		{"a negative number", change(`"chunks": 10`, `"chunks": -1`), "chunks"},
-		{"upper case in a digest", change(`sha256:01`, `sha256:0A`), "no digest"},
-		{"a short digest", change(`sha256:0100`, `sha256:01`), "no digest"},
-		{"another hash", change(`sha256:01`, `sha512:01`), "no digest"},
+		{"upper case in a digest", change(`sha256:01`, `sha256:0A`), "invalid digest"},
+		{"a short digest", change(`sha256:0100`, `sha256:01`), "invalid digest"},
+		{"another hash", change(`sha256:01`, `sha512:01`), "invalid digest"},
 		{"another version", change(`"version": 1`, `"version": 2`), "version 2"},
 		{"another stdin", change(`"stdin": "cbor"`, `"stdin": "raw"`), "settings.stdin"},
 		{"no UTF-8", change(`"-v"`, "\"\xff\""), "line "},
 		{"an empty list", change("\"args\": [\n      \"-v\",\n      \"a b\"\n    ]", `"args": []`), "line "},
 		{"other NaNs", change(`canonical`, `signalling`), "settings.nans"},
 		{"no memory", change(`"memory": 1048576`, `"memory": 0`), "settings.memory"},
+		{"the default stack", change(`"stack": 65536`, `"stack": 8388608`), "invalid settings.stack 8388608: the default"},
+		{"a stack of 0", change(`"stack": 65536`, `"stack": 0`), "line "},
+		{"a stack that is not counted", strings.Replace(change(`"metering": true`, `"metering": false`), `"fuel": 18446744073709551615`, `"fuel": 0`, 1), "invalid settings.stack 65536 without metering"},
 		{"no metering", change(`"metering": true`, `"metering": false`), "without metering"},
 		{"a path as version", change(`v1.2.3-rc.1`, `/home`), "engine.wazero"},
+		{"negative fixes", change(`"fixes": 1`, `"fixes": -1`), "invalid engine.fixes -1"},
 		{"no engine", change(`"abi": 1`, `"abi": 0`), "engine"},
 	}
 	for _, test := range tests {
@@ -169,7 +173,7 @@ func TestMarshalRefusesWhatParseDoes(t *testing.T) {
 	}
 }
 
-// TestCompareNamesEachField changes one field after the other.
+// TestCompareNamesEachField changes one field at a time.
 func TestCompareNamesEachField(t *testing.T) {
 	changes := map[string]func(*receipt.Receipt){
 		"version":           func(r *receipt.Receipt) { r.Version = 2 },
@@ -184,8 +188,10 @@ func TestCompareNamesEachField(t *testing.T) {
 		"settings.memory":   func(r *receipt.Receipt) { r.Settings.Memory++ },
 		"settings.metering": func(r *receipt.Receipt) { r.Settings.Metering = false },
 		"settings.nans":     func(r *receipt.Receipt) { r.Settings.NaNs = receipt.NativeNaNs },
+		"settings.stack":    func(r *receipt.Receipt) { r.Settings.Stack = 0 },
 		"settings.seed":     func(r *receipt.Receipt) { r.Settings.Seed-- },
 		"engine.abi":        func(r *receipt.Receipt) { r.Engine.ABI++ },
+		"engine.fixes":      func(r *receipt.Receipt) { r.Engine.Fixes = 0 },
 		"engine.metering":   func(r *receipt.Receipt) { r.Engine.Metering++ },
 		"engine.wazero":     func(r *receipt.Receipt) { r.Engine.Wazero = "v2" },
 		"outputs":           func(r *receipt.Receipt) { r.Outputs[31] = 1 },
@@ -203,7 +209,7 @@ func TestCompareNamesEachField(t *testing.T) {
 	if found := receipt.Compare(sample(), sample()); len(found) > 0 {
 		t.Errorf("equal receipts differ: %v", found)
 	}
-	// A field of the format that no change is made of would not be compared.
+	// A field of the format without a change here would not be compared.
 	if keys := leaves(t, marshal(t, sample())); keys != len(changes) {
 		t.Errorf("a receipt has %d fields, and %d are compared", keys, len(changes))
 	}
@@ -241,7 +247,7 @@ func FuzzParse(f *testing.F) {
 			return
 		}
 		if own, err := r.Marshal(); err != nil || !bytes.Equal(own, b) {
-			t.Errorf("what was read has another form: %v", err)
+			t.Errorf("the encoding changed after reading: %v", err)
 		}
 	})
 }

@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"iter"
+	"math"
 	"os"
 	"path"
 	"path/filepath"
@@ -13,48 +14,55 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"github.com/bmatcuk/doublestar/v4"
+
 	"github.com/wasm-jobs/wasm-jobs/abi"
 )
 
-// FilesOptions say what [Files] makes.
+// FilesOptions are the options of [Files].
 type FilesOptions struct {
-	// Split, where it is not 0, cuts each file into parts of at most this many
-	// bytes.
+	// Split, if not 0, cuts each file into parts of at most this many bytes.
 	Split int64
 	// AtLines moves cuts back to the end of a line; a line that is longer than
 	// Split is a part of its own.
 	AtLines bool
 	// MaxChunk is the limit of one chunk in bytes; 0 means [DefaultMaxChunk].
 	MaxChunk int64
-	// Except are files and directories that are passed over in others, such as
-	// the file that chunks are written to.
+	// Unpack, if not nil, returns a reader of the content of a compressed file, or nil
+	// if the file is not compressed. It may read from file, and is then called again
+	// for a file that it has not read. The chunks are those of the content.
+	Unpack func(file io.ReadSeeker) (io.ReadCloser, error)
+	// Except are files and directories that are skipped inside others, such as the
+	// file that chunks are written to.
 	Except []fs.FileInfo
 }
 
-// Files yields files as maps {"name": text, "size": integer, "bytes": byte
-// string}, by name in bytewise order; with Split, each part of a file as
-// {"name", "part", "offset", "size", "bytes"}, where part counts from 0, offset
-// is where the part begins, and size that of the file.
+// Files yields files as maps {"name": text, "size": integer, "bytes": byte string},
+// path after path, and the files of one path by name in bytewise order. With Split, it
+// yields each part of a file as {"name", "part", "offset", "size", "bytes"}: part
+// counts from 0, offset is the start of the part, and size is the size of the file.
 //
-// A path is a file, a directory with all that is below it, or a pattern of
-// [path.Match]. The name of a file that is a path itself is the path; that of
-// another one is its path within the directory, or within the part of the
-// pattern before the first special character. Names have slashes.
+// A path is a file, a directory with all files below it, or a pattern of package
+// doublestar: *, ?, [a-z], {a,b}, and ** for any directories. If a path is a file, the
+// path is its name; the name of any other file is its path within the directory, or
+// within the part of the pattern before the first special character. Names use slashes.
 //
-// Nothing outside a directory is read: a link in it that leads to a file of it
-// is read as that, one that leads to a directory of it is passed over, and any
-// other is refused. What is neither a file nor a directory is passed over.
+// With Unpack, size and bytes are those of the decompressed content of a file.
+//
+// Nothing outside a directory is read. A link in it to one of its files is read as
+// that file, a link to one of its directories is skipped, and any other link is
+// refused. Anything that is neither a file nor a directory is skipped.
 func Files(paths []string, o FilesOptions) Source {
 	return func(yield func([]byte, error) bool) {
 		found := finder{except: o.Except}
 		defer found.close()
 		for _, p := range paths {
-			if err := found.path(p); err != nil {
+			if err := found.sorted(p); err != nil {
 				yield(nil, err)
 				return
 			}
 		}
-		if err := found.sort(); err != nil {
+		if err := found.unique(); err != nil {
 			yield(nil, err)
 			return
 		}
@@ -68,14 +76,14 @@ func Files(paths []string, o FilesOptions) Source {
 	}
 }
 
-// foundFile is a file under its name: of a directory, or of its own.
+// foundFile is a file and its name, found in a directory or given as a path.
 type foundFile struct {
 	name, where string
-	root        *os.Root // nil where name is a path of its own
-	path        string   // in root
+	root        *os.Root // nil if name is a path that was given
+	path        string   // relative to root, if that is not nil
 }
 
-// finder finds the files that paths mean.
+// finder collects the files of paths.
 type finder struct {
 	files  []foundFile
 	roots  []*os.Root
@@ -88,7 +96,7 @@ func (f *finder) close() {
 	}
 }
 
-// path adds the files that one path means.
+// path adds the files of one path.
 func (f *finder) path(p string) error {
 	stat, err := os.Stat(p)
 	switch {
@@ -99,7 +107,7 @@ func (f *finder) path(p string) error {
 	case stat.IsDir():
 		return f.within(p, ".")
 	case !stat.Mode().IsRegular():
-		return Input{Name: p}.fail(0, ErrMalformed, "", "it is neither a file nor a directory")
+		return Input{Name: p}.fail(0, ErrMalformed, "", "not a file or a directory")
 	}
 	return f.add(foundFile{name: filepath.ToSlash(p), where: p, path: p})
 }
@@ -118,12 +126,16 @@ func (f *finder) pattern(p string) error {
 	if err != nil {
 		return err
 	}
-	matches, err := fs.Glob(root.FS(), rest)
+	var only []doublestar.GlobOption
+	if strings.Contains(rest, "**") { // ** matches directories in addition to the files in them
+		only = append(only, doublestar.WithFilesOnly())
+	}
+	matches, err := doublestar.Glob(root.FS(), rest, only...)
 	if err != nil {
-		return Input{Name: p}.fail(0, err, "", "it is no pattern: %v", err)
+		return Input{Name: p}.fail(0, err, "", "invalid pattern: %v", err)
 	}
 	if len(matches) == 0 {
-		return Input{Name: p}.fail(0, fs.ErrNotExist, "", "no file matches it")
+		return Input{Name: p}.fail(0, fs.ErrNotExist, "", "no file matches the pattern")
 	}
 	for _, match := range matches {
 		if err := f.walk(root, match); err != nil {
@@ -133,7 +145,7 @@ func (f *finder) pattern(p string) error {
 	return nil
 }
 
-// open opens a directory beyond which nothing is read.
+// open opens a directory; nothing outside of it is read.
 func (f *finder) open(dir string) (*os.Root, error) {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
@@ -143,7 +155,7 @@ func (f *finder) open(dir string) (*os.Root, error) {
 	return root, nil
 }
 
-// within adds the files of a directory, from a place in it on.
+// within adds the files of a directory that lie at or below a place in it.
 func (f *finder) within(dir, from string) error {
 	root, err := f.open(dir)
 	if err != nil {
@@ -162,10 +174,10 @@ func (f *finder) walk(root *os.Root, from string) error {
 		if mode&fs.ModeSymlink != 0 || len(f.except) > 0 {
 			stat, err := root.Stat(p)
 			switch {
-			case errors.Is(err, fs.ErrNotExist) && mode.IsRegular(): // gone since
+			case errors.Is(err, fs.ErrNotExist) && mode.IsRegular(): // removed since
 				return nil
 			case err != nil:
-				return Input{Name: where}.fail(0, err, "give what it leads to as a PATH of its own, or remove the link", "a link that leads to no file of the directory: %s", systemReason(err))
+				return Input{Name: where}.fail(0, err, "give the target as a PATH of its own, or remove the link", "the target of the link is not a file in the directory: %s", systemReason(err))
 			case !slices.ContainsFunc(f.except, func(e fs.FileInfo) bool { return os.SameFile(e, stat) }):
 				mode = stat.Mode().Type()
 			case entry.IsDir():
@@ -183,19 +195,29 @@ func (f *finder) walk(root *os.Root, from string) error {
 
 func (f *finder) add(file foundFile) error {
 	if !utf8.ValidString(file.name) {
-		return Input{Name: fmt.Sprintf("%q", file.where)}.fail(0, ErrMalformed, "", "its name is not UTF-8")
+		return Input{Name: fmt.Sprintf("%q", file.where)}.fail(0, ErrMalformed, "", "the name is not UTF-8")
 	}
 	f.files = append(f.files, file)
 	return nil
 }
 
-// sort puts the files into the order of their names, of which none may stand
-// twice.
-func (f *finder) sort() error {
-	slices.SortStableFunc(f.files, func(a, b foundFile) int { return strings.Compare(a.name, b.name) })
-	for i := range f.files[min(1, len(f.files)):] {
-		if a, b := &f.files[i], &f.files[i+1]; a.name == b.name {
-			return Input{Name: b.where}.fail(0, ErrMalformed, "give the directory that both are in", "its name among the chunks, %.200q, is also that of %s", b.name, a.where)
+func byName(a, b foundFile) int { return strings.Compare(a.name, b.name) }
+
+// sorted adds the files of one path in the order of their names.
+func (f *finder) sorted(p string) error {
+	before := len(f.files)
+	err := f.path(p)
+	slices.SortStableFunc(f.files[before:], byName)
+	return err
+}
+
+// unique rejects two files with the same name.
+func (f *finder) unique() error {
+	all := slices.Clone(f.files)
+	slices.SortStableFunc(all, byName)
+	for i := range all[min(1, len(all)):] {
+		if a, b := &all[i], &all[i+1]; a.name == b.name {
+			return Input{Name: b.where}.fail(0, ErrMalformed, "give the directory that contains both", "duplicate name %.200q, first used by %s", b.name, a.where)
 		}
 	}
 	return nil
@@ -212,6 +234,17 @@ func (f *foundFile) chunks(o FilesOptions) Source {
 		}
 		defer file.Close()
 		in.Reader = file
+		if o.Unpack != nil {
+			content, n, err := in.unpack(file, o)
+			if err != nil {
+				yield(nil, err)
+				return
+			}
+			if content != nil {
+				defer content.Close()
+				in.Reader, size = content, n
+			}
+		}
 		p := parts{file: f, in: in, size: size, left: size}
 		for item, err := range p.all(o) {
 			if !yield(item, err) || err != nil {
@@ -221,7 +254,33 @@ func (f *foundFile) chunks(o FilesOptions) Source {
 	}
 }
 
-// open opens a file, which may have become something else since it was found.
+// unpack returns the content of a compressed file and its size, or nil. Without Split it
+// reads no more than fits in a chunk.
+func (in Input) unpack(file io.ReadSeeker, o FilesOptions) (content io.ReadCloser, size int64, err error) {
+	if content, err = o.Unpack(file); content != nil {
+		most := int64(math.MaxInt64)
+		if o.Split == 0 {
+			most = int64(in.limit()) + 1
+		}
+		size, err = io.Copy(io.Discard, io.LimitReader(content, most))
+		content.Close()
+		if err == nil && o.Split == 0 && size == most {
+			return nil, 0, in.fail(0, ErrTooLarge, HintSplit, "too large: the decompressed content does not fit in a chunk of %d bytes", in.limit())
+		}
+	}
+	if err == nil {
+		_, err = file.Seek(0, io.SeekStart)
+	}
+	if err == nil && content != nil {
+		content, err = o.Unpack(file)
+	}
+	if err != nil {
+		return nil, 0, in.unreadable(0, err)
+	}
+	return content, size, nil
+}
+
+// open opens a file, which may have changed its type since it was found.
 func (f *foundFile) open() (file *os.File, size int64, err error) {
 	if f.root == nil {
 		file, err = os.Open(f.path)
@@ -280,7 +339,7 @@ func (p *parts) all(o FilesOptions) iter.Seq2[[]byte, error] {
 }
 
 func (p *parts) changed() error {
-	return p.in.fail(0, ErrChanged, "run again when nothing writes to it", "it changed while it was read")
+	return p.in.fail(0, ErrChanged, "run again when no other program writes to it", "the file changed while it was read")
 }
 
 // read reads the next part of at most split bytes, or all that is left.
@@ -302,11 +361,11 @@ func (p *parts) read(split int64) ([]byte, error) {
 }
 
 func (p *parts) tooLarge(split, n int64) error {
-	hint := hintSize + ", and --split SIZE cuts files"
+	hint := HintSplit
 	if split > 0 {
-		hint = hintSize + ", and a smaller --split makes smaller parts"
+		hint = HintSmallerSplit
 	}
-	return p.in.fail(0, ErrTooLarge, hint, "its %d bytes do not fit the %d bytes that a chunk may have", n, p.in.limit())
+	return p.in.fail(0, ErrTooLarge, hint, "too large: %d bytes do not fit in a chunk of %d bytes", n, p.in.limit())
 }
 
 // append makes the chunk of a part.

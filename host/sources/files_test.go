@@ -38,7 +38,7 @@ func TestFiles(t *testing.T) {
 		{name: "a directory, in the order of names", paths: []string{"d"}, want: []string{
 			`{"name": "a.txt", "size": 5, "bytes": h'61610a620a'}`, `{"name": "a/z", "size": 0, "bytes": h''}`, `{"name": "b", "size": 3, "bytes": h'313233'}`}},
 		{name: "a file and a pattern", paths: []string{"e/*/*.md", "d/b"}, want: []string{
-			`{"name": "d/b", "size": 3, "bytes": h'313233'}`, `{"name": "x/1.md", "size": 1, "bytes": h'31'}`, `{"name": "y/2.md", "size": 1, "bytes": h'32'}`}},
+			`{"name": "x/1.md", "size": 1, "bytes": h'31'}`, `{"name": "y/2.md", "size": 1, "bytes": h'32'}`, `{"name": "d/b", "size": 3, "bytes": h'313233'}`}},
 		{name: "a pattern of directories", paths: []string{"e/?"}, want: []string{
 			`{"name": "x/1.md", "size": 1, "bytes": h'31'}`, `{"name": "y/2.md", "size": 1, "bytes": h'32'}`, `{"name": "y/3", "size": 1, "bytes": h'33'}`}},
 		{name: "parts", paths: []string{"d"}, o: sources.FilesOptions{Split: 4}, want: []string{
@@ -47,16 +47,16 @@ func TestFiles(t *testing.T) {
 		{name: "parts of lines", paths: []string{"d"}, o: sources.FilesOptions{Split: 4, AtLines: true}, want: []string{
 			`{"name": "a.txt", "part": 0, "offset": 0, "size": 5, "bytes": h'61610a'}`, `{"name": "a.txt", "part": 1, "offset": 3, "size": 5, "bytes": h'620a'}`,
 			`{"name": "a/z", "part": 0, "offset": 0, "size": 0, "bytes": h''}`, `{"name": "b", "part": 0, "offset": 0, "size": 3, "bytes": h'313233'}`}},
-		{name: "too large", paths: []string{"d/b"}, o: sources.FilesOptions{MaxChunk: 20}, err: "d/b: its 3 bytes do not fit the 20 bytes that a chunk may have; --max-chunk SIZE sets the limit, and --split SIZE cuts files"},
-		{name: "parts too large", paths: []string{"d/b"}, o: sources.FilesOptions{MaxChunk: 20, Split: 3}, err: "d/b: its 3 bytes do not fit the 20 bytes that a chunk may have; --max-chunk SIZE sets the limit, and a smaller --split makes smaller parts"},
+		{name: "too large", paths: []string{"d/b"}, o: sources.FilesOptions{MaxChunk: 20}, err: "d/b: too large: 3 bytes do not fit in a chunk of 20 bytes; MaxChunk sets the limit, and Split cuts files"},
+		{name: "parts too large", paths: []string{"d/b"}, o: sources.FilesOptions{MaxChunk: 20, Split: 3}, err: "d/b: too large: 3 bytes do not fit in a chunk of 20 bytes; MaxChunk sets the limit, and a smaller Split makes smaller parts"},
 		{name: "not there", paths: []string{"d", "nothere"}, err: "nothere: cannot be read: no such file or directory"},
-		{name: "no match", paths: []string{"d/*.md"}, err: "d/*.md: no file matches it"},
-		{name: "no pattern", paths: []string{"d/[a"}, err: "d/[a: it is no pattern: syntax error in pattern"},
-		{name: "twice", paths: []string{"d", "d"}, err: `d/a.txt: its name among the chunks, "a.txt", is also that of d/a.txt; give the directory that both are in`},
+		{name: "no match", paths: []string{"d/*.md"}, err: "d/*.md: no file matches the pattern"},
+		{name: "no pattern", paths: []string{"d/[a"}, err: "d/[a: invalid pattern: syntax error in pattern"},
+		{name: "twice", paths: []string{"d", "d"}, err: `d/a.txt: duplicate name "a.txt", first used by d/a.txt; give the directory that contains both`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			if runtime.GOOS == "windows" && tt.err != "" {
-				t.Skip("paths and messages of the system are others there")
+				t.Skip("paths and messages of the system differ there")
 			}
 			check(t, sources.Files(tt.paths, tt.o), tt.want, tt.err, nil)
 		})
@@ -76,7 +76,7 @@ func TestFilesExcept(t *testing.T) {
 	check(t, sources.Files([]string{"d"}, sources.FilesOptions{Except: except}), []string{`{"name": "a", "size": 1, "bytes": h'31'}`}, "", nil)
 }
 
-// Links lead to files of the directory, or are refused.
+// Links to files of the directory are read; others are refused.
 func TestLinks(t *testing.T) {
 	tree(t, map[string]string{"d/a": "1", "d/sub/b": "2", "secret": "no"})
 	link := func(to, from string) {
@@ -97,6 +97,6 @@ func TestLinks(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	link("d", "linked") // which is given itself
+	link("d", "linked") // a path of its own
 	check(t, sources.Files([]string{"linked"}, sources.FilesOptions{}), want, "", nil)
 }

@@ -16,8 +16,8 @@ import (
 	"github.com/wasm-jobs/wasm-jobs/host/sources"
 )
 
-// Whatever JSON is taken says, as CBOR, what another reader of JSON sees in it;
-// and what is refused is no JSON or one of the documented exceptions.
+// The CBOR of any accepted JSON has the values that another JSON reader finds in
+// it. Refused input is invalid JSON or one of the documented exceptions.
 func FuzzJSON(f *testing.F) {
 	for _, s := range []string{"", "null", "[true,false]", `{"a":{"b":[1,-1,1.5,-0]}}`, "1e999", "18446744073709551616", "-18446744073709551617",
 		`"\ud83d\ude00"`, `"\ud83d"`, `{"a":1,"a":2}`, "[1,]", strings.Repeat("[", 300), "1 2", `{"x":[[],{},""]}`, "5e-324", "\"\xff\"", "-1E-2"} {
@@ -42,7 +42,7 @@ func FuzzJSON(f *testing.F) {
 		d.UseNumber()
 		var want, read any
 		if err := d.Decode(&want); err != nil {
-			t.Fatalf("%q was taken, and is no JSON: %v", value, err)
+			t.Fatalf("invalid JSON %q was accepted: %v", value, err)
 		}
 		if err := modes.Unmarshal(got, &read); err != nil {
 			t.Fatalf("%q became %x: %v", value, got, err)
@@ -53,8 +53,8 @@ func FuzzJSON(f *testing.F) {
 	})
 }
 
-// plain makes what both readers give the same types: integers of any size are
-// texts with a mark, and other numbers doubles.
+// plain converts values of both readers to the same types: integers of any size to
+// texts with a mark, and other numbers to doubles.
 func plain(v any) any {
 	switch v := v.(type) {
 	case json.Number:
@@ -93,8 +93,8 @@ func plain(v any) any {
 	return v
 }
 
-// All lines, joined, are the input; but for the last, a chunk ends with a line;
-// and none is larger than asked for, but for a single line.
+// All lines, joined, are the input. Each chunk except the last ends with a line,
+// and none is larger than the limit unless it is a single line.
 func FuzzLines(f *testing.F) {
 	f.Add([]byte(""), uint8(0), uint8(0))
 	f.Add([]byte("a\nbb\n\nccc"), uint8(2), uint8(0))
@@ -133,21 +133,123 @@ func FuzzLines(f *testing.F) {
 	})
 }
 
-// CSV never panics, and an error has a line or is about the file.
+// CSV never panics, an error has a line or is about the file, and records that were
+// read come back unchanged when they are written and read again.
 func FuzzCSV(f *testing.F) {
-	f.Add([]byte("a,b\n1,2\n"))
-	f.Add([]byte("a\n\"x\ny\n"))
+	for _, s := range []string{"a,b\n1,2\n", "a\n\"x\ny\n", "a\r\rb\r\n\"\r\n\"\n", "\"\"\n\n", "\"\ufeff\"\n\ufeff", "\n\na,b\n \\.,\\.\n"} {
+		f.Add([]byte(s))
+	}
 	f.Fuzz(func(t *testing.T, content []byte) {
-		for item, err := range sources.CSV(sources.Input{Name: "in", Reader: bytes.NewReader(content), MaxChunk: 1000}, sources.CSVOptions{}) {
-			if err != nil {
-				if e, ok := errors.AsType[*sources.Error](err); !ok || e.Err == nil || strings.ContainsAny(err.Error(), "\r\n") {
-					t.Fatalf("%T: %q", err, err)
-				}
-				return
+		records, err := readCSV(t, content)
+		if err != nil {
+			if e, ok := errors.AsType[*sources.Error](err); !ok || e.Err == nil || strings.ContainsAny(err.Error(), "\r\n") {
+				t.Fatalf("%T: %q", err, err)
 			}
-			if err := abi.CheckItem(item); err != nil || item[0]>>5 != abi.MajorMap {
-				t.Fatalf("%x: %v", item, err)
-			}
+			return
+		}
+		if len(records) < 2 { // the names are not known
+			return
+		}
+		again, err := readCSV(t, writeCSV(t, records))
+		if !errors.Is(err, sources.ErrTooLarge) && (err != nil || !reflect.DeepEqual(again, records)) {
+			t.Errorf("%q became %q (%v)", records, again, err)
 		}
 	})
+}
+
+// Any texts that are written come back: with any line ends, quotes, separators,
+// empty fields, in any number of columns.
+func FuzzCSVRecords(f *testing.F) {
+	f.Add("", uint8(1))
+	f.Add("\x00\x00a\x00\x00", uint8(1))
+	f.Add("a\x00b\x00x\r\ny\x00\"\x00\r\x00\n\x00,\x00", uint8(2))
+	f.Add("\ufeff\x00 \x00\\.\x00\u00a0", uint8(1))
+	f.Fuzz(func(t *testing.T, joined string, columns uint8) {
+		columns = columns%5 + 1
+		fields := strings.Split(strings.ToValidUTF8(joined, "?"), "\x00")
+		var records [][]string
+		for ; len(fields) >= int(columns); fields = fields[columns:] {
+			records = append(records, fields[:columns])
+		}
+		if len(records) < 2 {
+			return
+		}
+		seen := map[string]bool{}
+		for _, name := range records[0] {
+			if seen[name] {
+				return
+			}
+			seen[name] = true
+		}
+		again, err := readCSV(t, writeCSV(t, records))
+		if !errors.Is(err, sources.ErrTooLarge) && (err != nil || !reflect.DeepEqual(again, records)) {
+			t.Errorf("%q became %q (%v)", records, again, err)
+		}
+	})
+}
+
+func writeCSV(t *testing.T, records [][]string) []byte {
+	var b bytes.Buffer
+	w := sources.NewCSVWriter(&b)
+	for _, record := range records {
+		if err := w.Write(record); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+// readCSV returns the names of the columns, if there is a record, and the
+// records.
+func readCSV(t *testing.T, content []byte) (records [][]string, err error) {
+	for item, err := range sources.CSV(sources.Input{Name: "in", Reader: bytes.NewReader(content), MaxChunk: 10_000}, sources.CSVOptions{}) {
+		if err != nil {
+			return nil, err
+		}
+		h, err := abi.ReadHead(item)
+		if err != nil || h.Major != abi.MajorMap || abi.CheckItem(item) != nil {
+			t.Fatalf("%x", item)
+		}
+		item = item[h.Size:]
+		var both [2][]string
+		for i := range 2 * h.Arg {
+			text, err := abi.ReadHead(item)
+			if err != nil || text.Major != abi.MajorText {
+				t.Fatalf("%x (%v)", item, err)
+			}
+			item = item[text.Size:]
+			both[i%2] = append(both[i%2], string(item[:text.Arg]))
+			item = item[text.Arg:]
+		}
+		if records == nil {
+			records = append(records, both[0])
+		}
+		records = append(records, both[1])
+	}
+	return records, nil
+}
+
+func TestCSVWriter(t *testing.T) {
+	var b bytes.Buffer
+	w := sources.NewCSVWriter(&b)
+	for _, record := range [][]string{{""}, {"", ""}, {" a", "b,", "c\"d", "\r\n", "\ufeff", `\.`, "\u00e9 x"}} {
+		if err := w.Write(record); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, record := range [][]string{{}, {"a", "\xff"}} {
+		if err := w.Write(record); !errors.Is(err, sources.ErrMalformed) {
+			t.Errorf("%q: %v", record, err)
+		}
+	}
+	if err := w.Flush(); !errors.Is(err, sources.ErrMalformed) {
+		t.Errorf("Flush: %v", err)
+	}
+	want := "\"\"\n,\n\" a\",\"b,\",\"c\"\"d\",\"\r\n\",\"\ufeff\",\"\\.\",\u00e9 x\n"
+	if b.String() != want {
+		t.Errorf("%q, want %q", b.String(), want)
+	}
 }

@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// A file that grows or shrinks between the look at its size and its end is
-// refused: its chunks would say a size that is not its own.
+// A file that grows or shrinks while it is read is refused: the size in its chunks
+// would be wrong.
 func TestChanged(t *testing.T) {
 	for _, o := range []FilesOptions{{}, {Split: 2}, {Split: 2, AtLines: true}} {
 		for _, content := range []string{"", "a\nb", "a\nb\nc\n"} {

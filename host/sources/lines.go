@@ -9,14 +9,15 @@ import (
 	"github.com/wasm-jobs/wasm-jobs/abi"
 )
 
-// readSize is what is read from an input at once.
+// readSize is the size of one read of an input.
 const readSize = 256 << 10
 
-// lineReader reads lines, of which none may be longer than a limit.
+// lineReader reads lines of limited length.
 type lineReader struct {
 	in   Input
 	r    *bufio.Reader
-	line int    // of the line that next returned last, from 1
+	cr   bool   // CR ends a line too
+	line int    // number of the line that next returned last, from 1
 	long []byte // a line that is longer than the buffer of r
 }
 
@@ -24,11 +25,14 @@ func newLineReader(in Input) *lineReader {
 	return &lineReader{in: in, r: bufio.NewReaderSize(in.Reader, readSize)}
 }
 
-// next returns the next line with its end, of which the last line may have
-// none. It is valid until the next call. The error is [io.EOF] after the last
-// line, or an *[Error].
+// next returns the next line with its end, which the last line may lack. It is
+// valid until the next call. The error is [io.EOF] after the last line, or an
+// *[Error].
 func (l *lineReader) next() ([]byte, error) {
 	l.line++
+	if l.cr {
+		return l.nextOfAny()
+	}
 	part, err := l.r.ReadSlice('\n')
 	if err == nil && len(part) <= l.in.limit() {
 		return part, nil
@@ -36,7 +40,7 @@ func (l *lineReader) next() ([]byte, error) {
 	l.long = l.long[:0]
 	for {
 		if len(l.long)+len(part) > l.in.limit() {
-			return nil, l.in.tooLarge(l.line, "it")
+			return nil, l.in.tooLarge(l.line, "line")
 		}
 		l.long = append(l.long, part...)
 		if err != bufio.ErrBufferFull {
@@ -53,23 +57,77 @@ func (l *lineReader) next() ([]byte, error) {
 	return nil, l.in.unreadable(l.line, err)
 }
 
-// Cut says how lines are put together. Line ends stay where they are: all
-// blocks, joined, are the input.
+// nextOfAny is next for lines that end with LF, CR LF or CR.
+func (l *lineReader) nextOfAny() ([]byte, error) {
+	l.long = l.long[:0]
+	for {
+		if _, err := l.r.Peek(1); err == io.EOF && len(l.long) > 0 {
+			return l.long, nil
+		} else if err == io.EOF {
+			return nil, io.EOF
+		} else if err != nil {
+			return nil, l.in.unreadable(l.line, err)
+		}
+		b, _ := l.r.Peek(l.r.Buffered())
+		n, ended := lineLength(b)
+		if len(l.long)+n > l.in.limit() {
+			return nil, l.in.tooLarge(l.line, "line")
+		}
+		b = b[:n]
+		l.r.Discard(n)
+		if ended && len(l.long) == 0 {
+			return b, nil
+		}
+		l.long = append(l.long, b...)
+		if !ended && b[n-1] == '\r' { // LF may follow
+			if next, _ := l.r.Peek(1); len(next) == 1 && next[0] == '\n' {
+				l.long = append(l.long, '\n')
+				l.r.Discard(1)
+			}
+			ended = true
+		}
+		if ended {
+			return l.long, nil
+		}
+	}
+}
+
+// lineLength returns the length of the line at the start of b, and whether its end is
+// known: after CR at the end of b, LF may follow.
+func lineLength(b []byte) (n int, ended bool) {
+	lf := bytes.IndexByte(b, '\n')
+	line := b
+	if lf >= 0 {
+		line = b[:lf]
+	}
+	switch cr := bytes.IndexByte(line, '\r'); {
+	case cr < 0 && lf < 0:
+		return len(b), false
+	case cr < 0 || cr+1 == lf:
+		return lf + 1, true
+	default:
+		return cr + 1, cr+1 < len(b)
+	}
+}
+
+// Cut selects how lines are joined into blocks. Line ends are kept: all blocks,
+// joined, are the input.
 type Cut struct {
-	// Lines is how many lines make a block; 0 means 1, where Bytes is 0.
+	// Lines is the number of lines in a block; 0 means 1 if Bytes is 0.
 	Lines int
-	// Bytes, where it is not 0, is how many bytes a block has at most instead:
-	// as many whole lines as fit, or one line that is longer.
+	// Bytes, if not 0, limits a block by bytes instead: as many whole lines as fit,
+	// or one line that is longer.
 	Bytes int64
 }
 
-// cutter puts lines together.
+// cutter joins lines into blocks.
 type cutter struct {
 	lines *lineReader
 	cut   Cut
 	block []byte
-	held  []byte // the line that did not fit into the block before; nil = none
-	first int    // the line that the block begins with
+	valid bool   // lines that are not UTF-8 are passed over
+	held  []byte // the line that did not fit into the previous block; nil means none
+	first int    // number of the first line of the block
 }
 
 func newCutter(in Input, cut Cut) *cutter {
@@ -79,8 +137,8 @@ func newCutter(in Input, cut Cut) *cutter {
 	return &cutter{lines: newLineReader(in), cut: cut}
 }
 
-// next returns the next block, valid until the next call, or [io.EOF] or an
-// *[Error].
+// next returns the next block, valid until the next call. The error is [io.EOF] or
+// an *[Error].
 func (c *cutter) next() ([]byte, error) {
 	c.block = append(c.block[:0], c.held...)
 	count := 0
@@ -89,7 +147,7 @@ func (c *cutter) next() ([]byte, error) {
 	}
 	c.first, c.held = c.lines.line+1-count, nil
 	for c.cut.Bytes > 0 || count < c.cut.Lines {
-		line, err := c.lines.next()
+		line, err := c.line()
 		if err == io.EOF && count > 0 {
 			break
 		}
@@ -101,7 +159,7 @@ func (c *cutter) next() ([]byte, error) {
 			break
 		}
 		if len(c.block)+len(line) > c.lines.in.limit() {
-			return nil, c.lines.in.tooLarge(c.first, "the chunk that begins here")
+			return nil, c.lines.in.tooLarge(c.first, "chunk")
 		}
 		c.block = append(c.block, line...)
 		count++
@@ -109,17 +167,33 @@ func (c *cutter) next() ([]byte, error) {
 	return c.block, nil
 }
 
-// LinesOptions say what [Lines] makes.
+// line returns the next line that is not passed over.
+func (c *cutter) line() ([]byte, error) {
+	for {
+		line, err := c.lines.next()
+		if err != nil || !c.valid || utf8.Valid(line) {
+			return line, err
+		}
+		in := c.lines.in
+		if err := in.pass(in.fail(c.lines.line, ErrMalformed, HintBytes, notUTF8), line); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// LinesOptions are the options of [Lines].
 type LinesOptions struct {
 	Cut
 	Bytes bool // byte strings instead of texts
 }
 
-// Lines yields the lines of an input, put together as the options say, with
-// their ends: as texts, which must be UTF-8, or as byte strings.
+// Lines yields the lines of an input with their ends, joined as the options say: as
+// texts, which must be UTF-8, or as byte strings. LF, CR LF and CR each end a line.
 func Lines(in Input, o LinesOptions) Source {
 	return func(yield func([]byte, error) bool) {
 		c := newCutter(in, o.Cut)
+		c.lines.cr = true
+		c.valid = in.Bad != nil && !o.Bytes
 		var item []byte
 		for {
 			block, err := c.next()
@@ -140,23 +214,26 @@ func appendBlock(dst []byte, c *cutter, block []byte, asBytes bool) ([]byte, err
 	major := abi.MajorBytes
 	if !asBytes {
 		if major = abi.MajorText; !utf8.Valid(block) {
-			return nil, c.lines.in.fail(c.first+linesBeforeInvalid(block), ErrMalformed, "--as bytes makes byte strings of lines", "not UTF-8")
+			return nil, c.lines.in.fail(c.first+linesBeforeInvalid(block), ErrMalformed, HintBytes, notUTF8)
 		}
 	}
 	dst = append(abi.AppendHead(dst, major, uint64(len(block))), block...)
 	if len(dst) > c.lines.in.limit() {
-		return nil, c.lines.in.tooLarge(c.first, "the chunk that begins here")
+		return nil, c.lines.in.tooLarge(c.first, "chunk")
 	}
 	return dst, nil
 }
 
-// linesBeforeInvalid returns in which line of a block, from 0, it is not UTF-8.
+const notUTF8 = "not UTF-8"
+
+// linesBeforeInvalid returns the number of the first line of a block, from 0, that
+// is not UTF-8.
 func linesBeforeInvalid(block []byte) (n int) {
-	for line := range bytes.Lines(block) {
-		if !utf8.Valid(line) {
-			break
+	for {
+		size, _ := lineLength(block)
+		if !utf8.Valid(block[:size]) {
+			return n
 		}
-		n++
+		block, n = block[size:], n+1
 	}
-	return n
 }

@@ -1,16 +1,17 @@
-// Package sources makes chunks of files that are no chunk files: of lines, JSON
-// lines, CSV, whole files, and ranges of integers.
+// Package sources makes chunks from files in other formats: lines, JSON lines, CSV,
+// whole files, and ranges of integers.
 //
-// A [Source] yields chunks one after another, each exactly one well-formed CBOR
-// item (RFC 8949) in its preferred encoding, which depends on the bytes of the
-// input alone. What it holds at once is one chunk, and no more than a few times
-// [Input.MaxChunk] while it is made; only [Files] holds the names of all files.
+// A [Source] yields chunks one after another. Each is exactly one well-formed CBOR
+// item (RFC 8949) in its preferred encoding, and depends only on the bytes of the
+// input. A source holds one chunk at a time, and not more than a few times
+// [Input.MaxChunk] while the chunk is made; only [Files] holds the names of all
+// files.
 //
-// Whatever is wrong with an input ends a source with an *[Error], which names
-// file and line.
+// An input with a defect ends its source with an *[Error] that names file and line.
 package sources
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -19,21 +20,45 @@ import (
 	"strings"
 
 	"github.com/wasm-jobs/wasm-jobs/abi"
+	"github.com/wasm-jobs/wasm-jobs/host/chunks"
 )
 
 // A Source yields chunks in their order. A chunk may be used until the next one
 // is asked for. After an error the source ends; it can be run once.
 type Source = iter.Seq2[[]byte, error]
 
-// DefaultMaxChunk is the limit of one chunk, in bytes, where none is given.
+// DefaultMaxChunk is the default limit of one chunk, in bytes.
 const DefaultMaxChunk = 64 << 20
 
-// An Input is what a source reads.
+// An Input is the data that a source reads.
 type Input struct {
-	Name   string    // the file as people know it
-	Reader io.Reader // which the source does not close
+	Name string // the file as people know it
+	// Reader has the data. It is not closed by the source. If an error of it has a
+	// method OwnPlace, then the message of the [Error] names no line.
+	Reader io.Reader
 	// MaxChunk is the limit of one chunk in bytes; 0 means [DefaultMaxChunk].
 	MaxChunk int64
+	// Mark, if not nil, is called before each chunk of [JSONLines] and [CSV] is
+	// yielded, with the line from 1 on which the chunk begins.
+	Mark func(line int)
+	// If Reader joins files, this function returns the file of a line of Reader, and
+	// the number of the line in that file, for errors. It may be nil.
+	Where func(line int) (name string, lineOfFile int)
+	// Bad, if not nil, takes the records that [ErrMalformed] is about, which are then
+	// passed over: lines that are not UTF-8, values of JSON, and records of CSV after
+	// the header. raw is the record without its line end, valid during the call. An
+	// error of Bad ends the source. Without Bad, a malformed record does.
+	Bad func(defect *Error, raw []byte) error
+	// Stream is set if the input is read while it is written. [JSONLines] then yields
+	// each line as soon as it is there, and an array on the first line is a value.
+	Stream bool
+}
+
+// mark reports the line on which the next chunk begins.
+func (in Input) mark(line int) {
+	if in.Mark != nil {
+		in.Mark(line)
+	}
 }
 
 func (in Input) limit() int { return limitOf(in.MaxChunk) }
@@ -45,37 +70,46 @@ func limitOf(maxChunk int64) int {
 	return int(min(maxChunk, maxLimit))
 }
 
-// maxLimit keeps sums of lengths within an int, and chunks within the 32 bits
-// of a guest's lengths.
+// maxLimit keeps sums of lengths within an int, and chunks within a guest's 32-bit
+// lengths.
 const maxLimit = 1<<31 - 1
 
-// Causes of an [Error], beside what the system says of a file.
+// Causes of an [Error], in addition to the system's errors about a file.
 var (
-	ErrTooLarge  = errors.New("larger than the limit of a chunk")
+	ErrTooLarge  = errors.New("too large for a chunk")
 	ErrMalformed = errors.New("malformed input")
 	ErrChanged   = errors.New("the file changed while it was read")
 	ErrTooMany   = errors.New("too many chunks")
 )
 
-// An Error says what is wrong with the input of a source, where, and what to do.
+// Hints about options of sources. The hint about [Input.MaxChunk], or another
+// MaxChunk, is [chunks.HintMaxChunk].
+const (
+	HintSplit        chunks.Hint = chunks.HintMaxChunk + ", and Split cuts files"
+	HintSmallerSplit chunks.Hint = chunks.HintMaxChunk + ", and a smaller Split makes smaller parts"
+	HintBytes        chunks.Hint = "Bytes makes byte strings of lines"
+)
+
+// An Error describes a defect in the input of a source, its location and the
+// remedy.
 type Error struct {
-	Name   string // the file as people know it
-	Line   int    // from 1; 0 where none is meant
-	Reason string // one line
-	Hint   string // what to do, one line; may be empty
-	Err    error  // the cause, for [errors.Is] and [errors.As]
+	Name   string      // the file as people know it
+	Line   int         // from 1; 0 if the error is not about one line
+	Reason string      // one line
+	Hint   chunks.Hint // remedy; may be empty
+	Err    error       // the cause, for [errors.Is] and [errors.As]
 }
 
-// Error returns one line: name, line, reason, hint.
+// Error returns one line: name:line, reason, hint.
 func (e *Error) Error() string {
 	var s strings.Builder
 	s.WriteString(e.Name)
 	if e.Line > 0 {
-		fmt.Fprintf(&s, ": line %d", e.Line)
+		fmt.Fprintf(&s, ":%d", e.Line)
 	}
 	s.WriteString(": " + e.Reason)
 	if e.Hint != "" {
-		s.WriteString("; " + e.Hint)
+		s.WriteString("; " + string(e.Hint))
 	}
 	return s.String()
 }
@@ -83,24 +117,53 @@ func (e *Error) Error() string {
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
 
-func (in Input) fail(line int, cause error, hint, reason string, args ...any) *Error {
+func (in Input) fail(line int, cause error, hint chunks.Hint, reason string, args ...any) *Error {
+	if in.Where != nil && line > 0 {
+		in.Name, line = in.Where(line)
+	}
 	return &Error{Name: in.Name, Line: line, Reason: fmt.Sprintf(reason, args...), Hint: hint, Err: cause}
 }
 
-// tooLarge is about a chunk that begins at a line.
-func (in Input) tooLarge(line int, what string) *Error {
-	return in.fail(line, ErrTooLarge, hintSize, "%s is larger than the %d bytes that a chunk may have", what, in.limit())
+// tooLarge returns an error about a record or chunk that begins at a line.
+func (in Input) tooLarge(line int, part string) *Error {
+	return in.fail(line, ErrTooLarge, chunks.HintMaxChunk, "%s too large: more than %d bytes", part, in.limit())
 }
 
-const hintSize = "--max-chunk SIZE sets the limit"
+// pass gives a malformed record to Bad. It returns nil if the source goes on.
+func (in Input) pass(err error, raw []byte) error {
+	defect, ok := err.(*Error)
+	if in.Bad == nil || !ok || defect.Err != ErrMalformed && !isMalformed(defect.Err) {
+		return err
+	}
+	if err := in.Bad(defect, bytes.TrimRight(raw, "\r\n")); err != nil {
+		return in.fail(0, err, "", "cannot go on: %s", systemReason(err))
+	}
+	return nil
+}
 
-// unreadable is about a read that the system refused.
+func isMalformed(err error) bool {
+	_, ok := err.(malformed)
+	return ok
+}
+
+// placed is an error of [Input.Reader] that names its own place, such as a byte of
+// compressed data. Messages then have no line.
+type placed interface {
+	error
+	OwnPlace()
+}
+
+// unreadable returns an error about a read that the system refused.
 func (in Input) unreadable(line int, err error) *Error {
-	return in.fail(line, err, "", "cannot be read: %s", systemReason(err))
+	e := in.fail(line, err, "", "cannot be read: %s", systemReason(err))
+	if own, ok := errors.AsType[placed](err); ok {
+		e.Line, e.Reason = 0, own.Error()
+	}
+	return e
 }
 
-// systemReason returns what the system says, without the path that stands in
-// front of the message already.
+// systemReason returns the system's message without the path, which the error names
+// already.
 func systemReason(err error) string {
 	if pathErr, ok := errors.AsType[*fs.PathError](err); ok {
 		return pathErr.Err.Error()
@@ -108,16 +171,16 @@ func systemReason(err error) string {
 	return err.Error()
 }
 
-// maxRange keeps what a range makes within what a job can have.
+// maxRange is the number of integers in a range that a job can have.
 const maxRange = 1<<32 - 1
 
-// Range yields the integers of a set as chunks, in ascending order. Texts in it
-// are not looked at. name stands for the set in errors.
+// Range yields the integers of a set as chunks, in ascending order. Texts in the
+// set are ignored. name stands for the set in errors.
 func Range(name string, set abi.IDSet) Source {
 	return func(yield func([]byte, error) bool) {
 		if n := set.Count(); n > maxRange {
-			yield(nil, &Error{Name: name, Reason: fmt.Sprintf("more than %d integers, which is what a job can have", maxRange), Err: ErrTooMany,
-				Hint: "make the range of the first integers of blocks, and let the module count on within a block"})
+			yield(nil, &Error{Name: name, Reason: fmt.Sprintf("too many integers: want at most %d", maxRange), Err: ErrTooMany,
+				Hint: "make a range of block numbers, and let the module count within a block"})
 			return
 		}
 		var item []byte
@@ -127,7 +190,7 @@ func Range(name string, set abi.IDSet) Source {
 				if !yield(item, nil) {
 					return
 				}
-				if n == hi { // which may be the largest there is
+				if n == hi { // n + 1 may overflow
 					break
 				}
 			}

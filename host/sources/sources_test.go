@@ -28,7 +28,7 @@ func collect(t *testing.T, seq sources.Source) (all []string, err error) {
 			return all, err
 		}
 		if err := abi.CheckItem(item); err != nil {
-			t.Fatalf("%x is no chunk: %v", item, err)
+			t.Fatalf("invalid chunk %x: %v", item, err)
 		}
 		text, err := cbor.Diagnose(item)
 		if err != nil {
@@ -39,7 +39,7 @@ func collect(t *testing.T, seq sources.Source) (all []string, err error) {
 	return all, nil
 }
 
-// checkError holds an error to what every error of a source is.
+// checkError checks the properties that every error of a source has.
 func checkError(t *testing.T, err error, want string, cause error) {
 	t.Helper()
 	e, ok := errors.AsType[*sources.Error](err)
@@ -50,7 +50,7 @@ func checkError(t *testing.T, err error, want string, cause error) {
 		t.Errorf("error %q, want %q", err, want)
 	}
 	if cause != nil && !errors.Is(err, cause) {
-		t.Errorf("%v is no %v", err, cause)
+		t.Errorf("error %v, want %v", err, cause)
 	}
 }
 
@@ -86,11 +86,11 @@ func TestLines(t *testing.T) {
 		{name: "by bytes", in: "a\nb\ncccccc\nd\n", o: sources.LinesOptions{Cut: sources.Cut{Bytes: 4}}, want: []string{`"a\nb\n"`, `"cccccc\n"`, `"d\n"`}},
 		{name: "by bytes, the last without an end", in: "aa\nb", o: sources.LinesOptions{Cut: sources.Cut{Bytes: 3}}, want: []string{`"aa\n"`, `"b"`}},
 		{name: "as bytes", in: "\xff\n", o: sources.LinesOptions{Bytes: true}, want: []string{`h'ff0a'`}},
-		{name: "not UTF-8", in: "a\nb\n\xff\n", o: sources.LinesOptions{Cut: sources.Cut{Lines: 5}}, err: "in: line 3: not UTF-8; --as bytes makes byte strings of lines", cause: sources.ErrMalformed},
-		{name: "as large as may be", in: "abc\n", limit: 5, want: []string{`"abc\n"`}},
-		{name: "too large by its head", in: "a\nabcd\n", limit: 5, want: []string{`"a\n"`}, err: "in: line 2: the chunk that begins here is larger than the 5 bytes that a chunk may have; --max-chunk SIZE sets the limit", cause: sources.ErrTooLarge},
-		{name: "too long", in: "a\nabcde\n", limit: 5, want: []string{`"a\n"`}, err: "in: line 2: it is larger than the 5 bytes that a chunk may have; --max-chunk SIZE sets the limit", cause: sources.ErrTooLarge},
-		{name: "too large together", in: "a\nab\nab\nabc\n", limit: 7, o: sources.LinesOptions{Cut: sources.Cut{Lines: 2}}, want: []string{`"a\nab\n"`}, err: "in: line 3: the chunk that begins here is larger than the 7 bytes that a chunk may have; --max-chunk SIZE sets the limit", cause: sources.ErrTooLarge},
+		{name: "not UTF-8", in: "a\nb\n\xff\n", o: sources.LinesOptions{Cut: sources.Cut{Lines: 5}}, err: "in:3: not UTF-8; Bytes makes byte strings of lines", cause: sources.ErrMalformed},
+		{name: "as large as allowed", in: "abc\n", limit: 5, want: []string{`"abc\n"`}},
+		{name: "too large by its head", in: "a\nabcd\n", limit: 5, want: []string{`"a\n"`}, err: "in:2: chunk too large: more than 5 bytes; MaxChunk sets the limit", cause: sources.ErrTooLarge},
+		{name: "too long", in: "a\nabcde\n", limit: 5, want: []string{`"a\n"`}, err: "in:2: line too large: more than 5 bytes; MaxChunk sets the limit", cause: sources.ErrTooLarge},
+		{name: "too large together", in: "a\nab\nab\nabc\n", limit: 7, o: sources.LinesOptions{Cut: sources.Cut{Lines: 2}}, want: []string{`"a\nab\n"`}, err: "in:3: chunk too large: more than 7 bytes; MaxChunk sets the limit", cause: sources.ErrTooLarge},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			check(t, sources.Lines(input(tt.in, tt.limit), tt.o), tt.want, tt.err, tt.cause)
@@ -98,7 +98,7 @@ func TestLines(t *testing.T) {
 	}
 }
 
-// A line that is longer than what is read at once.
+// A line may be longer than one read.
 func TestLongLines(t *testing.T) {
 	long := strings.Repeat("x", 700_000)
 	in := sources.Input{Name: "in", Reader: strings.NewReader(long + "\nshort\n" + long)}
@@ -114,7 +114,7 @@ func TestLongLines(t *testing.T) {
 	}
 }
 
-// What a reader says is what the error says, with the line.
+// The error has the reader's message, with the line.
 func TestUnreadable(t *testing.T) {
 	gone := errors.New("gone")
 	for name, of := range map[string]func(sources.Input) sources.Source{
@@ -125,7 +125,7 @@ func TestUnreadable(t *testing.T) {
 		in := sources.Input{Name: "in", Reader: io.MultiReader(strings.NewReader("1\n2\n3"), iotest.ErrReader(gone))}
 		_, err := collect(t, of(in))
 		t.Log(name)
-		checkError(t, err, "in: line 3: cannot be read: gone", gone)
+		checkError(t, err, "in:3: cannot be read: gone", gone)
 	}
 }
 
@@ -140,19 +140,30 @@ func TestJSONLines(t *testing.T) {
 		{name: "no end of the last line, and a byte order mark", in: "\ufeff1\r\n 2 ", want: []string{"1", "2"}},
 		{name: "order of keys", in: `{"b":[],"a":{"":null}}`, want: []string{`{"b": [], "a": {"": null}}`}},
 		{name: "escapes", in: `"\u00fc\ud83d\ude00\\ud800"`, want: []string{`"\u00fc\ud83d\ude00\\ud800"`}},
-		{name: "blank", in: "1\n\n2", want: []string{"1"}, err: "in: line 2: it is empty, and each line is to hold one JSON value"},
-		{name: "two values", in: "1 2", err: "in: line 1: invalid JSON at byte 2 of it: more after the value, and each line is to hold one"},
-		{name: "half a value", in: "1\n[1", want: []string{"1"}, err: "in: line 2: invalid JSON: it ends within a value"},
-		{name: "no value", in: "nil", err: "in: line 1: invalid JSON at byte 2 of it: invalid character 'i' in literal null (expecting 'u')"},
-		{name: "not UTF-8", in: "\"\xff\"", err: "in: line 1: not UTF-8"},
-		{name: "half a pair", in: `"\ude00\ud83d"`, err: `in: line 1: a text has half of a surrogate pair (\ud800 to \udfff), which is no character`},
-		{name: "the first half of a pair", in: `"\ud83d" `, err: `in: line 1: a text has half of a surrogate pair (\ud800 to \udfff), which is no character`},
-		{name: "a key twice", in: `{"a":1,"\u0061":2}`, err: `in: line 1: the key "a" stands twice in one object`},
-		{name: "deep", in: strings.Repeat("[", 257) + strings.Repeat("]", 257), err: "in: line 1: more than 256 levels of nesting"},
-		{name: "longer than its chunk may be", in: "1\n\"abc\"", limit: 4, want: []string{"1"}, err: "in: line 2: it is larger than the 4 bytes that a chunk may have; --max-chunk SIZE sets the limit"},
-		{name: "a chunk longer than its line", in: "1.1", limit: 4, err: "in: line 1: its chunk is larger than the 4 bytes that a chunk may have; --max-chunk SIZE sets the limit"},
-		{name: "too many digits", in: strings.Repeat("9", 2468), err: "in: line 1: an integer of 2468 digits is longer than 1024 bytes; a text holds digits of any number"},
-		{name: "too many bytes", in: strings.Repeat("9", 2467), err: "in: line 1: an integer of 2467 digits is longer than 1024 bytes; a text holds digits of any number"},
+		{name: "blank lines", in: "\ufeff\n1\n\n \t\r\n2\n\n", want: []string{"1", "2"}},
+		{name: "lines that end with CR", in: "1\r2\r\n3\n\r4", want: []string{"1", "2", "3", "4"}},
+		{name: "lines that end with CR are counted", in: "1\r\r\n2\rx", want: []string{"1", "2"}, err: "in:4: invalid JSON at byte 1: invalid character 'x' looking for beginning of value"},
+		{name: "an array", in: "\ufeff\n [1,\r\n{\"a\":[\"],\\\\\"]} , \"\\\"]\"]\n", want: []string{"1", `{"a": ["],\\"]}`, `"\"]"`}},
+		{name: "an array on one line", in: "[1, [2]]\n\n", want: []string{"1", "[2]"}},
+		{name: "an empty array", in: "[ ]"},
+		{name: "lines of arrays", in: "[1]\n\n[2]\n", want: []string{"[1]", "[2]"}},
+		{name: "a value after an array", in: "[1\n]\n2", want: []string{"1"}, err: "in:3: more than one value after an array over several lines: want one value on each line, or one array"},
+		{name: "half an array", in: "[1,\n2", want: []string{"1"}, err: "in:2: truncated: the array does not end"},
+		{name: "an invalid element", in: "[1,\n\nnil]", want: []string{"1"}, err: "in:3: invalid JSON at byte 2: invalid character 'i' in literal null (expecting 'u')"},
+		{name: "a comma at the end", in: "[1,]", want: []string{"1"}, err: "in:1: empty: want one JSON value on each line"},
+		{name: "an element that is too large", in: "[1,\n\"abc\"]", limit: 4, want: []string{"1"}, err: "in:2: element too large: more than 4 bytes; MaxChunk sets the limit"},
+		{name: "two values", in: "1 2", err: "in:1: invalid JSON at byte 2: more than one value, want one on each line"},
+		{name: "half a value", in: "1\n[1", want: []string{"1"}, err: "in:2: invalid JSON: the text ends within a value"},
+		{name: "no value", in: "nil", err: "in:1: invalid JSON at byte 2: invalid character 'i' in literal null (expecting 'u')"},
+		{name: "not UTF-8", in: "\"\xff\"", err: "in:1: not UTF-8"},
+		{name: "half a pair", in: `"\ude00\ud83d"`, err: `in:1: half of a surrogate pair (\ud800 to \udfff) in a text`},
+		{name: "the first half of a pair", in: `"\ud83d" `, err: `in:1: half of a surrogate pair (\ud800 to \udfff) in a text`},
+		{name: "a key twice", in: `{"a":1,"\u0061":2}`, err: `in:1: duplicate key "a" in one object`},
+		{name: "deep", in: `{"":` + strings.Repeat("[", 256) + strings.Repeat("]", 256) + "}", err: "in:1: more than 256 levels of nesting"},
+		{name: "longer than its chunk may be", in: "1\n\"abc\"", limit: 4, want: []string{"1"}, err: "in:2: line too large: more than 4 bytes; MaxChunk sets the limit"},
+		{name: "a chunk longer than its line", in: "1.1", limit: 4, err: "in:1: chunk too large: more than 4 bytes; MaxChunk sets the limit"},
+		{name: "too many digits", in: strings.Repeat("9", 2468), err: "in:1: integer of 2468 digits too large: more than 1024 bytes; a text can hold any number of digits"},
+		{name: "too many bytes", in: strings.Repeat("9", 2467), err: "in:1: integer of 2467 digits too large: more than 1024 bytes; a text can hold any number of digits"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			check(t, sources.JSONLines(input(tt.in, tt.limit)), tt.want, tt.err, nil)
@@ -160,7 +171,8 @@ func TestJSONLines(t *testing.T) {
 	}
 }
 
-// The encodings of numbers, by RFC 8949: the shortest that keeps the value.
+// Numbers have their RFC 8949 preferred encodings: the shortest that keeps the
+// value.
 func TestNumbers(t *testing.T) {
 	for in, want := range map[string]string{
 		"0": "00", "-1": "20", "23": "17", "24": "1818",
@@ -180,7 +192,7 @@ func TestNumbers(t *testing.T) {
 	}
 }
 
-// Heads of more than one byte, at many depths.
+// Heads of more than one byte are right at many depths.
 func TestContainers(t *testing.T) {
 	for _, n := range []int{0, 1, 23, 24, 255, 256, 65536} {
 		array := "[" + strings.TrimSuffix(strings.Repeat("[1],", n), ",") + "]"
@@ -216,16 +228,34 @@ func TestCSV(t *testing.T) {
 		want     []string
 		err      string
 	}{
-		{name: "of nothing", err: "in: it is empty, and the first line of a CSV file is to name the columns"},
-		{name: "a header alone", in: "a,b\n"},
+		{name: "of nothing", err: "in: the file is empty: want the names of the columns in the first line"},
+		{name: "only a header", in: "a,b\n"},
 		{name: "texts", in: "\ufeffa,b\r\n1,\r\n\" x\",\"\"\"\"\r\n", want: []string{`{"a": "1", "b": ""}`, `{"a": " x", "b": "\""}`}},
 		{name: "another comma", in: "a|b\n1|2,3", comma: '|', want: []string{`{"a": "1", "b": "2,3"}`}},
-		{name: "blank lines", in: "a\n\n1\n", want: []string{`{"a": "1"}`}},
-		{name: "ragged", in: "a,b\n1,\"2\n\n3\"\n4\n", want: []string{`{"a": "1", "b": "2\n\n3"}`}, err: "in: line 5: it has 1 fields, and the header has 2"},
-		{name: "columns of one name", in: "a,\"a\"\n", err: `in: line 1: two columns have the name "a"`},
-		{name: "a bare quote", in: "a\n1\nx\"y", want: []string{`{"a": "1"}`}, err: `in: line 3: column 2: bare " in non-quoted-field`},
-		{name: "not UTF-8", in: "a\n\xff", err: "in: line 2: not UTF-8; CSV files are to be UTF-8"},
-		{name: "too large", in: "a,b\n\"\n\",1\n12,3456\n", limit: 9, want: []string{`{"a": "\n", "b": "1"}`}, err: "in: line 4: the record that begins here is larger than the 9 bytes that a chunk may have; --max-chunk SIZE sets the limit"},
+		{name: "blank lines of one column", in: "a\n\n1\n\r\n", want: []string{`{"a": ""}`, `{"a": "1"}`, `{"a": ""}`}},
+		{name: "quoted empty fields of one column", in: "a\n\"\"\n1\n\"\"", want: []string{`{"a": ""}`, `{"a": "1"}`, `{"a": ""}`}},
+		{name: "blank lines of two columns", in: "\n\r\na,b\n\n1,2\n\n", want: []string{`{"a": "1", "b": "2"}`}},
+		{name: "a column without a name", in: "\"\"\n1\n", want: []string{`{"": "1"}`}},
+		{name: "a blank line, and a name or a value", in: "\n\n1\n2\n", err: `in:1: the line is blank: want the names of the columns in the first line; "" names a column without a name`},
+		{name: "only blank lines", in: "\r\n\n", err: `in:1: the line is blank: want the names of the columns in the first line; "" names a column without a name`},
+		{name: "line ends within quotes", in: "a,b\r\n\"x\r\ny\rz\n\",\"\r\"\r\n", want: []string{`{"a": "x\r\ny\rz\n", "b": "\r"}`}},
+		{name: "CR ends records", in: "a,b\r1,2\r\"3\r4\",5\r", want: []string{`{"a": "1", "b": "2"}`, `{"a": "3\r4", "b": "5"}`}},
+		{name: "lines that end with CR are counted", in: "a,b\r1,\"\r\n\r\"\r3", want: []string{`{"a": "1", "b": "\r\n\r"}`}, err: "in:5: invalid number of fields: 1, want 2 as in the header"},
+		{name: "a quote that is not closed", in: "a,b\n1,\"x\n2,3\n4,5\n", err: `in:2: column 3: the " that opens a field here is not closed`},
+		{name: "a quote in a later line that is not closed", in: "a,b\n\"1\n\n2\",\"x\n2,3\n", err: `in:4: column 4: the " that opens a field here is not closed`},
+		{name: "more after a quote", in: "a,b\n1,\"x\" \n", err: `in:2: column 6: extraneous or missing " in quoted-field`},
+		{name: "a doubled quote that is too large", in: "a,b\n1234567,\"\"\"\"\n", limit: 7, err: "in:2: record with an unclosed quote too large: more than 7 bytes; MaxChunk sets the limit"},
+		{name: "a character that is too large", in: "a,b\n1234567,\u00e9\n", comma: '\u00e8', limit: 9, err: "in:2: record too large: more than 9 bytes; MaxChunk sets the limit"},
+		{name: "separators at the end", in: "a,b,\n,,", want: []string{`{"a": "", "b": "", "": ""}`}},
+		{name: "a comma of two bytes", in: "a\u00e9b\n\u00e8\u00e9\"\u00e9\"", comma: '\u00e9', want: []string{`{"a": "\u00e8", "b": "\u00e9"}`}},
+		{name: "UTF-8 only if fields are joined", in: "a,b\n\xc3,\xa9", err: "in:2: not UTF-8: CSV files must be UTF-8"},
+		{name: "UTF-16", in: "\xff\xfea\x00\n\x00", err: "in:1: not UTF-8: CSV files must be UTF-8"},
+		{name: "too large with a quote in a later line", in: "a,b\n\"\n\",\"1234567890", limit: 9, err: "in:3: field with an unclosed quote too large: more than 9 bytes; MaxChunk sets the limit"},
+		{name: "ragged", in: "a,b\n1,\"2\n\n3\"\n4\n", want: []string{`{"a": "1", "b": "2\n\n3"}`}, err: "in:5: invalid number of fields: 1, want 2 as in the header"},
+		{name: "columns of one name", in: "a,\"a\"\n", err: `in:1: duplicate column "a"`},
+		{name: "a bare quote", in: "a\n1\nx\"y", want: []string{`{"a": "1"}`}, err: `in:3: column 2: bare " in non-quoted-field`},
+		{name: "not UTF-8", in: "a\n\xff", err: "in:2: not UTF-8: CSV files must be UTF-8"},
+		{name: "too large", in: "a,b\n\"\n\",1\n12,3456\n", limit: 9, want: []string{`{"a": "\n", "b": "1"}`}, err: "in:4: record too large: more than 9 bytes; MaxChunk sets the limit"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			check(t, sources.CSV(input(tt.in, tt.limit), sources.CSVOptions{Comma: tt.comma}), tt.want, tt.err, nil)
@@ -244,7 +274,7 @@ func (e *endless) Read(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// Lines and records that never end are given up soon after the limit.
+// Lines and records that never end are refused soon after the limit.
 func TestEndless(t *testing.T) {
 	for name, of := range map[string]func(io.Reader) sources.Source{
 		"lines": func(r io.Reader) sources.Source {
@@ -255,6 +285,12 @@ func TestEndless(t *testing.T) {
 		},
 		"csv": func(r io.Reader) sources.Source {
 			return sources.CSV(sources.Input{Name: "in", Reader: io.MultiReader(strings.NewReader("a\n\""), r), MaxChunk: 1000}, sources.CSVOptions{})
+		},
+		"csv fields": func(r io.Reader) sources.Source {
+			return sources.CSV(sources.Input{Name: "in", Reader: io.MultiReader(strings.NewReader("a\n"), r), MaxChunk: 1000}, sources.CSVOptions{Comma: 'x'})
+		},
+		"csv columns": func(r io.Reader) sources.Source {
+			return sources.CSV(sources.Input{Name: "in", Reader: r, MaxChunk: 1000}, sources.CSVOptions{Comma: 'x'})
 		},
 	} {
 		e := &endless{}
@@ -277,7 +313,7 @@ func TestRange(t *testing.T) {
 	check(t, sources.Range("r", abi.IDSet{}), nil, "", nil)
 	var all abi.IDSet
 	all.AddRange(1, math.MaxUint64)
-	check(t, sources.Range("r", all), nil, "r: more than 4294967295 integers, which is what a job can have; make the range of the first integers of blocks, and let the module count on within a block", sources.ErrTooMany)
+	check(t, sources.Range("r", all), nil, "r: too many integers: want at most 4294967295; make a range of block numbers, and let the module count within a block", sources.ErrTooMany)
 }
 
 // A consumer may stop at any chunk.
@@ -304,5 +340,27 @@ func TestStop(t *testing.T) {
 			}
 		}
 		stop()
+	}
+}
+
+// A stream yields a line before the next one is written, and its arrays are values.
+func TestJSONLinesOfAStream(t *testing.T) {
+	r, w := io.Pipe()
+	defer w.Close()
+	lines := []string{"[1]\n", "\n[2,3]\n", "4\r\n"}
+	want := [][]byte{{0x81, 1}, {0x82, 2, 3}, {4}}
+	go func() { _, _ = io.WriteString(w, lines[0]) }()
+	n := 0
+	for item, err := range sources.JSONLines(sources.Input{Name: "in", Reader: r, Stream: true}) {
+		if err != nil || !bytes.Equal(item, want[n]) {
+			t.Fatalf("item %d: %x, %v", n, item, err)
+		}
+		if n++; n == len(lines) {
+			break
+		}
+		go func() { _, _ = io.WriteString(w, lines[n]) }()
+	}
+	if n != len(lines) {
+		t.Errorf("%d items", n)
 	}
 }

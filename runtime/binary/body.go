@@ -11,10 +11,10 @@ func (p *parser) code() {
 		case p.c.err != nil:
 			return
 		case size > MaxBodySize:
-			p.c.failAt(b.Offset, "a function body of %d bytes, of which %d are allowed", size, MaxBodySize)
+			p.c.failAt(b.Offset, "too large: a function body of %d bytes, want at most %d", size, MaxBodySize)
 			return
 		case int(size) > whole-p.c.pos:
-			p.c.failAt(b.Offset, "truncated: a function body of %d bytes, and %d are left", size, whole-p.c.pos)
+			p.c.failAt(b.Offset, "truncated: a function body of %d bytes, but only %d are left", size, whole-p.c.pos)
 			return
 		}
 		b.End = p.c.pos + int(size)
@@ -29,22 +29,26 @@ func (p *parser) code() {
 }
 
 func (p *parser) body(b *Body, function int) {
-	params := 0
+	var t FuncType
 	if function < len(p.m.Functions) && int(p.m.Functions[function]) < len(p.m.Types) {
-		params = len(p.m.Types[p.m.Functions[function]].Params)
+		t = p.m.FuncType(uint32(function))
 	}
-	p.localTypes(b, params)
+	p.localTypes(b, len(t.Params))
 	if p.c.err != nil {
 		return
 	}
 	b.Code = p.c.pos
-	s := scan{p: p, r: Reader{p.c}, body: b, locals: params + b.Locals}
+	s := scan{p: p, r: Reader{p.c}, body: b, locals: len(t.Params) + b.Locals}
+	p.weigher.start(t, b.Locals)
 	s.run()
 	p.c = s.r.c
+	if problem := p.weigher.finish(function); problem != "" {
+		p.c.failAt(b.Offset, "%s", problem)
+	}
 }
 
-// localTypes reads the vector of locals, which is compressed: 5 bytes can
-// declare 2^32 of them.
+// localTypes reads the vector of locals. It is compressed: 5 bytes can declare
+// 2^32 locals.
 func (p *parser) localTypes(b *Body, params int) {
 	n := p.c.count(MaxLocals, 2, "groups of locals")
 	total := uint64(params)
@@ -57,12 +61,12 @@ func (p *parser) localTypes(b *Body, params int) {
 		}
 	}
 	if total > MaxLocals {
-		p.c.failAt(b.Start, "a function with %d locals, of which %d are allowed", total, MaxLocals)
+		p.c.failAt(b.Start, "too many locals in one function: %d, want at most %d", total, MaxLocals)
 		return
 	}
 	b.Locals = int(total) - params
 	if p.locals += int(total); p.locals > MaxTotalLocals {
-		p.c.failAt(b.Start, "more than %d locals in all functions together", MaxTotalLocals)
+		p.c.failAt(b.Start, "too many locals in all functions: want at most %d", MaxTotalLocals)
 	}
 }
 
@@ -72,8 +76,8 @@ type scan struct {
 	r      Reader
 	body   *Body
 	locals int
-	blocks []Op // the open ones; the function itself is not among them
-	work   int  // sum of the depth of every block
+	blocks []Op // open blocks, without the function itself
+	work   int  // sum of the depths of all blocks
 }
 
 func (s *scan) run() {
@@ -83,6 +87,7 @@ func (s *scan) run() {
 		if s.r.c.err != nil {
 			return
 		}
+		s.p.weigher.instruction(in)
 		closed = s.instruction(in)
 	}
 	switch c := &s.r.c; {
@@ -90,7 +95,7 @@ func (s *scan) run() {
 	case !closed:
 		c.failAt(c.pos, "truncated: a function body without its end")
 	case c.pos != c.end:
-		c.failAt(c.pos, "%d bytes behind the end of a function", c.left())
+		c.failAt(c.pos, "%d more bytes after the end of a function", c.left())
 	}
 }
 
@@ -129,7 +134,7 @@ func (s *scan) open(in Instr) {
 		s.p.index(in.Offset, in.Index, len(s.p.m.Types), "type")
 	}
 	if depth > MaxNesting {
-		s.r.c.failAt(in.Offset, "more than %d levels of blocks", MaxNesting)
+		s.r.c.failAt(in.Offset, "too many levels of blocks: want at most %d", MaxNesting)
 	} else if s.work > MaxNestingWork {
 		s.r.c.failAt(in.Offset, "too many deeply nested blocks in one function")
 	}
@@ -141,7 +146,7 @@ func (s *scan) label(in Instr, label uint32) bool {
 
 func (s *scan) brTable(in Instr) {
 	if s.body.BrTargets += in.Targets; s.body.BrTargets > MaxBodyTargets {
-		s.r.c.failAt(in.Offset, "more than %d br_table targets in one function", MaxBodyTargets)
+		s.r.c.failAt(in.Offset, "too many br_table targets in one function: want at most %d", MaxBodyTargets)
 		return
 	}
 	for label := range s.r.Targets(in) {
@@ -167,7 +172,7 @@ func (s *scan) indices(in Instr) {
 		p.index(in.Offset, in.Index, s.locals, "local")
 	case OpGlobalGet, OpGlobalSet:
 		if p.index(in.Offset, in.Index, len(m.Globals), "global") && in.Op == OpGlobalSet && !m.Globals[in.Index].Mutable {
-			p.problem(in.Offset, "global.set of global %d, which is not mutable", in.Index)
+			p.problem(in.Offset, "invalid global.set of global %d: the global is not mutable", in.Index)
 		}
 	case OpTableGet, OpTableSet, OpTableGrow, OpTableSize, OpTableFill:
 		s.tables(in)

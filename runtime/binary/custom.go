@@ -2,6 +2,7 @@ package binary
 
 import (
 	"slices"
+	"strings"
 	"unicode"
 )
 
@@ -22,8 +23,8 @@ func (p *parser) custom(s *Section) {
 	p.c.pos = s.End
 }
 
-// readNames reads the name section and reports whether it is sound: an engine
-// may refuse the module, or allocate without bound, where it is not.
+// readNames reads the name section and reports whether it is well-formed. If it
+// is not, an engine may refuse the module, or allocate without limit.
 func (p *parser) readNames(c cursor) bool {
 	for c.err == nil && c.pos < c.end {
 		id := c.byte("a subsection")
@@ -40,11 +41,13 @@ func (p *parser) readNames(c cursor) bool {
 				return false
 			}
 		case 1:
-			nameMap(&sub)
+			nameMap(&sub, func(name string) {
+				p.m.CommandExports = p.m.CommandExports || strings.HasSuffix(name, ".command_export")
+			})
 		case 2:
 			for range sub.count(MaxFunctions, 2, "functions") {
 				sub.u32("a function index")
-				nameMap(&sub)
+				nameMap(&sub, func(string) {})
 			}
 		default:
 			continue
@@ -56,18 +59,20 @@ func (p *parser) readNames(c cursor) bool {
 	return c.err == nil
 }
 
-// nameMap reads names by index. One with control characters spoils it: names
-// are shown in stack traces.
-func nameMap(c *cursor) {
+// nameMap reads names by index. A name with control characters is an error,
+// because stack traces show names.
+func nameMap(c *cursor, see func(name string)) {
 	for range c.count(MaxFunctions, 2, "names") {
 		c.u32("an index")
 		offset := c.pos
-		if name := c.name("a name"); c.err == nil && !printable(name) {
-			c.failAt(offset, "a name with control characters")
+		name := c.name("a name")
+		if c.err == nil && !printable(name) {
+			c.failAt(offset, "control characters in a name")
 		}
 		if c.err != nil {
 			return
 		}
+		see(name)
 	}
 }
 
@@ -82,8 +87,8 @@ func printable(s string) bool {
 
 const maxProducers = 32
 
-// producers reads the section of that name (WebAssembly tool conventions), of
-// which it returns what can be read and printed.
+// producers reads the section "producers" (WebAssembly tool conventions). It
+// returns the part that is readable and printable.
 func producers(c cursor) (lines []string) {
 	for range c.count(maxProducers, 2, "fields") {
 		field := c.name("a field")

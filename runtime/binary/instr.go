@@ -2,53 +2,54 @@ package binary
 
 import "iter"
 
-// Instr is one instruction as it stands in the file.
+// Instr is one instruction in the file.
 type Instr struct {
 	Op     Op
 	Offset int // of its first byte in the file
-	End    int // of the byte behind its last
+	End    int // of the byte after its last
 
 	// Index is the first index among the immediates: a label, function, local,
-	// global, table, memory, data or element segment; for call_indirect the
-	// type, for a block with parameters or several results its type.
+	// global, table, memory, data or element segment. For call_indirect it is the
+	// type, and for a block with parameters or several results the type of the
+	// block.
 	Index uint32
-	// Index2 is the second: the table of call_indirect and table.init, the
-	// source table of table.copy.
+	// Index2 is the second index: the table of call_indirect and table.init, or
+	// the source table of table.copy.
 	Index2 uint32
-	// Block is the type of block, loop and if: an index of a type (then also in
-	// Index), or negative: -64 for none, else the code of one value type - 128.
+	// Block is the type of block, loop and if: the index of a type (then it is
+	// also in Index), or -64 for none, or the code of one value type - 128.
 	Block int64
 	// Value is the number of i32.const and i64.const.
 	Value int64
-	// Targets is how many labels a br_table has, its default not counted;
-	// Index is the default. See [Reader.Targets].
+	// Targets is the number of labels of a br_table without the default label,
+	// which is in Index. See [Reader.Targets].
 	Targets int
 
 	lists int // offset of the first label of a br_table
 }
 
-// Reader iterates over the instructions of one expression or function body.
-// It checks that each is an instruction of WebAssembly 2.0 with immediates of
-// the right form, and knows neither the module nor the nesting: [Parse] checks
-// these.
+// Reader iterates over the instructions of one expression or function body. It
+// checks that each is an instruction of WebAssembly 2.0 whose immediates have
+// the right form. It does not know the module or the nesting, which [Parse]
+// checks.
 type Reader struct {
 	c cursor
 }
 
-// NewReader returns a reader of the instructions in b[start:end], with
-// offsets counted from the start of b. b is not copied.
+// NewReader returns a reader of the instructions in b[start:end]. Offsets are
+// counted from the start of b. b is not copied.
 func NewReader(b []byte, start, end int) *Reader {
 	return &Reader{cursor{b: b, pos: start, end: end}}
 }
 
-// More reports whether an instruction is left and no problem was found.
+// More reports whether an instruction is left and no problem has been found.
 func (r *Reader) More() bool { return r.c.err == nil && r.c.pos < r.c.end }
 
 // Err returns the first problem found, or nil.
 func (r *Reader) Err() *Problem { return r.c.err }
 
-// Next returns the next instruction; it is meaningless where Err is not nil
-// afterwards. Call it while More holds.
+// Next returns the next instruction, if More reports true. Its result is valid
+// only if Err returns nil afterwards.
 func (r *Reader) Next() (in Instr) {
 	c := &r.c
 	in.Offset = c.pos
@@ -74,8 +75,8 @@ func (r *Reader) prefixed(offset int, prefix byte) (Op, immediate) {
 	}
 	number := r.c.u32("the number of an instruction")
 	if size := r.c.pos - offset - 1; size > 1 && number>>(7*(size-1)) == 0 {
-		// The engine reads these numbers otherwise than the specification.
-		r.c.failAt(offset, "the number of an instruction behind 0x%02x in more bytes than needed", prefix)
+		// The engine does not read these numbers as the specification says.
+		r.c.failAt(offset, "the number of an instruction after 0x%02x in more bytes than needed", prefix)
 	}
 	form := immUnknown
 	if prefix == 0xfc && number < uint32(len(misc)) {
@@ -114,7 +115,7 @@ func (r *Reader) immediates(in *Instr, form immediate) {
 		r.selectTypes(in)
 	case immRef:
 		if t := ValueType(c.byte("a reference type")); !t.IsRef() {
-			c.failAt(in.Offset, "ref.null of type 0x%02x: funcref and externref are supported", byte(t))
+			c.failAt(in.Offset, "unsupported ref.null of type 0x%02x: want funcref or externref", byte(t))
 		}
 	default:
 		r.memoryImmediates(in, form)
@@ -134,7 +135,7 @@ func (r *Reader) memoryImmediates(in *Instr, form immediate) {
 	case immLanes:
 		for _, lane := range c.skip(16, "the lanes of a shuffle") {
 			if lane >= 32 {
-				c.failAt(in.Offset, "lane %d of a shuffle, which has 32", lane)
+				c.failAt(in.Offset, "invalid lane %d of a shuffle: want a lane below 32", lane)
 			}
 		}
 	case immMemory:
@@ -152,22 +153,22 @@ func (r *Reader) memArg(in *Instr) {
 	align := r.c.u32("an alignment")
 	if align > alignment(in.Op) {
 		if align&0x40 != 0 {
-			r.c.failAt(in.Offset, "a memory index in a load or store: several memories are not supported")
+			r.c.failAt(in.Offset, "a memory index in a load or store: several memories are not supported: "+withoutMemories)
 		}
-		r.c.failAt(in.Offset, "alignment 2^%d is greater than natural", align)
+		r.c.failAt(in.Offset, "alignment 2^%d is larger than natural", align)
 	}
 	r.c.u32("an offset")
 }
 
 func (r *Reader) lane(in *Instr) {
 	if lane, n := r.c.byte("a lane"), lanes(uint32(in.Op&0xff)); lane >= n && r.c.err == nil {
-		r.c.failAt(in.Offset, "lane %d, where there are %d", lane, n)
+		r.c.failAt(in.Offset, "invalid lane %d: want a lane below %d", lane, n)
 	}
 }
 
 func (r *Reader) zeroMemory(in *Instr) {
 	if m := r.c.byte("a memory index"); m != 0 {
-		r.c.failAt(in.Offset, "memory %d: several memories are not supported", m)
+		r.c.failAt(in.Offset, "memory %d: several memories are not supported: %s", m, withoutMemories)
 	}
 }
 
@@ -195,15 +196,15 @@ func (r *Reader) targets(in *Instr) {
 func (r *Reader) selectTypes(in *Instr) {
 	n := r.c.u32("the number of types of a select")
 	if n != 1 && r.c.err == nil {
-		r.c.failAt(in.Offset, "a select of %d types, where 1 is allowed", n)
+		r.c.failAt(in.Offset, "invalid select of %d types: want 1", n)
 	}
 	if t := r.c.byte("a value type"); r.c.err == nil && !ValueType(t).valid() {
 		r.c.failAt(in.Offset, "a select of type %s", badType(t))
 	}
 }
 
-// Targets iterates over the labels of a br_table that Next returned, in order,
-// the default last.
+// Targets iterates over the labels of a br_table from Next, in order; the default
+// label comes last.
 func (r *Reader) Targets(in Instr) iter.Seq[uint32] {
 	return func(yield func(uint32) bool) {
 		c := cursor{b: r.c.b, pos: in.lists, end: in.End}

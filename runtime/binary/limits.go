@@ -1,10 +1,10 @@
 package binary
 
-// Limits that a module is held to. Those marked JS are the implementation
-// limits of the WebAssembly JavaScript Interface specification, section
+// Limits of a module. Those marked JS are the implementation limits of the
+// WebAssembly JavaScript Interface specification, section
 // "Implementation-defined Limits", which toolchains already respect. The others
-// are tighter, because compiling takes time and memory that grow faster than
-// the module; the measurements stand beside them.
+// are lower, because the time and memory of compiling grow faster than the
+// module. The comments have the measurements.
 const (
 	MaxModuleSize   = 256 << 20 // bytes; JS has 1 GiB
 	MaxTypes        = 1_000_000 // JS
@@ -22,30 +22,41 @@ const (
 	MaxTargets      = 65_520    // of one br_table; JS
 	MaxMemoryPages  = 65_536
 
-	// MaxTableSize bounds the entries of all tables together, with those that
-	// table.grow can add. JS has 10,000,000 for each. An entry takes 8 bytes of
-	// the host's memory in each instance, three times that while a table grows,
-	// which no limit of linear memory counts. Real guests have up to 10,000.
+	// MaxTableSize limits the entries of all tables together, including those
+	// that table.grow can add. JS has 10,000,000 for each table. An entry takes 8
+	// bytes of the host's memory in each instance, and three times that while a
+	// table grows; the limit of linear memory does not count them. Real guests
+	// have up to 10,000.
 	MaxTableSize = 1_000_000
 
-	// MaxElementEntries bounds the entries of all element segments together:
-	// the engine keeps some 50 bytes for each. Real guests have up to 10,000.
+	// MaxElementEntries limits the entries of all element segments together: the
+	// engine keeps about 50 bytes for each. Real guests have up to 10,000.
 	MaxElementEntries = 2_000_000
 
-	// MaxTotalLocals bounds the locals of all functions together. The engine
-	// zeroes each of them in code of its own: two millions, in 40 functions of
-	// 50,000, compile in about a second.
+	// MaxTotalLocals limits the locals of all functions together. The engine
+	// generates code to zero each local: two million, in 40 functions of 50,000,
+	// compile in about a second.
 	MaxTotalLocals = 5_000_000
 
-	// MaxNesting bounds how deep blocks stand within blocks in one function.
+	// MaxNesting limits the nesting of blocks in one function.
 	MaxNesting = 10_000
 
-	// MaxNestingWork bounds the sum, over all blocks of one function, of the
-	// depth at which each stands: the engine's time for nested blocks grows
-	// with it. One nest of MaxNesting blocks stays within it.
+	// MaxNestingWork limits the sum of the depths of all blocks of one function:
+	// the engine's time for nested blocks grows with it. One nest of MaxNesting
+	// blocks is below this limit.
 	MaxNestingWork = 60_000_000
 
-	// MaxBodyTargets bounds the targets of all br_table of one function
-	// together, since the engine's time for them is quadratic.
+	// MaxBodyTargets limits the targets of all br_table instructions of one
+	// function together, because the engine's time for them is quadratic.
 	MaxBodyTargets = 200_000
+
+	// MaxWork limits the time of compiling, in the units of work.go: 6 s of one
+	// core. A larger module may take that for each megabyte.
+	MaxWork      = 6_000_000_000
+	workPerBytes = 1_000_000
+
+	// MaxWorkMemory limits the memory in bytes for compiling one function, by the
+	// prices of work.go. The engine reuses it for the next function. A larger
+	// module may take that for each megabyte, up to four.
+	MaxWorkMemory = 768 << 20
 )

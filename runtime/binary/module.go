@@ -1,6 +1,9 @@
 package binary
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // ValueType is the type of a value, by its code in the binary format.
 type ValueType byte
@@ -42,18 +45,18 @@ func (t ValueType) String() string {
 	return fmt.Sprintf("0x%02x", byte(t))
 }
 
-// badType describes a byte that stands where a value type is expected.
+// badType describes a byte that is not a supported value type.
 func badType(b byte) string {
 	switch {
 	case b == 0x69:
-		return "exnref (exception handling), which is not supported"
+		return "exnref (exception handling), which is not supported: " + withoutExceptions
 	case b == 0x63, b == 0x64, b >= 0x65 && b <= 0x74 && !ValueType(b).IsRef():
-		return fmt.Sprintf("0x%02x (typed references or garbage collection), which is not supported", b)
+		return fmt.Sprintf("0x%02x (typed references or garbage collection), which is not supported: %s", b, withoutReferences)
 	}
-	return fmt.Sprintf("0x%02x, which is no value type", b)
+	return fmt.Sprintf("0x%02x, want a value type", b)
 }
 
-// Kind is what an import or export is.
+// Kind is the kind of an import or export.
 type Kind byte
 
 // The kinds of imports and exports.
@@ -65,7 +68,7 @@ const (
 	kindTag    Kind = 4
 )
 
-// String returns the word of the text format.
+// String returns the word in the text format.
 func (k Kind) String() string {
 	if k <= kindTag {
 		return [...]string{"func", "table", "memory", "global", "tag"}[k]
@@ -88,8 +91,8 @@ func results(types []ValueType) string {
 	return tuple(types)
 }
 
-// shownTypes is how many types a text names: as many as any function has that is
-// served, path_open of WASI having nine, so that equal texts are equal types.
+// shownTypes is the number of types that a text names. No supported function has
+// more (path_open of WASI has nine), so equal texts are equal types.
 const shownTypes = 16
 
 func tuple(types []ValueType) string {
@@ -110,7 +113,7 @@ func tuple(types []ValueType) string {
 // 64 KiB.
 type Limits struct {
 	Min    uint32
-	Max    uint32 // meaningless where HasMax is false
+	Max    uint32 // meaningless if HasMax is false
 	HasMax bool
 }
 
@@ -126,8 +129,8 @@ type Global struct {
 	Mutable bool
 }
 
-// Import is one import. Type is the index of a function's type; Table, Memory
-// and Global are set by Kind.
+// Import is one import. Type is the index of a function's type; Kind says which
+// of Type, Table, Memory and Global is set.
 type Import struct {
 	Module, Name string
 	Kind         Kind
@@ -138,7 +141,7 @@ type Import struct {
 	Global       Global
 }
 
-// Export is one export: the index counts imports first.
+// Export is one export. Imports come first in its index.
 type Export struct {
 	Name   string
 	Kind   Kind
@@ -164,21 +167,21 @@ const (
 	sectionTag
 )
 
-// Section is one section as it stands in the file.
+// Section is one section in the file.
 type Section struct {
 	ID         byte
 	Name       string // of a custom section
 	Head       int    // offset of its id
-	Start, End int    // of its contents; of a custom section behind the name
+	Start, End int    // of its contents; in a custom section after the name
 }
 
-// Body is one function body as it stands in the file.
+// Body is one function body in the file.
 type Body struct {
 	Offset     int // of its size
 	Start      int // of the vector of locals
 	Code, End  int // of the instructions
-	Locals     int // declared ones, parameters not counted
-	BrTargets  int // of all its br_table together
+	Locals     int // declared locals, without parameters
+	BrTargets  int // of all br_table instructions together
 	MaxNesting int // levels of blocks
 }
 
@@ -187,6 +190,7 @@ type Body struct {
 // Tables, Memories and Globals begin with the imported ones.
 type Module struct {
 	Size      int
+	Whole     bool // all sections were read
 	Sections  []Section
 	Types     []FuncType
 	Imports   []Import
@@ -198,28 +202,40 @@ type Module struct {
 	Start     *uint32
 	Bodies    []Body
 	Data      int  // number of data segments
-	NamesData bool // an instruction, memory.init or data.drop, names a data segment
+	NamesData bool // an instruction (memory.init or data.drop) names a data segment
 	Elements  int  // number of element segments
 	Entries   int  // of all element segments together
 
 	ImportedFunctions int
 	ImportedGlobals   int
 
-	// Name is the module's name from the name section; "" where there is none.
+	// Name is the module's name from the name section, or "" if it has none.
 	Name string
-	// Names reports whether the name section, if any, is one that an engine can
-	// read: where it is false, hand it [Module.WithoutNames].
+	// Names reports whether an engine can read the name section, or there is
+	// none. If it is false, pass [Module.WithoutNames] to the engine.
 	Names bool
-	// Producers is the text of the custom section "producers": lines such as
+	// CommandExports reports whether the name section has a function
+	// NAME.command_export, the wrapper that a linker puts around an export of a
+	// command.
+	CommandExports bool
+	// Producers is the custom section "producers" as text, with lines such as
 	// "language Rust", "processed-by clang 19.1".
 	Producers []string
 }
 
-// FuncType returns the type of the function with the given index, which must
-// be in range, as every index of a parsed module is.
+// Reached reports whether the section with that id was read completely, or a
+// section that comes after it.
+func (m *Module) Reached(id byte) bool {
+	return m.Whole || slices.ContainsFunc(m.Sections, func(s Section) bool {
+		return s.ID != SectionCustom && s.ID < sectionTag && order[s.ID] > order[id]
+	})
+}
+
+// FuncType returns the type of the function with the given index, which must be
+// in range. All indices in a parsed module are.
 func (m *Module) FuncType(index uint32) FuncType { return m.Types[m.Functions[index]] }
 
-// Export returns the export of that name.
+// Export returns the export with that name.
 func (m *Module) Export(name string) (Export, bool) {
 	for _, e := range m.Exports {
 		if e.Name == name {
@@ -229,9 +245,9 @@ func (m *Module) Export(name string) (Export, bool) {
 	return Export{}, false
 }
 
-// WithoutNames returns a copy of wasm, the bytes that m was parsed from,
-// without its name sections. They mean nothing to the code: a malformed one is
-// no error of a module (Core Specification, section 7.4).
+// WithoutNames returns a copy of wasm, the bytes that m was parsed from, without
+// its name sections. They do not affect execution, and a malformed name section
+// is not an error of the module (Core Specification, section 7.4).
 func (m *Module) WithoutNames(wasm []byte) []byte {
 	out := make([]byte, 0, len(wasm))
 	from := 0

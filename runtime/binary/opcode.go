@@ -2,8 +2,8 @@ package binary
 
 import "fmt"
 
-// Op is the code of an instruction: the opcode byte, or prefix<<8 | number for
-// those behind the prefixes 0xFC and 0xFD.
+// Op is the code of an instruction: the opcode byte, or prefix<<8 | number after
+// the prefixes 0xFC and 0xFD.
 type Op uint16
 
 // Opcodes that readers and rewriters of code treat specially.
@@ -51,11 +51,11 @@ const (
 	OpI8x16Shuffle Op = 0xfd0d
 )
 
-// immediate is the form of what follows an opcode.
+// immediate is the form of the immediates of an opcode.
 type immediate uint8
 
 const (
-	immUnknown  immediate = iota // no such instruction in WebAssembly 2.0
+	immUnknown  immediate = iota // not an instruction of WebAssembly 2.0
 	immNone                      //
 	immBlock                     // block type
 	immLabel                     // label
@@ -85,9 +85,9 @@ const (
 	immMemLane                   // alignment, offset, lane
 )
 
-// plain, misc and vector give the form of each instruction of WebAssembly 2.0
-// (Core Specification, section 5.4), misc those behind 0xFC and vector those
-// behind 0xFD.
+// plain, misc and vector have the form of the immediates of each instruction of
+// WebAssembly 2.0 (Core Specification, section 5.4): misc after 0xFC and vector
+// after 0xFD.
 var (
 	plain  = plainForms()
 	misc   = miscForms()
@@ -138,8 +138,8 @@ func vectorForms() (f [256]immediate) {
 	return f
 }
 
-// lanes returns how many lanes the instruction behind 0xFD with an immediate
-// lane can name.
+// lanes returns the number of lanes for an instruction after 0xFD with a lane as
+// immediate.
 func lanes(number uint32) byte {
 	switch {
 	case number <= 0x17:
@@ -155,8 +155,8 @@ func lanes(number uint32) byte {
 	}
 }
 
-// alignment returns the greatest exponent that the alignment of a load or
-// store may have: that of its natural size.
+// alignment returns the maximum exponent of the alignment of a load or store:
+// the alignment of its natural size.
 func alignment(op Op) uint32 {
 	switch op {
 	case 0x2c, 0x2d, 0x30, 0x31, 0x3a, 0x3c, 0xfd07, 0xfd54, 0xfd58:
@@ -172,26 +172,35 @@ func alignment(op Op) uint32 {
 	}
 }
 
-// unsupported says why there is no such instruction here: the name of the
-// proposal it belongs to, where it is one.
+// Compiler options that turn unsupported features off.
+const (
+	withoutThreads    = "build without -pthread and with -mno-atomics (Rust: the target wasm32-wasip1, and -C target-feature=-atomics)"
+	withoutExceptions = "build without -fwasm-exceptions and -mllvm -wasm-enable-sjlj, with -fno-exceptions (Rust: -C panic=abort; Emscripten: without -sSUPPORT_LONGJMP=wasm)"
+	withoutReferences = "build with -mno-gc (wasm-opt: without --enable-gc and --enable-typed-function-references); Kotlin, Dart and Java have no other way"
+	withoutMemory64   = "build with --target=wasm32 instead of wasm64 (Emscripten: without -sMEMORY64)"
+	withoutMemories   = "build with -mno-multimemory (wasm-opt: --multi-memory-lowering)"
+)
+
+// unsupported describes an instruction that is not supported. It names the
+// proposal of the instruction if that is known.
 func unsupported(prefix byte, number uint32) string {
 	switch {
 	case prefix == 0xfe:
-		return "an atomic instruction (threads), which is not supported"
+		return "unsupported atomic instruction (threads): " + withoutThreads
 	case prefix == 0xfb:
-		return "an instruction of the garbage collection proposal, which is not supported"
+		return "unsupported instruction of the garbage collection proposal: " + withoutReferences
 	case prefix == 0xfd && number >= 0x100 && number <= 0x12f:
-		return "a relaxed SIMD instruction, which is not supported: its results differ between machines"
+		return "unsupported relaxed SIMD instruction (its results differ between machines): build with -mno-relaxed-simd"
 	case prefix == 0xfc || prefix == 0xfd:
 		return fmt.Sprintf("unknown instruction 0x%02x %d", prefix, number)
 	}
 	switch number {
 	case 0x06, 0x07, 0x08, 0x09, 0x0a, 0x18, 0x19, 0x1f:
-		return fmt.Sprintf("instruction 0x%02x of exception handling, which is not supported", number)
+		return fmt.Sprintf("unsupported instruction 0x%02x of exception handling: %s", number, withoutExceptions)
 	case 0x12, 0x13:
-		return fmt.Sprintf("a tail call (0x%02x), which is not supported", number)
+		return fmt.Sprintf("unsupported tail call (0x%02x): build with -mno-tail-call", number)
 	case 0x14, 0x15, 0xd3, 0xd4, 0xd5, 0xd6:
-		return fmt.Sprintf("instruction 0x%02x of typed references, which is not supported", number)
+		return fmt.Sprintf("unsupported instruction 0x%02x of typed references: %s", number, withoutReferences)
 	}
 	return fmt.Sprintf("unknown instruction 0x%02x", number)
 }

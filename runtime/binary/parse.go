@@ -1,16 +1,15 @@
-// Package binary reads the structure of WebAssembly modules that nobody has
-// checked yet.
+// Package binary reads the structure of untrusted WebAssembly modules.
 //
-// A compiler trusts what it compiles more than it should: a few bytes can make
-// one allocate gigabytes, run for minutes or panic. [Parse] therefore reads a
-// module completely first: every section, every index, every instruction with
-// its nesting. It holds the module to the limits of this package, and takes
-// the features of WebAssembly 2.0 with extended constant expressions alone
-// (Core Specification, section 5, and the extended-const proposal). It does
-// not check the types of operands: an engine does, in linear time.
+// A compiler trusts its input too much: a few bytes can make it allocate
+// gigabytes, run for minutes or panic. [Parse] therefore reads the whole module
+// first: every section, every index, every instruction and its nesting. It
+// applies the limits of this package, and accepts only the features of
+// WebAssembly 2.0 with extended constant expressions (Core Specification,
+// section 5, and the extended-const proposal). It does not check the types of
+// operands; an engine does that in linear time.
 //
 // Time and memory of Parse are linear in the size of the file, and it never
-// panics. [Reader] serves rewriters of code as well.
+// panics. [Reader] is also meant for programs that rewrite code.
 package binary
 
 import (
@@ -18,31 +17,31 @@ import (
 	"slices"
 )
 
-// maxProblems bounds how many problems are listed for one module.
+// maxProblems is the maximum number of problems listed for one module.
 const maxProblems = 50
 
 var sectionNames = [...]string{"custom", "type", "import", "function", "table", "memory", "global",
 	"export", "start", "element", "code", "data", "data count", "tag"}
 
-// order gives the place of each section among the others; custom ones stand
-// anywhere.
+// order has the position of each section among the others. Custom sections may
+// be anywhere.
 var order = [...]int{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 10, 0}
 
-// Parse reads a module. Where problems are found they come with their offsets,
-// in the order of the file, at most 50: all that can be known at once, but
-// after damage to the structure nothing more can be. The module is then what
-// was read so far, for people to look at; its indices are only safe to follow
-// where there are no problems.
+// Parse reads a module. It returns up to 50 problems with their offsets, in the
+// order of the file. If the structure is damaged, no problems after that point
+// are found. A module with problems is incomplete and only good for showing it
+// to people; its indices are not safe to use.
 func Parse(wasm []byte) (*Module, []*Problem) {
 	p := &parser{m: &Module{Size: len(wasm), Names: true}, dataCount: -1}
 	if problem := sniff(wasm); problem != nil {
 		return p.m, []*Problem{problem}
 	}
+	p.weigher.m = p.m
 	p.c = cursor{b: wasm, pos: 8, end: len(wasm)}
 	for p.c.err == nil && p.c.pos < len(wasm) {
 		p.section()
 	}
-	if p.c.err == nil {
+	if p.m.Whole = p.c.err == nil; p.m.Whole {
 		p.finish()
 	}
 	if p.c.err != nil {
@@ -56,20 +55,21 @@ type parser struct {
 	c         cursor
 	m         *Module
 	problems  []*Problem
-	last      int // place of the last section
-	dataCount int // as the section says; -1 = no such section
+	last      int // position of the last section in order
+	dataCount int // from the data count section; -1 = no such section
 	defined   int // functions of the function section
 	names     int // name sections seen
 	locals    int // of all functions
+	weigher   weigher
 	declared  map[uint32]bool
 	refFuncs  []Instr // of bodies, to compare with declared
 	usesData  *int    // offset of the first memory.init or data.drop
 	dataAt    int     // offset of the data section
 	codeAt    int
-	grows     map[uint32]int // tables that table.grow names, and where first
+	grows     map[uint32]int // tables that table.grow names, with the first offset
 }
 
-// problem notes what is wrong with a module whose structure can be read on.
+// problem records a problem after which the rest of the module can be read.
 func (p *parser) problem(offset int, format string, args ...any) {
 	if len(p.problems) < maxProblems {
 		p.problems = append(p.problems, &Problem{offset, fmt.Sprintf(format, args...)})
@@ -89,29 +89,29 @@ func (p *parser) section() {
 		return
 	}
 	if uint64(size) > uint64(p.c.left()) {
-		p.c.failAt(start, "truncated: %s section of %d bytes, and %d are left", sectionNames[id], size, p.c.left())
+		p.c.failAt(start, "truncated: %s section of %d bytes, but only %d are left", sectionNames[id], size, p.c.left())
 		return
 	}
 	s := Section{ID: id, Head: head, Start: start, End: start + int(size)}
-	p.place(s)
+	p.checkOrder(s)
 	whole := p.c.end
 	p.c.end = s.End
 	p.contents(&s)
 	if p.c.err == nil && p.c.pos != s.End {
-		p.c.failAt(p.c.pos, "%d bytes more in the %s section than it says", s.End-p.c.pos, sectionNames[id])
+		p.c.failAt(p.c.pos, "%d more bytes after the end of the %s section", s.End-p.c.pos, sectionNames[id])
 	}
 	p.c.end = whole
 	p.m.Sections = append(p.m.Sections, s)
 }
 
-func (p *parser) place(s Section) {
+func (p *parser) checkOrder(s Section) {
 	if s.ID == SectionCustom || s.ID == sectionTag {
 		return
 	}
-	if place := order[s.ID]; place <= p.last {
-		p.c.failAt(s.Head, "the %s section stands twice or in the wrong place", sectionNames[s.ID])
+	if position := order[s.ID]; position <= p.last {
+		p.c.failAt(s.Head, "duplicate or misplaced %s section", sectionNames[s.ID])
 	} else {
-		p.last = place
+		p.last = position
 	}
 }
 
@@ -146,18 +146,18 @@ func (p *parser) contents(s *Section) {
 		p.dataAt = s.Head
 		p.data()
 	case sectionTag:
-		p.c.failAt(s.Head, "a tag section: exception handling is not supported")
+		p.c.failAt(s.Head, "a tag section: exception handling is not supported: "+withoutExceptions)
 	}
 }
 
-// finish checks what needs the whole module.
+// finish does the checks that need the whole module.
 func (p *parser) finish() {
 	m := p.m
 	if p.defined != len(m.Bodies) {
-		p.problem(p.codeAt, "%d functions are declared, and %d have a body", p.defined, len(m.Bodies))
+		p.problem(p.codeAt, "%d functions are declared, but %d have a body", p.defined, len(m.Bodies))
 	}
 	if p.dataCount >= 0 && p.dataCount != m.Data {
-		p.problem(p.dataAt, "%d data segments, where the data count section says %d", m.Data, p.dataCount)
+		p.problem(p.dataAt, "%d data segments, but the data count section says %d", m.Data, p.dataCount)
 	}
 	if p.usesData != nil && p.dataCount < 0 {
 		p.problem(*p.usesData, "memory.init or data.drop without a data count section")
@@ -165,13 +165,13 @@ func (p *parser) finish() {
 	p.checkTables()
 	for _, in := range p.refFuncs {
 		if !p.declared[in.Index] {
-			p.problem(in.Offset, "ref.func of function %d, which no export, element segment or global declares", in.Index)
+			p.problem(in.Offset, "invalid ref.func of function %d: no export, element segment or global declares it", in.Index)
 		}
 	}
 }
 
-// checkTables bounds what tables can grow to: the engine does not count them
-// against the limit of memory.
+// checkTables limits the size that tables can grow to: the engine does not count
+// it against the limit of memory.
 func (p *parser) checkTables() {
 	total := uint64(0)
 	for i, t := range p.m.Tables {
@@ -180,22 +180,22 @@ func (p *parser) checkTables() {
 		case !grows:
 			total += uint64(t.Min)
 		case !t.HasMax || t.Max > MaxTableSize:
-			p.problem(at, "table.grow of table %d, which needs a maximum of at most %d entries", i, MaxTableSize)
+			p.problem(at, "table.grow of table %d: the table needs a maximum of at most %d entries", i, MaxTableSize)
 		default:
 			total += uint64(t.Max)
 		}
 	}
 	if total > MaxTableSize {
-		p.problem(8, "tables that can have %d entries together, of which %d are allowed", total, MaxTableSize)
+		p.problem(8, "too many table entries: all tables together can have %d, want at most %d", total, MaxTableSize)
 	}
 }
 
-// index notes an index that is not below n.
+// index records a problem if an index is not below n.
 func (p *parser) index(offset int, index uint32, n int, what string) bool {
 	if uint64(index) < uint64(n) {
 		return true
 	}
-	p.problem(offset, "%s %d, where there are %d", what, index, n)
+	p.problem(offset, "unknown %s %d: the module has %d", what, index, n)
 	return false
 }
 

@@ -27,7 +27,7 @@ func (p *parser) types() {
 		offset := p.c.pos
 		form := p.c.byte("a type")
 		if p.c.err == nil && form != 0x60 {
-			p.c.failAt(offset, "a type of form 0x%02x: only function types are supported, no garbage collection", form)
+			p.c.failAt(offset, "unsupported type of form 0x%02x (garbage collection): want a function type: %s", form, withoutReferences)
 		}
 		t := FuncType{p.valueTypes(MaxParams, "parameters"), p.valueTypes(MaxReturns, "results")}
 		if p.c.err != nil {
@@ -68,7 +68,7 @@ func (p *parser) importType(i *Import) {
 		i.Global = p.globalType()
 		p.m.Globals = append(p.m.Globals, i.Global)
 	case kindTag:
-		p.c.failAt(i.Offset, "an imported tag: exception handling is not supported")
+		p.c.failAt(i.Offset, "an imported tag: exception handling is not supported: "+withoutExceptions)
 	default:
 		p.c.failAt(i.Offset, "an import of unknown kind 0x%02x", byte(i.Kind))
 	}
@@ -96,9 +96,9 @@ func (p *parser) limits(what string) (l Limits) {
 	case p.c.err != nil:
 		return l
 	case flags&2 != 0:
-		p.c.failAt(offset, "a shared %s: threads are not supported", what)
+		p.c.failAt(offset, "a shared %s: threads are not supported: %s", what, withoutThreads)
 	case flags&4 != 0:
-		p.c.failAt(offset, "a %s with 64-bit addresses (memory64), which is not supported", what)
+		p.c.failAt(offset, "unsupported %s with 64-bit addresses (memory64): %s", what, withoutMemory64)
 	case flags > 1:
 		p.c.failAt(offset, "limits of unknown form 0x%02x", flags)
 	}
@@ -106,7 +106,7 @@ func (p *parser) limits(what string) (l Limits) {
 	if l.HasMax = flags&1 != 0; l.HasMax {
 		l.Max = p.c.u32("a maximum")
 		if p.c.err == nil && l.Max < l.Min {
-			p.problem(offset, "a %s with a minimum of %d and a maximum of %d", what, l.Min, l.Max)
+			p.problem(offset, "invalid limits of a %s: the minimum %d is above the maximum %d", what, l.Min, l.Max)
 		}
 	}
 	return l
@@ -115,15 +115,15 @@ func (p *parser) limits(what string) (l Limits) {
 func (p *parser) table() (t Table) {
 	offset := p.c.pos
 	if p.c.pos < p.c.end && p.c.b[p.c.pos] == 0x40 {
-		p.c.failAt(offset, "a table with an initial value (typed references), which is not supported")
+		p.c.failAt(offset, "unsupported table with an initial value (typed references): "+withoutReferences)
 	}
 	t.Type = p.valueType("a table")
 	if p.c.err == nil && !t.Type.IsRef() {
-		p.c.failAt(offset, "a table of type %s", t.Type)
+		p.c.failAt(offset, "invalid type %s of a table: want a reference type", t.Type)
 	}
 	t.Limits = p.limits("table")
 	if p.c.err == nil && t.Min > MaxTableSize {
-		p.problem(offset, "a table of %d entries, of which %d are allowed", t.Min, MaxTableSize)
+		p.problem(offset, "too large: a table of %d entries, want at most %d", t.Min, MaxTableSize)
 	}
 	return t
 }
@@ -142,10 +142,10 @@ func (p *parser) memory() Limits {
 	offset := p.c.pos
 	l := p.limits("memory")
 	if p.c.err == nil && (l.Min > MaxMemoryPages || l.HasMax && l.Max > MaxMemoryPages) {
-		p.problem(offset, "a memory of more than %d pages", MaxMemoryPages)
+		p.problem(offset, "too large: a memory of more than %d pages", MaxMemoryPages)
 	}
 	if len(p.m.Memories) > 0 {
-		p.problem(offset, "a second memory: several memories are not supported")
+		p.problem(offset, "a second memory: several memories are not supported: %s", withoutMemories)
 	}
 	return l
 }
@@ -165,7 +165,7 @@ func (p *parser) globalType() (g Global) {
 	offset := p.c.pos
 	mutable := p.c.byte("the mutability of a global")
 	if p.c.err == nil && mutable > 1 {
-		p.c.failAt(offset, "the mutability of a global is 0x%02x: 0 and 1 are supported", mutable)
+		p.c.failAt(offset, "invalid mutability 0x%02x of a global: want 0 or 1", mutable)
 	}
 	g.Mutable = mutable == 1
 	return g
@@ -182,8 +182,8 @@ func (p *parser) globals() {
 	}
 }
 
-// constant reads a constant expression: the instructions of Core
-// Specification, section 3.3.10, and of extended-const.
+// constant reads a constant expression: the instructions of Core Specification,
+// section 3.3.10, and of extended-const.
 func (p *parser) constant() {
 	r := Reader{p.c}
 	for r.c.err == nil {
@@ -217,7 +217,7 @@ func (p *parser) exports() {
 			return
 		}
 		if seen[e.Name] {
-			p.problem(e.Offset, "export %q stands twice", e.Name)
+			p.problem(e.Offset, "duplicate export %q", e.Name)
 		}
 		seen[e.Name] = true
 		if p.exported(e) {
@@ -238,7 +238,7 @@ func (p *parser) exported(e Export) bool {
 	case KindGlobal:
 		return p.index(e.Offset, e.Index, len(p.m.Globals), "global")
 	case kindTag:
-		p.c.failAt(e.Offset, "an exported tag: exception handling is not supported")
+		p.c.failAt(e.Offset, "an exported tag: exception handling is not supported: "+withoutExceptions)
 	default:
 		p.c.failAt(e.Offset, "an export of unknown kind 0x%02x", byte(e.Kind))
 	}
@@ -253,13 +253,13 @@ func (p *parser) start() {
 	}
 	p.m.Start = &index
 	if t := p.m.Functions[index]; int(t) < len(p.m.Types) && p.m.Types[t].String() != "() -> ()" {
-		p.problem(offset, "the start function has type %s, expected () -> ()", p.m.Types[t])
+		p.problem(offset, "the start function has type %s, want () -> ()", p.m.Types[t])
 	}
 }
 
-// elements reads the eight forms of element segments: bit 0 says passive or
-// declarative, bit 1 an explicit table or declarative, bit 2 expressions
-// instead of indices.
+// elements reads the eight forms of element segments. Bit 0 is set for passive
+// and declarative segments, bit 1 for an explicit table or a declarative segment,
+// and bit 2 for expressions instead of indices.
 func (p *parser) elements() {
 	p.m.Elements = p.c.count(MaxElements, 2, "element segments")
 	for range p.m.Elements {
@@ -296,7 +296,7 @@ func (p *parser) elementHead(offset int, form uint32) {
 			p.c.failAt(at, "elements of unknown kind 0x%02x", kind)
 		}
 	} else if t := p.valueType("elements"); p.c.err == nil && !t.IsRef() {
-		p.c.failAt(at, "elements of type %s", t)
+		p.c.failAt(at, "invalid type %s of elements: want a reference type", t)
 	}
 }
 
@@ -330,7 +330,7 @@ func (p *parser) data() {
 			p.c.failAt(offset, "a data segment of unknown form %d", form)
 		case form == 2:
 			if memory := p.c.u32("a memory index"); memory != 0 {
-				p.c.failAt(offset, "a data segment of memory %d: several memories are not supported", memory)
+				p.c.failAt(offset, "a data segment of memory %d: several memories are not supported: %s", memory, withoutMemories)
 			}
 		}
 		if form != 1 {
@@ -346,6 +346,6 @@ func (p *parser) data() {
 
 func (p *parser) needsMemory(offset int) {
 	if p.c.err == nil && len(p.m.Memories) == 0 {
-		p.problem(offset, "a data segment or instruction needs a memory, and there is none")
+		p.problem(offset, "a data segment or instruction needs a memory, but there is none")
 	}
 }

@@ -5,7 +5,7 @@ import (
 	"fmt"
 )
 
-// looks are the beginnings of what people mistake for a module.
+// looks has the first bytes of files that people mistake for a module.
 var looks = []struct{ prefix, what string }{
 	{"\x1f\x8b", "it looks like gzip: unpack it first"},
 	{"\x28\xb5\x2f\xfd", "it looks like Zstandard: unpack it first"},
@@ -20,13 +20,14 @@ var looks = []struct{ prefix, what string }{
 	{"<", "it looks like HTML or XML"},
 }
 
-// sniff checks the first 8 bytes, and says what a file is that is no module.
+// sniff checks the first 8 bytes. If the file is not a module, it says which
+// format it looks like.
 func sniff(b []byte) *Problem {
 	switch {
 	case len(b) == 0:
 		return &Problem{0, "the file is empty, not a WebAssembly module"}
 	case len(b) > MaxModuleSize:
-		return &Problem{0, fmt.Sprintf("a module of %d bytes, of which %d are allowed", len(b), MaxModuleSize)}
+		return &Problem{0, fmt.Sprintf("too large: a module of %d bytes, want at most %d", len(b), MaxModuleSize)}
 	case !bytes.HasPrefix(b, []byte("\x00asm")):
 		if len(b) < 4 && bytes.HasPrefix([]byte("\x00asm"), b) {
 			return &Problem{len(b), "truncated: a WebAssembly module begins with 8 bytes"}
@@ -43,9 +44,9 @@ func version(v []byte) *Problem {
 	case bytes.Equal(v, []byte{1, 0, 0, 0}):
 		return nil
 	case v[2] == 1 && v[3] == 0:
-		return &Problem{4, "a WebAssembly component, which is not supported: build a core module"}
+		return &Problem{4, "a WebAssembly component is not supported: build a core module (Rust: the target wasm32-wasip1; TinyGo: -target=wasip1; others: without wasm-tools component new)"}
 	}
-	return &Problem{4, fmt.Sprintf("unknown version % x of the binary format, expected 01 00 00 00", v)}
+	return &Problem{4, fmt.Sprintf("unknown version % x of the binary format: want 01 00 00 00", v)}
 }
 
 func look(b []byte) string {
@@ -61,7 +62,7 @@ func look(b []byte) string {
 	if isText(text) {
 		return "it looks like text"
 	}
-	return fmt.Sprintf("it begins with % x, expected 00 61 73 6d", b[:min(len(b), 4)])
+	return fmt.Sprintf("it begins with % x, want 00 61 73 6d", b[:min(len(b), 4)])
 }
 
 func isText(b []byte) bool {

@@ -7,12 +7,12 @@ import (
 	"testing"
 )
 
-// benchSizes are the images that facts were measured for: a C guest, a Go
-// guest, and one with a large context. Pages of WebAssembly.
+// benchSizes are the sizes of the measured images, in pages of WebAssembly: a C
+// guest, a Go guest, and a guest with a large context.
 var benchSizes = []int{1, 48, 800}
 
 // cycle is one call: it writes to the given number of pages, spread over the
-// image, and resets. Writing is part of it, as some strategies make it fault.
+// image, and resets. It includes writing, because some strategies make it fault.
 func cycle(b *testing.B, i *instance, dirty int) {
 	step := max(len(i.bytes)/unit/dirty, 1) * unit
 	for n, at := 0, 0; n < dirty && at < len(i.bytes); n, at = n+1, at+step {
@@ -30,8 +30,8 @@ func attached(b testing.TB, v variant, img *Image, keep uint64) *instance {
 	return i
 }
 
-// readAll lets the system map all pages, as a guest does that reads its
-// context: this makes looking for written ones dearer.
+// readAll makes the system map all pages, as a guest does that reads its context.
+// That makes it more expensive to find written pages.
 func readAll(i *instance) {
 	sum := byte(0)
 	for at := 0; at < len(i.bytes); at += unit {
@@ -40,11 +40,11 @@ func readAll(i *instance) {
 	sink.Store(uint32(sum))
 }
 
-// sink keeps the compiler from dropping what is computed.
+// sink keeps the compiler from removing the computation.
 var sink atomic.Uint32
 
-// BenchmarkReset is the price of a call that writes to some pages, with its
-// reset. Run it with -cpu 1,2 to see how it scales: ns/op should halve.
+// BenchmarkReset measures a call that writes to some pages, with its reset. Run
+// it with -cpu 1,2 to see how it scales: ns/op should halve.
 func BenchmarkReset(b *testing.B) {
 	for _, pages := range benchSizes {
 		img := imageOf(b, pattern(pages))
@@ -73,8 +73,8 @@ func BenchmarkReset(b *testing.B) {
 	}
 }
 
-// BenchmarkKeep compares keeping what was written with dropping it, for calls
-// that write a lot: where the two meet, keeping is not worth its memory.
+// BenchmarkKeep compares keeping written pages with dropping them, for calls that
+// write a lot. If both cost the same, keeping is not worth its memory.
 func BenchmarkKeep(b *testing.B) {
 	if len(Strategies()) < 4 {
 		b.Skip("nothing is tracked on this system")
@@ -93,7 +93,7 @@ func BenchmarkKeep(b *testing.B) {
 	}
 }
 
-// BenchmarkGrown is a call that grows the memory by 1 MiB and uses all of it.
+// BenchmarkGrown measures a call that grows the memory by 1 MiB and uses all of it.
 func BenchmarkGrown(b *testing.B) {
 	img := imageOf(b, pattern(4))
 	for _, v := range variants() {
@@ -114,7 +114,7 @@ func BenchmarkGrown(b *testing.B) {
 	}
 }
 
-// BenchmarkClone is what a clone costs beside its instantiation.
+// BenchmarkClone measures a clone without its instantiation.
 func BenchmarkClone(b *testing.B) {
 	for _, pages := range benchSizes {
 		img := imageOf(b, pattern(pages))

@@ -1,17 +1,17 @@
 package linear
 
-// heap is a space on the heap of Go. It moves when it grows.
+// heap is a space on the Go heap. It moves when it grows.
 type heap struct {
 	limit uint64
-	b     []byte // to its capacity, all that is not in use is 0
+	b     []byte // up to its capacity, all bytes that are not in use are 0
 }
 
-// newHeap returns an empty space. Its bytes are never nil, which would tell the
-// instance that there is no memory.
+// newHeap returns an empty space. Its bytes are never nil, because nil means to
+// the instance that there is no memory.
 func newHeap(limit uint64) *heap { return &heap{limit, []byte{}} }
 
-// grow implements space. It grows by doubling, so that a guest that grows page
-// by page is not copied each time.
+// grow implements space. It at least doubles the buffer, so that a guest that
+// grows page by page is not copied each time.
 func (h *heap) grow(n uint64) ([]byte, error) {
 	if n > uint64(cap(h.b)) {
 		b := make([]byte, n, min(h.limit, max(n, 2*uint64(len(h.b)))))
@@ -23,7 +23,7 @@ func (h *heap) grow(n uint64) ([]byte, error) {
 }
 
 // attach implements space. A memory that has the right length does not move,
-// as its instance cannot be told if it is at its maximum.
+// because an instance whose memory is at its maximum cannot be told.
 func (h *heap) attach(img *Image) ([]byte, error) {
 	if uint64(len(h.b)) != img.size {
 		h.b = make([]byte, img.size)

@@ -6,44 +6,48 @@ import (
 	"sync/atomic"
 )
 
-// unit is how much is compared at once: a page of most systems. It divides
-// the page of all systems and that of WebAssembly.
+// unit is the number of bytes compared at once: a page of most systems. It
+// divides the page size of all systems and of WebAssembly.
 const unit = 4096
 
 const (
-	// grain is how exactly it is known which parts of a small image are zero, in
-	// bytes. Where a guest has a hundred bytes of data, a reset of 64 KiB takes
-	// 0.72 us, and 0.75 with whole units.
+	// grain is the resolution in bytes of the zero parts of a small image. For a
+	// guest with a hundred bytes of data, a reset of 64 KiB takes 0.72 us, and
+	// 0.75 us with whole units.
 	grain = 256
-	// minGap is how many zeros are cleared on their own, instead of being copied
-	// with what stands around them: to begin to clear takes as long as to copy some
-	// of them.
+	// minGap is the minimum number of zeros that are cleared on their own. Fewer
+	// zeros are copied with the bytes around them, because starting to clear takes
+	// as long as copying a few of them.
 	minGap = 2048
 )
 
-// tailLimit is how many zeros at the end stay a part of the content, which the
-// kernel looks through in one system call: what follows takes a second one in
-// each reset. A tiny call of a guest in Go, of 3.4 MiB with its zeros, takes 9.0
-// us with one call and 11.4 with two.
+// tailLimit is the maximum number of zeros at the end that stay part of the
+// content. The kernel scans the content in one system call; the memory after it
+// takes a second one in each reset. A tiny call of a guest in Go, of 3.4 MiB with
+// its zeros, takes 9.0 us with one call and 11.4 us with two.
 const tailLimit = 1 << 20
 
 var zeros [unit]byte
 
-// Image is what a memory held at one time. It never changes, and may be used
-// by any number of goroutines and memories at once; they share its bytes.
+// Image is the content of a memory at one time. It never changes, and any number
+// of goroutines and memories may use it at once; they share its bytes.
 type Image struct {
 	size    uint64 // of the memory
 	content []byte // without many zeros at its end
-	file    int    // the descriptor of a file with the content, or -1
+	file    int    // descriptor of a file with the content, or -1
 	shared  bool   // content is a mapping of file
-	used    []span // of the content: all that is not zero, where Copy is likely
+	used    []span // parts of the content that are not zero, if Copy is likely
 	refs    atomic.Int64
 	closed  atomic.Bool
 }
 
 // NewImage returns an image of a memory that holds b, whose length must be in
-// whole pages. It copies b, but for pages of zeros. The caller closes it.
-func NewImage(b []byte) (*Image, error) {
+// whole pages. It copies b without pages of zeros. The caller closes the image.
+func NewImage(b []byte) (*Image, error) { return newImage(b, nil) }
+
+// newImage asks fault before each system call. If a call fails, the image is on
+// the Go heap.
+func newImage(b []byte, fault fault) (*Image, error) {
 	if len(b)%PageSize != 0 {
 		return nil, fmt.Errorf("linear: image of %d bytes: not in whole pages", len(b))
 	}
@@ -55,7 +59,7 @@ func NewImage(b []byte) (*Image, error) {
 	if len(b) <= copyLimit {
 		img.used = usedSpans(b)
 	}
-	if len(b) > 0 && !img.share(b) {
+	if len(b) > 0 && !img.share(b, fault) {
 		img.content = bytes.Clone(b)
 	}
 	img.refs.Store(1)
@@ -63,7 +67,7 @@ func NewImage(b []byte) (*Image, error) {
 	return img, nil
 }
 
-// trimZeros returns b without the pages at its end that are all zero.
+// trimZeros returns b without the pages of zeros at its end.
 func trimZeros(b []byte) []byte {
 	for len(b) > 0 && allZero(b[len(b)-PageSize:]) {
 		b = b[:len(b)-PageSize]
@@ -71,7 +75,8 @@ func trimZeros(b []byte) []byte {
 	return b
 }
 
-// usedSpans returns where b is not zero, as spans that are minGap apart.
+// usedSpans returns the parts of b that are not zero. Zeros between them are at
+// least minGap long.
 func usedSpans(b []byte) (used []span) {
 	for at := uint64(0); at < uint64(len(b)); at += grain {
 		switch last := len(used) - 1; {
@@ -94,11 +99,11 @@ func allZero(b []byte) bool {
 	return true
 }
 
-// Size is the length in bytes.
+// Size returns the length in bytes.
 func (i *Image) Size() uint64 { return i.size }
 
-// Close gives the image's memory back, once no memory is attached to it any
-// more. It may be called more than once.
+// Close frees the image once no memory is attached to it. It may be called more
+// than once.
 func (i *Image) Close() {
 	if !i.closed.Swap(true) {
 		i.release()
@@ -129,7 +134,8 @@ func (i *Image) release() {
 	live.Add(-1)
 }
 
-// writeBack makes the bytes of b in s those of the image; zeros follow its end.
+// writeBack copies s of the image to the same place in b. After the end of the
+// image it writes zeros.
 func (i *Image) writeBack(b []byte, s span) {
 	if s.from < uint64(len(i.content)) {
 		s.from += uint64(copy(b[s.from:s.to], i.content[s.from:]))
@@ -137,8 +143,8 @@ func (i *Image) writeBack(b []byte, s span) {
 	clear(b[s.from:s.to])
 }
 
-// writeAll makes all bytes of b those of the image, followed by zeros. Small
-// images are mostly zeros, such as an empty stack, and to clear takes three
+// writeAll copies the whole image to b and writes zeros after its end. Small
+// images are mostly zeros, such as an empty stack, and clearing takes three
 // quarters of the time of a copy.
 func (i *Image) writeAll(b []byte) {
 	at := uint64(0)
@@ -149,7 +155,7 @@ func (i *Image) writeAll(b []byte) {
 	clear(b[at:])
 }
 
-// unitAt returns what the image holds at the given offset.
+// unitAt returns the unit of the image at the given offset.
 func (i *Image) unitAt(at uint64) []byte {
 	if at < uint64(len(i.content)) {
 		return i.content[at : at+unit]
@@ -157,7 +163,7 @@ func (i *Image) unitAt(at uint64) []byte {
 	return zeros[:]
 }
 
-// writeDifferent writes back those units of b that differ, so that the others
+// writeDifferent writes back only the units of b that differ, so that the others
 // stay shared.
 func (i *Image) writeDifferent(b []byte) {
 	for at := uint64(0); at < uint64(len(b)); at += unit {
@@ -167,7 +173,7 @@ func (i *Image) writeDifferent(b []byte) {
 	}
 }
 
-// equal reports whether the bytes of b in s are those of the image.
+// equal reports whether b and the image are equal in s.
 func (i *Image) equal(b []byte, s span) bool {
 	for at := s.from; at < s.to; at += unit {
 		if !bytes.Equal(b[at:at+unit], i.unitAt(at)) {

@@ -1,11 +1,10 @@
-// Package linear provides linear memories for WebAssembly instances that go
-// back to a snapshot before each call, in microseconds.
+// Package linear provides linear memories for WebAssembly instances. They return
+// to a snapshot before each call, in microseconds.
 //
-// A [Memory] belongs to one instance. Once an instance is warmed up,
-// [Memory.Snapshot] takes an [Image] of it; [Memory.Attach] gives that image to
-// any number of instances of the same module, the first one included; and
-// [Memory.Reset] makes the bytes and the length of a memory those of its image
-// again:
+// A [Memory] belongs to one instance. When an instance is warmed up,
+// [Memory.Snapshot] takes an [Image] of it. [Memory.Attach] attaches that image
+// to any number of instances of the same module, including the first one.
+// [Memory.Reset] restores the bytes and the length of a memory from its image:
 //
 //	mem, err := linear.New(linear.Options{Limit: 256 << 20})
 //	mod, err := r.InstantiateModule(experimental.WithMemoryAllocator(ctx, mem), compiled, config)
@@ -17,16 +16,16 @@
 //		err = mem.Reset(mod.Memory())
 //	}
 //
-// A clone is a module instantiated with a memory of its own, without start
-// functions, and attached. What instantiation wrote, data segments and the
-// effects of a start section, is dropped by Attach.
+// A clone is a module that was instantiated without start functions, with a
+// memory of its own, and then attached. Attach drops everything that
+// instantiation wrote: data segments and the effects of a start section.
 //
-// On Linux an image is a sealed memory file (memfd_create(2)) and its clones
-// are private mappings of it: a clone costs the pages that it wrote, and no
-// more. Elsewhere, each memory is a buffer of its own on the heap of Go.
+// On Linux an image is a sealed memory file (memfd_create(2)) and its clones are
+// private mappings of it: a clone costs only the pages that it wrote. Elsewhere,
+// each memory is a separate buffer on the Go heap.
 //
-// Memory is all that this package restores. Globals, tables and the state of
-// the host are up to the caller.
+// This package restores only memory. The caller restores globals, tables and the
+// state of the host.
 package linear
 
 import (
@@ -47,26 +46,26 @@ const (
 	// Core Specification 2.0, section 4.2.8).
 	PageSize = 64 << 10
 
-	// MaxLimit is one page below the 4 GiB that 32 bits address: wazero 1.12.0's
-	// compiled code sees a memory of 65,536 pages as one of 0 bytes.
+	// MaxLimit is one page below 4 GiB, the limit of 32-bit addresses: compiled
+	// code of wazero 1.12.0 treats a memory of 65,536 pages as one of 0 bytes.
 	MaxLimit = 65_535 * PageSize
 
-	// DefaultKeep is large beside what most calls write, and bounds what a worker
-	// holds while nothing runs. Up to it, keeping is cheaper than faulting in
-	// again: 16 MiB are written back in 2 ms (BenchmarkKeep).
+	// DefaultKeep is more than most calls write, and limits the memory of an idle
+	// worker. Up to this size, keeping pages is cheaper than faulting them in
+	// again: writing back 16 MiB takes 2 ms (BenchmarkKeep).
 	DefaultKeep = 64 << 20
 
-	// copyLimit is the length up to which writing back everything is cheaper
-	// than to ask the system what was written: 0.9 against 2.4 us at 64 KiB, 90
-	// against 3 us at 3 MiB (BenchmarkReset).
+	// copyLimit is the length up to which writing back everything is cheaper than
+	// asking the system which pages were written: 0.9 against 2.4 us at 64 KiB,
+	// 90 against 3 us at 3 MiB (BenchmarkReset).
 	copyLimit = 128 << 10
 
 	// Every sweepEvery resets, pages that were kept but not used are looked for,
-	// and dropped if they have at least sweepMin bytes. Faulting a page in costs
+	// and dropped if they have at least sweepMin bytes. Faulting in a page costs
 	// as much as 27 copies of it, so a page is worth keeping if at least one call
-	// in 27 writes it; 32 sweeps about as often, and makes the comparing cost next
-	// to nothing. Without, one call that wrote much, such as of aggregate, made
-	// all that came after it in the instance half as long again.
+	// in 27 writes it. 32 sweeps about as often and makes the cost of comparing
+	// negligible. Without sweeps, one call that wrote a lot, such as a call of
+	// aggregate, made all later calls of the instance half as long again.
 	sweepEvery = 32
 	sweepMin   = 64 << 10
 )
@@ -76,43 +75,43 @@ var systemPage = uint64(os.Getpagesize())
 
 // Errors of Attach, Reset and Snapshot.
 var (
-	// ErrFixed says that the length cannot be set, as the guest has grown its
-	// memory to the maximum that its module declares (see [Options.Maximum]).
+	// ErrFixed means that the length cannot be set, because the guest has grown
+	// its memory to the maximum that its module declares (see [Options.Maximum]).
 	// The instance must be replaced.
 	ErrFixed = errors.New("linear: memory has its declared maximum and cannot be shrunk")
 
-	// ErrClosed says that the memory was freed, or the image closed.
+	// ErrClosed means that the memory was freed, or the image closed.
 	ErrClosed = errors.New("linear: closed")
 
 	errNoImage = errors.New("linear: reset of a memory without an image")
 	errForeign = errors.New("linear: not the memory of this instance")
 )
 
-// Strategy is a way to restore a memory. They differ in cost alone.
+// Strategy is a way to restore a memory. Strategies differ only in cost.
 type Strategy uint8
 
 const (
-	// Auto is Copy for memories of up to 128 KiB, and beyond that the first of
-	// Userfault, Scan, Pagemap and Discard, or else Compare, that works on this
-	// system.
+	// Auto is Copy for memories of up to 128 KiB. For larger ones it is the first
+	// of Userfault, Scan, Pagemap and Discard that works on this system, or else
+	// Compare.
 	Auto Strategy = iota
 	// Copy writes the whole image back.
 	Copy
 	// Compare writes back the pages that differ from the image.
 	Compare
 	// Scan asks the kernel which pages were written (ioctl PAGEMAP_SCAN, Linux
-	// 6.7 and later) and writes these back.
+	// 6.7 and later) and writes them back.
 	Scan
 	// Pagemap is Scan for any Linux: it reads /proc/self/pagemap, 8 bytes for
 	// each page of 4 KiB.
 	Pagemap
-	// Discard drops the pages that were written: later uses of them fault.
-	// It scales badly over threads, as each drop interrupts the other cores.
+	// Discard drops the pages that were written; the next use of each faults. It
+	// scales badly over threads, because each drop interrupts the other cores.
 	Discard
-	// Userfault is Scan of an image that the kernel write-protects and marks
-	// where it was written (userfaultfd(2), UFFD_FEATURE_WP_ASYNC, Linux 6.7 and
-	// later, where containers may use it). Only this tells pages that were only
-	// read at little cost: with all of 50 MiB read, 11 us a scan against 180.
+	// Userfault is Scan of an image that the kernel write-protects and marks when
+	// it is written (userfaultfd(2), UFFD_FEATURE_WP_ASYNC, Linux 6.7 and later,
+	// if containers may use it). Only this strategy skips pages that were only
+	// read at little cost: with all of 50 MiB read, a scan takes 11 us against 180.
 	Userfault
 )
 
@@ -126,43 +125,49 @@ func (s Strategy) String() string {
 	return fmt.Sprintf("strategy(%d)", uint8(s))
 }
 
-// Strategies returns those that work on this system, without Auto, the one
-// that Auto prefers for large memories last. The first call proves on a memory
-// of its own that what tracks written pages does report them all: there are
-// kernels that accept such a request and say nothing.
+// Strategies returns the strategies that work on this system, without Auto. The
+// strategy that Auto prefers for large memories is last. The first call tests, on
+// a memory of its own, that every written page is reported: some kernels accept
+// the request and report nothing.
 func Strategies() []Strategy { return append([]Strategy{Copy, Compare}, systemStrategies()...) }
 
-// preferred is what Auto takes for large memories. Strategies that come before
-// it are not tried: that takes a millisecond each.
+// preferred returns the strategy that Auto uses for large memories. It does not
+// try less preferred strategies, because each test takes a millisecond.
 var preferred = sync.OnceValue(func() Strategy { return cmp.Or(systemPreferred(), Compare) })
 
-// Options of a memory. The zero value is one that can have [MaxLimit] bytes.
+// Options of a memory. The zero value allows [MaxLimit] bytes.
 type Options struct {
-	// Limit is what the memory may grow to, in bytes; it is rounded down to
-	// pages. 0 is MaxLimit, which it must not exceed. The caller must refuse
-	// modules whose minimum is larger, and ask for the minimum with Reallocate
-	// first: wazero panics when it gets no memory.
+	// Limit is the maximum size of the memory in bytes, rounded down to pages. 0
+	// is MaxLimit, which it must not exceed. The caller must refuse modules whose
+	// minimum is larger, and first call Reallocate with the minimum: wazero panics
+	// if it gets no memory.
 	Limit uint64
 
-	// Maximum is the maximum that the guest believes it has, in bytes; 0 is none.
-	// Growing beyond it fails without counting as Denied. A memory at the maximum
-	// that the module declares to wazero cannot be shrunk (see ErrFixed), so who
-	// rewrites modules may declare one page more there and the true one here.
+	// Maximum is the maximum that the guest sees, in bytes; 0 is none. Growing
+	// above it fails without counting as Denied. A memory at the maximum that the
+	// module declares to wazero cannot be shrunk (see ErrFixed), so a caller that
+	// rewrites modules can declare one page more there and set the true maximum
+	// here.
 	Maximum uint64
 
-	// Keep bounds the written pages that stay in physical memory after Reset, in
-	// bytes; 0 is DefaultKeep. A call that left more has all of them dropped.
-	// Copy and Compare apply it to grown memory only: they may keep a whole
-	// image as well.
+	// Keep limits the written pages that stay in physical memory after Reset, in
+	// bytes; 0 is DefaultKeep. After a call that left more, all of them are
+	// dropped. Copy and Compare apply it only to grown memory: they may keep a
+	// whole image in addition.
 	Keep uint64
 
 	// Strategy must be Auto or one of Strategies.
 	Strategy Strategy
+
+	// Fault, if not nil, can make the system calls of this memory fail. It gets
+	// the name of each call, and if it returns an error, that error is used
+	// instead of making the call. It is for tests; only Linux has such calls.
+	Fault func(call string) error
 }
 
 func (o *Options) validate() error {
 	if o.Limit > MaxLimit {
-		return fmt.Errorf("linear: Limit of %d bytes is over MaxLimit, %d", o.Limit, uint64(MaxLimit))
+		return fmt.Errorf("linear: Limit of %d bytes is too large: want at most %d", o.Limit, uint64(MaxLimit))
 	}
 	if o.Limit == 0 {
 		o.Limit = MaxLimit
@@ -181,69 +186,69 @@ func (o *Options) validate() error {
 // [experimental.MemoryAllocator] for one instantiation and
 // [experimental.LinearMemory].
 //
-// A Memory is used by one goroutine at a time, as its instance is. On Linux it
-// never moves. It uses no memory of Go's heap there, so Free must be called:
-// wazero does when the instance closes, but not where instantiation fails. Free
-// may be called more than once; no call may run in the instance then, and none
-// may start after it.
+// Only one goroutine at a time may use a Memory, as with its instance. On Linux
+// it never moves. It is not on the Go heap there, so Free must be called: wazero
+// does so when the instance closes, but not if instantiation fails. Free may be
+// called more than once. While it runs and after it, no call may run in the
+// instance.
 type Memory struct {
 	options Options
 	space   space
-	large   Strategy // beyond copyLimit; Auto = it was not needed yet
-	track   tracker  // nil where large needs none
-	bytes   []byte   // what the instance has
-	next    []byte   // what the next Reallocate gives to the instance, if not nil
+	large   Strategy // for memories above copyLimit; Auto = not needed yet
+	track   tracker  // nil if large needs none
+	bytes   []byte   // the memory of the instance
+	next    []byte   // the result of the next Reallocate, if not nil
 	image   *Image
 	denied  bool
+	failed  error // from the system, since ForgetDenied
 	resets  uint
-	spans   []span   // that the last call has written
-	used    []span   // of sweep, for the next time
-	unused  []span   // the same
-	_       [40]byte // no other worker's on the cache lines that each reset writes
+	spans   []span   // written by the last call
+	used    []span   // buffer of sweep
+	unused  []span   // buffer of sweep
+	_       [16]byte // keeps other workers off the cache lines that each reset writes
 }
 
-// space is where the bytes of a memory are.
+// space holds the bytes of a memory.
 type space interface {
-	// grow returns the first n bytes, which may be fewer than before. Those that
-	// were never returned are 0.
+	// grow returns the first n bytes, which may be fewer than before. Bytes that
+	// it returns for the first time are 0.
 	grow(n uint64) ([]byte, error)
-	// attach makes the bytes those of img, followed by zeros up to where they
-	// were grown before, and gives physical memory back. It returns img.size bytes.
+	// attach makes the bytes equal to img, with zeros up to the largest size so
+	// far, and frees physical memory. It returns img.size bytes.
 	attach(img *Image) ([]byte, error)
-	// drop gives the physical memory of s back. Its bytes are those of the image
-	// that is attached, or 0 beyond its end. It returns false if it cannot.
+	// drop frees the physical memory of s. Its bytes become those of the attached
+	// image, or 0 after its end. It returns false if it cannot do that.
 	drop(s span) bool
 	free() error
-	// tracker returns that of a strategy, or nil where it needs none. What a
-	// strategy has to mark in an image, it marks from the next attach on.
+	// tracker returns the tracker of a strategy, or nil if it needs none. If the
+	// strategy marks pages of an image, it does so from the next attach on.
 	tracker(s Strategy) tracker
 }
 
-// span is a range of offsets in a memory, in whole pages of the system.
+// span is a range of offsets in a memory, in whole system pages.
 type span struct{ from, to uint64 }
 
-// tracker knows which pages of a mapping have been written. It may report
-// pages that have not, and must report all that have since their space was
-// attached.
+// tracker knows which pages of a mapping have been written. It must report all
+// pages written since their space was attached, and may report others.
 type tracker interface {
-	// written appends to spans. It returns false if it does not know, or has
-	// found more than limit bytes.
+	// written appends to spans. It returns false if the pages are not known, or
+	// are more than limit bytes.
 	written(b []byte, limit uint64, spans []span) ([]span, bool)
 }
 
 var live atomic.Int64
 
-// Live returns how many memories have been made and not freed, plus how many
-// images still exist. It is meant for tests that look for leaks.
+// Live returns the number of memories that have been made and not freed, plus the
+// number of images that still exist. It is meant for tests that look for leaks.
 func Live() int64 { return live.Load() }
 
-// New returns a memory of length 0. On Linux, it reserves addresses for the
-// whole limit and no physical memory.
+// New returns a memory of length 0. On Linux, it reserves addresses for the whole
+// limit, but no physical memory.
 func New(options Options) (*Memory, error) {
 	if err := options.validate(); err != nil {
 		return nil, err
 	}
-	s, err := newSpace(options.Limit)
+	s, err := newSpace(options.Limit, options.Fault)
 	if err != nil {
 		return nil, fmt.Errorf("linear: reserve %d bytes: %w", options.Limit, err)
 	}
@@ -255,7 +260,7 @@ func New(options Options) (*Memory, error) {
 	return m, nil
 }
 
-// use takes a strategy for a large memory, before the image is attached.
+// use sets the strategy for a large memory, before the image is attached.
 func (m *Memory) use(s Strategy) {
 	m.large, m.track = s, m.space.tracker(s)
 }
@@ -263,8 +268,9 @@ func (m *Memory) use(s Strategy) {
 // Allocate implements [experimental.MemoryAllocator].
 func (m *Memory) Allocate(_, _ uint64) experimental.LinearMemory { return m }
 
-// Reallocate implements [experimental.LinearMemory]. It returns nil, which
-// makes memory.grow return -1, beyond the limit or the maximum.
+// Reallocate implements [experimental.LinearMemory]. It returns nil, which makes
+// memory.grow return -1, if size is above the limit or the maximum, or if the
+// system has no memory. In the last case Failed returns the error.
 func (m *Memory) Reallocate(size uint64) []byte {
 	if m.next != nil {
 		m.bytes, m.next = m.next, nil
@@ -279,62 +285,71 @@ func (m *Memory) Reallocate(size uint64) []byte {
 	}
 	b, err := m.space.grow(size)
 	if err != nil {
-		m.denied = true
+		m.failed = cmp.Or(m.failed, fmt.Errorf("linear: grow to %d bytes: %w", size, err))
 		return nil
 	}
 	m.bytes = b
 	return b
 }
 
-// Denied reports whether a growth failed since the last Reset, Attach or
-// ForgetDenied, for the limit or since the system had no memory.
+// Denied reports whether a growth above the limit was refused since the last
+// Reset, Attach or ForgetDenied. It is the same in every run of the guest.
 func (m *Memory) Denied() bool { return m.denied }
 
-// ForgetDenied makes Denied false until a growth fails again.
-func (m *Memory) ForgetDenied() { m.denied = false }
+// Failed returns the error of the system for a growth within the limit since the
+// last Reset, Attach or ForgetDenied, or nil. If it is not nil, the guest got -1,
+// so its behavior depends on the machine and its output must not be used.
+func (m *Memory) Failed() error { return m.failed }
 
-// Free implements [experimental.LinearMemory]: it gives all memory back.
+// ForgetDenied makes Denied false and Failed nil until a growth fails again.
+func (m *Memory) ForgetDenied() {
+	if m.denied || m.failed != nil { // rare, and not to write is faster in a reset
+		m.denied, m.failed = false, nil
+	}
+}
+
+// Free implements [experimental.LinearMemory]: it frees the memory.
 func (m *Memory) Free() {
 	if m.space == nil {
 		return
 	}
-	// Unmapping what was mapped can only fail for a lack of kernel memory. The
-	// addresses are lost then, which nobody could do anything about.
+	// Unmapping can only fail if the kernel has no memory. The addresses are lost
+	// then, and nobody could do anything about it.
 	_ = m.space.free()
 	if m.image != nil {
 		m.image.release()
 	}
-	*m = Memory{denied: m.denied}
+	*m = Memory{denied: m.denied, failed: m.failed}
 	live.Add(-1)
 }
 
-// Snapshot returns an image of the memory as it is. The caller closes it.
+// Snapshot returns an image of the present content. The caller closes it.
 func (m *Memory) Snapshot() (*Image, error) {
 	if m.space == nil {
 		return nil, ErrClosed
 	}
-	return NewImage(m.bytes)
+	return newImage(m.bytes, m.options.Fault)
 }
 
-// Grower is the part of [github.com/tetratelabs/wazero/api.Memory] through
-// which an instance learns of a new length.
+// Grower is the part of [github.com/tetratelabs/wazero/api.Memory] that tells an
+// instance about a new length.
 type Grower interface {
 	Grow(pages uint32) (previous uint32, ok bool)
 }
 
-// Attach makes img what the memory holds now and goes back to at each Reset.
-// The memory keeps the image alive until it is freed or attached to another.
+// Attach replaces the content of the memory by img, and each later Reset restores
+// img. The memory keeps the image alive until it is freed or attached to another.
 //
-// mem must be the memory of the instance that this memory was allocated for,
-// and no call may run in it: not even one that waits for a host function, as
-// compiled code remembers what it has proved about the length. After an error
+// mem must be the memory of the instance that this memory was allocated for, and
+// no call may run in that instance. Even a call that waits for a host function
+// counts, because compiled code remembers facts about the length. After an error
 // the content is undefined, and the instance must be closed.
 func (m *Memory) Attach(img *Image, mem Grower) error {
 	if m.space == nil {
 		return ErrClosed
 	}
 	if img.size > m.options.Limit {
-		return fmt.Errorf("linear: image of %d bytes is over the limit of %d", img.size, m.options.Limit)
+		return fmt.Errorf("linear: image of %d bytes is too large: the limit of the memory is %d", img.size, m.options.Limit)
 	}
 	if !img.retain() {
 		return ErrClosed
@@ -354,12 +369,11 @@ func (m *Memory) Attach(img *Image, mem Grower) error {
 	return m.show(b, mem)
 }
 
-// Reset makes bytes and length those of the image again, and forgets Denied.
-// The conditions of [Memory.Attach] hold for it too.
+// Reset restores the bytes and the length from the image, and clears Denied and
+// Failed. mem must meet the conditions of [Memory.Attach].
 //
-// Pages that were written stay in physical memory, as to fault one in costs as
-// much as 27 copies of it, until they turn out to be unused or exceed
-// [Options.Keep].
+// Written pages stay in physical memory, because faulting one in costs as much as
+// 27 copies of it, until they turn out to be unused or exceed [Options.Keep].
 func (m *Memory) Reset(mem Grower) error {
 	switch {
 	case m.space == nil:
@@ -374,12 +388,12 @@ func (m *Memory) Reset(mem Grower) error {
 	return m.show(b, mem)
 }
 
-// show makes b what the instance sees. wazero stores what Reallocate returns
-// and tells the engine, even if that is shorter than before
-// (internal/wasm/memory.go, MemoryInstance.Grow); there is no other way to
-// shrink a memory.
+// show makes b the memory that the instance sees. wazero stores the result of
+// Reallocate and tells the engine, even if it is shorter than before
+// (internal/wasm/memory.go, MemoryInstance.Grow). There is no other way to shrink
+// a memory.
 func (m *Memory) show(b []byte, mem Grower) error {
-	m.denied = false
+	m.ForgetDenied()
 	if len(b) == len(m.bytes) && unsafe.SliceData(b) == unsafe.SliceData(m.bytes) {
 		return nil
 	}
@@ -396,11 +410,11 @@ func (m *Memory) show(b []byte, mem Grower) error {
 	return nil
 }
 
-// restore makes the bytes those of the image and returns them.
+// restore writes the image back and returns the bytes.
 func (m *Memory) restore() ([]byte, error) {
 	size := m.image.size
 	s := m.strategy()
-	if s == Auto { // a small image, of which nothing is marked, and the memory has grown
+	if s == Auto { // a small image without marks, and the memory has grown
 		m.use(preferred())
 		s = m.large
 	}
@@ -420,7 +434,7 @@ func (m *Memory) restore() ([]byte, error) {
 	return m.space.grow(size)
 }
 
-// strategy is the one for the present length; Auto where that is not known yet.
+// strategy returns the strategy for the present length; Auto if none is set yet.
 func (m *Memory) strategy() Strategy {
 	if m.options.Strategy == Auto && len(m.bytes) <= copyLimit {
 		return Copy
@@ -428,8 +442,8 @@ func (m *Memory) strategy() Strategy {
 	return m.large
 }
 
-// writeTracked writes the image back over the pages that were written since it
-// was attached. It returns false if these are too many or not known.
+// writeTracked writes the image back over the pages written since it was
+// attached. It returns false if they are unknown or too many.
 func (m *Memory) writeTracked() bool {
 	var ok bool
 	m.spans, ok = m.track.written(m.bytes, m.options.Keep, m.spans[:0])
@@ -445,8 +459,8 @@ func (m *Memory) writeTracked() bool {
 	return true
 }
 
-// sweep drops those pages of m.spans that are equal to the image already: the
-// last call has not used them. The others are left in m.spans.
+// sweep drops the pages in m.spans that are already equal to the image: the last
+// call did not use them. The others stay in m.spans.
 func (m *Memory) sweep() {
 	used, unused, size := m.used[:0], m.unused[:0], uint64(0)
 	for _, s := range m.spans {
@@ -466,11 +480,11 @@ func (m *Memory) sweep() {
 	}
 	m.spans, m.used = used, m.spans
 	for _, s := range unused {
-		m.space.drop(s) // what cannot be dropped is as it should be
+		m.space.drop(s) // if it fails, the bytes are right already
 	}
 }
 
-// join appends a span to those before it.
+// join appends a span to spans that are before it.
 func join(spans []span, s span) []span {
 	if last := len(spans) - 1; last >= 0 && spans[last].to == s.from {
 		spans[last].to = s.to

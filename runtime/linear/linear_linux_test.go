@@ -15,7 +15,7 @@ import (
 type mapping struct {
 	from, to  uint64
 	name      string
-	anonymous uint64 // bytes in memory that no file holds
+	anonymous uint64 // bytes in memory that are not in a file
 }
 
 func mappings(t testing.TB) (all []mapping) {
@@ -36,7 +36,7 @@ func mappings(t testing.TB) (all []mapping) {
 	return all
 }
 
-// written is how much physical memory m has for itself, in bytes.
+// written returns the size of the private physical memory of m, in bytes.
 func written(t testing.TB, m *Memory) (n uint64) {
 	t.Helper()
 	all := m.space.(*mapped).all
@@ -143,7 +143,7 @@ func TestKeptMemoryIsBounded(t *testing.T) {
 				i.bytes[at]++
 			}
 			must(t, m.Reset(i))
-			bound := uint64(0) // dropped: nothing is left
+			bound := uint64(0) // all dropped
 			if s == Copy || s == Compare {
 				bound = img.size
 			}
@@ -185,7 +185,7 @@ func TestPagesOfOneHeavyCallAreDroppedInTime(t *testing.T) {
 			}
 			must(t, m.Reset(i))
 			if n := written(t, m); n > systemPage {
-				t.Errorf("%d bytes kept after a call that has only read", n)
+				t.Errorf("%d bytes kept after a call that only reads", n)
 			}
 		})
 	}
@@ -206,8 +206,8 @@ func TestZeroPagesOfAnImageTakeNoMemory(t *testing.T) {
 	}
 }
 
-// TestImagesThatCannotBeShared is about systems without memory files, or with
-// none left.
+// TestImagesThatCannotBeShared is about systems that have no memory files, or no
+// more of them.
 func TestImagesThatCannotBeShared(t *testing.T) {
 	content := pattern(5, 3)
 	for _, s := range Strategies() {
@@ -228,7 +228,7 @@ func TestImagesThatCannotBeShared(t *testing.T) {
 	}
 }
 
-// liar is a tracker that reports what it is told to.
+// liar is a tracker that reports fixed spans.
 type liar []span
 
 func (l liar) written(_ []byte, _ uint64, spans []span) ([]span, bool) {

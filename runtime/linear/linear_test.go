@@ -10,14 +10,14 @@ import (
 	"testing"
 )
 
-// instance stands for what wazero does with a memory (MemoryInstance.Grow).
+// instance does the part of wazero with a memory (MemoryInstance.Grow).
 type instance struct {
 	m     *Memory
 	bytes []byte
 	max   uint32 // pages
 }
 
-// instantiate gives an instance with min pages.
+// instantiate makes an instance with min pages.
 func instantiate(m *Memory, min, max uint32) *instance {
 	return &instance{m, m.Allocate(0, 0).Reallocate(uint64(min) * PageSize), max}
 }
@@ -48,7 +48,7 @@ func (v variant) String() string {
 	return v.strategy.String()
 }
 
-// variants are all that this system has, with the portable ones.
+// variants are all variants of this system, and the portable ones.
 func variants() []variant {
 	all := []variant{{true, Copy}, {true, Compare}, {false, Auto}}
 	for _, s := range Strategies() {
@@ -90,7 +90,7 @@ func imageOf(t testing.TB, b []byte) *Image {
 	return img
 }
 
-// pattern has n pages, in which no byte is 0 but in the units of zero.
+// pattern has n pages. Only the units in zero have bytes that are 0.
 func pattern(n int, zero ...int) []byte {
 	b := make([]byte, n*PageSize)
 	for i := range len(b) / unit {
@@ -117,7 +117,7 @@ func TestResetRestoresBytesAndLength(t *testing.T) {
 			must(t, m.Attach(imageOf(t, content), i))
 			for round := range 4 {
 				if !bytes.Equal(i.bytes, content) {
-					t.Fatalf("round %d: %d pages, not those of the image, %d pages", round, len(i.bytes)/PageSize, pages)
+					t.Fatalf("round %d: %d pages differ from the image of %d pages", round, len(i.bytes)/PageSize, pages)
 				}
 				if _, ok := i.Grow(uint32(10 * round)); !ok {
 					t.Fatal("no growth")
@@ -134,7 +134,7 @@ func TestResetRestoresBytesAndLength(t *testing.T) {
 	}
 }
 
-// play runs operations on a memory beside a model of it: two bytes choose one.
+// play runs operations on a memory and on a model of it; two bytes choose one.
 func play(t testing.TB, v variant, keep uint64, ops []byte) {
 	images := [][]byte{pattern(3, 3, 17), pattern(1), append(pattern(2), make([]byte, 2*PageSize)...), {}}
 	m := v.memory(t, Options{Limit: 40 * PageSize, Keep: keep})
@@ -210,7 +210,7 @@ func TestGrowthEndsAtTheLimit(t *testing.T) {
 			t.Fatal("denied below the limit")
 		}
 		if _, ok := i.Grow(1); ok || !m.Denied() {
-			t.Fatal("not denied beyond the limit")
+			t.Fatal("not denied above the limit")
 		}
 		must(t, m.Reset(i))
 		if m.Denied() {
@@ -228,7 +228,7 @@ func TestTheGuestsOwnMaximumIsNoDenial(t *testing.T) {
 		i := instantiate(m, 1, 4) // one page more than the maximum
 		must(t, m.Attach(imageOf(t, pattern(1)), i))
 		if _, ok := i.Grow(3); ok || m.Denied() {
-			t.Fatal("grown beyond the maximum, or denied")
+			t.Fatal("grown above the maximum, or denied")
 		}
 		if _, ok := i.Grow(2); !ok {
 			t.Fatal("not grown to the maximum")
@@ -280,11 +280,11 @@ func TestClonesDoNotSeeEachOther(t *testing.T) {
 		img.Close() // its memories keep it
 		a.bytes[0], b.bytes[unit] = 77, 78
 		if b.bytes[0] != content[0] || a.bytes[unit] != content[unit] {
-			t.Fatal("a write in one is seen in the other")
+			t.Fatal("a write to one memory changes the other")
 		}
 		must(t, template.Reset(a))
 		if b.bytes[unit] != 78 {
-			t.Fatal("reset of one has reset the other")
+			t.Fatal("a reset of one memory resets the other")
 		}
 		must(t, clone.Reset(b))
 		if !bytes.Equal(a.bytes, content) || !bytes.Equal(b.bytes, content) {
@@ -321,8 +321,8 @@ func TestMemoriesOfOneImageRunAtOnce(t *testing.T) {
 	})
 }
 
-// TestResetOfScatteredBytes resets images of single bytes, at places beside each
-// other, far apart, and at both ends.
+// TestResetOfScatteredBytes resets images of single bytes: next to each other, far
+// apart, and at both ends.
 func TestResetOfScatteredBytes(t *testing.T) {
 	forEachVariant(t, func(t *testing.T, v variant) {
 		rng := rand.New(rand.NewPCG(5, 6))
@@ -342,14 +342,14 @@ func TestResetOfScatteredBytes(t *testing.T) {
 				}
 				must(t, i.m.Reset(i))
 				if !bytes.Equal(i.bytes, want) {
-					t.Fatalf("%d bytes: the memory is not that of the image", count)
+					t.Fatalf("%d bytes: the memory differs from the image", count)
 				}
 			}
 		}
 	})
 }
 
-// useAndFree makes memories and images and gives all of them back.
+// useAndFree makes memories and images and frees all of them.
 func useAndFree(t *testing.T, v variant) {
 	for range 20 {
 		m := v.memory(t, Options{})

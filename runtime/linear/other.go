@@ -6,9 +6,9 @@ func systemStrategies() []Strategy { return nil }
 
 func systemPreferred() Strategy { return Auto }
 
-func newSpace(limit uint64) (space, error) { return newHeap(limit), nil }
+func newSpace(limit uint64, _ fault) (space, error) { return newHeap(limit), nil }
 
 // share returns false: the content is on the heap of Go.
-func (i *Image) share([]byte) bool { return false }
+func (i *Image) share([]byte, fault) bool { return false }
 
 func (i *Image) unshare() {}

@@ -10,14 +10,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A page of a private mapping is anonymous from the first write on: it is a
-// copy of the page of the file. In memory without a file, a page that was only
-// read is the kernel's page of zeros. So the pages that may have been written
-// are the anonymous ones, in memory or swapped out.
+// A page of a private mapping is anonymous after the first write: it is a copy of
+// the page of the file. In memory without a file, a page that was only read is
+// the kernel's page of zeros. So the pages that may have been written are the
+// anonymous pages, in memory or swapped out.
 
 // pagemap is the descriptor of /proc/self/pagemap, opened once (-1 = failed).
-// Any process may read its own since Linux 4.2, without physical addresses
-// (Documentation/admin-guide/mm/pagemap.rst).
+// Since Linux 4.2 any process may read its own pagemap, without physical
+// addresses (Documentation/admin-guide/mm/pagemap.rst).
 var pagemap = sync.OnceValue(func() int {
 	fd, err := unix.Open("/proc/self/pagemap", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -39,7 +39,7 @@ var systemStrategies = sync.OnceValue(func() []Strategy {
 	return all
 })
 
-// systemPreferred returns the best of them, without trying the others.
+// systemPreferred returns the best strategy, without trying the others.
 func systemPreferred() Strategy {
 	if !canShare() {
 		return Auto
@@ -59,7 +59,7 @@ func (m *mapped) tracker(s Strategy) tracker {
 	case Scan, Userfault:
 		return &scanner{space: m}
 	case Pagemap:
-		return &reader{}
+		return &reader{fault: m.fault}
 	}
 	return nil
 }
@@ -74,7 +74,7 @@ const (
 	pageIsSwapped = 1 << 4
 	pageIsPfnZero = 1 << 5
 
-	checkWPAsync = 1 << 1 // fail where nothing is marked
+	checkWPAsync = 1 << 1 // fail if nothing is marked
 )
 
 // pageRegion is struct page_region.
@@ -88,8 +88,8 @@ type scanArg struct {
 	inverted, mask, anyOf, returnMask uint64
 }
 
-// scanner is the tracker of Scan and Userfault. It must be on the heap, as the
-// kernel gets its address in a number.
+// scanner is the tracker of Scan and Userfault. It must be on the heap, because
+// the kernel gets its address as a number.
 type scanner struct {
 	space   *mapped
 	arg     scanArg
@@ -99,7 +99,7 @@ type scanner struct {
 // written implements tracker.
 func (s *scanner) written(b []byte, limit uint64, spans []span) ([]span, bool) {
 	marked := scanArg{flags: checkWPAsync, mask: pageIsWritten, returnMask: pageIsWritten}
-	// Present or swapped, and neither of the file nor the page of zeros.
+	// Present or swapped, and neither a page of the file nor the page of zeros.
 	anonymous := scanArg{
 		inverted:   pageIsFile | pageIsPfnZero,
 		mask:       pageIsFile | pageIsPfnZero,
@@ -115,8 +115,8 @@ func (s *scanner) written(b []byte, limit uint64, spans []span) ([]span, bool) {
 	return spans, ok
 }
 
-// collect appends the pages of b in r for which arg asks, which the kernel
-// joins to ranges itself.
+// collect appends the pages of b that arg in r asks for. The kernel joins them to
+// ranges.
 func (s *scanner) collect(b []byte, r span, arg scanArg, limit uint64, spans []span) (_ []span, found uint64, ok bool) {
 	base := uint64(uintptr(unsafe.Pointer(unsafe.SliceData(b))))
 	for at := r.from; at < r.to; at = s.arg.walkEnd - base {
@@ -136,8 +136,11 @@ func (s *scanner) collect(b []byte, r span, arg scanArg, limit uint64, spans []s
 	return spans, found, true
 }
 
-// scan fills s.regions, and sets walkEnd in s.arg.
+// scan fills s.regions and sets walkEnd in s.arg.
 func (s *scanner) scan(arg scanArg) (int, bool) {
+	if s.space.fault.of("ioctl") != nil {
+		return 0, false
+	}
 	arg.size = uint64(unsafe.Sizeof(arg))
 	arg.vec, arg.vecLen = uintptr(unsafe.Pointer(&s.regions)), uint64(len(s.regions))
 	s.arg = arg
@@ -156,16 +159,15 @@ const (
 
 	userfaultVersion     = 0xAA
 	userfaultFile        = 1 << 12 // protects pages of memory files
-	userfaultUnpopulated = 1 << 13 // and those that are not in memory
-	userfaultAsync       = 1 << 15 // the kernel lifts the protection itself
+	userfaultUnpopulated = 1 << 13 // and pages that are not in memory
+	userfaultAsync       = 1 << 15 // the kernel removes the protection itself
 
 	registerProtect = 1 << 1
 	protectSet      = 1
 )
 
-// userfault is the descriptor through which memory of this process is
-// protected, opened once (-1 = failed). Nobody reads from it, as no fault is
-// reported.
+// userfault is the descriptor for protecting memory of this process, opened once
+// (-1 = failed). Nobody reads from it, because no faults are reported.
 var userfault = sync.OnceValue(func() int {
 	fd, _, errno := unix.Syscall(unix.SYS_USERFAULTFD, unix.O_CLOEXEC|unix.O_NONBLOCK|userModeOnly, 0, 0)
 	if errno != 0 {
@@ -184,15 +186,15 @@ func userfaultCall(fd int, request uintptr, arg unsafe.Pointer) bool {
 	return errno == 0
 }
 
-// protect has the kernel mark the pages of b that are written from now on. The
-// marks last until b is unmapped or mapped over.
+// protect makes the kernel mark the pages of b that are written from now on. The
+// marks last until b is unmapped or replaced by another mapping.
 func protect(b []byte) bool {
 	from := uint64(uintptr(unsafe.Pointer(unsafe.SliceData(b))))
 	arg := [4]uint64{from, uint64(len(b)), registerProtect}
 	return userfaultCall(userfault(), ioctlUserfaultRegister, unsafe.Pointer(&arg)) && writeProtect(b)
 }
 
-// writeProtect takes the marks from the pages of b.
+// writeProtect clears the marks of the pages of b.
 func writeProtect(b []byte) bool {
 	from := uint64(uintptr(unsafe.Pointer(unsafe.SliceData(b))))
 	arg := [3]uint64{from, uint64(len(b)), protectSet}
@@ -206,8 +208,9 @@ const (
 	entryPresent = 1 << 63
 )
 
-// reader is the tracker of Pagemap. It reports pages of zeros too.
+// reader is the tracker of Pagemap. It also reports pages of zeros.
 type reader struct {
+	fault   fault
 	entries [1024 * 8]byte
 }
 
@@ -218,6 +221,9 @@ func (r *reader) written(b []byte, limit uint64, spans []span) ([]span, bool) {
 	found := uint64(0)
 	for page, pages := uint64(0), uint64(len(b))/systemPage; page < pages; {
 		want := min((pages-page)*8, uint64(len(r.entries)))
+		if r.fault.of("pread") != nil {
+			return spans, false
+		}
 		n, err := unix.Pread(pagemap(), r.entries[:want], int64(base+page)*8)
 		if err != nil || n < 8 || n%8 != 0 {
 			return spans, false
@@ -244,22 +250,22 @@ func anonymousEntry(e uint64) bool {
 	return e&entrySwapped != 0 || e&entryPresent != 0 && e&entryFile == 0
 }
 
-// honest reports whether the tracker of a strategy tells the truth here: it
-// must report every page that was written, also with the value that it had, by
-// the kernel, or after it was written back, and no page of the image that was
-// only read. What a tracker misses would leak from one call to the next. Tests
-// pass a tracker of their own.
+// honest reports whether the tracker of a strategy is correct on this system. It
+// must report every page that was written: with its old value, by the kernel, or
+// after it was written back. It must not report a page of the image that was only
+// read. A page that it misses would leak from one call to the next. Tests pass a
+// tracker of their own.
 //
 // Swapped pages are not tried: a process cannot make the kernel swap.
 func honest(s Strategy, t tracker) bool {
-	const pages = 64 // of the image; as many follow it
+	const pages = 64 // of the image; as many come after it
 	half := pages * systemPage
 	img, err := NewImage(slices.Repeat([]byte{1}, int(half)))
 	if err != nil {
 		return false
 	}
 	defer img.Close()
-	m, err := reserve(2 * half)
+	m, err := reserve(2*half, nil)
 	if err != nil {
 		return false
 	}
@@ -296,7 +302,7 @@ func honest(s Strategy, t tracker) bool {
 			img.writeBack(b, s)
 		}
 	}
-	// What is dropped is not written any more.
+	// Dropped pages do not count as written.
 	for i := range written {
 		written[i] = false
 	}
@@ -306,8 +312,8 @@ func honest(s Strategy, t tracker) bool {
 	return ok && reports(spans, written[:pages], written[pages:])
 }
 
-// reports reports whether spans are exactly the pages of the image that were
-// written, and at least those after it.
+// reports reports whether spans are exactly the written pages of the image, and
+// at least the written pages after it.
 func reports(spans []span, image, after []bool) bool {
 	reported := make([]bool, len(image)+len(after))
 	for _, s := range spans {

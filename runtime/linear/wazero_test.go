@@ -11,10 +11,10 @@ import (
 	"github.com/tetratelabs/wazero/experimental"
 )
 
-// guest is a module with a memory of 1 page and of at most max, if max is not
+// guest is a module with a memory of 1 page, and at most max pages if max is not
 // 0. It exports grow, load (4 bytes), store (1 byte) and refill, and has a data
-// segment of "data" at 8. Its start section writes 7 to 64 and grows the memory
-// by a page.
+// segment "data" at 8. Its start section writes 7 to 64 and grows the memory by a
+// page.
 func guest(max byte) []byte {
 	limits := []byte{0, 1}
 	if max > 0 {
@@ -85,7 +85,7 @@ func (h *host) instantiate(t testing.TB, m *Memory) *module {
 	return &module{t, m, mod}
 }
 
-// call calls an export. A trap is false.
+// call calls an export. It returns false after a trap.
 func (m *module) call(name string, args ...uint64) (uint64, bool) {
 	results, err := m.ExportedFunction(name).Call(context.Background(), args...)
 	if err != nil || len(results) == 0 {
@@ -102,7 +102,7 @@ func (m *module) bytes() []byte {
 	return b
 }
 
-// mustEnd fails unless the guest can load up to offset n, and no further.
+// mustEnd fails unless the guest can load below offset n, and not from n on.
 func (m *module) mustEnd(load api.Function, n int) {
 	m.t.Helper()
 	stack := []uint64{uint64(n) - 4}
@@ -160,7 +160,7 @@ func TestInstancesGoBackToTheSnapshot(t *testing.T) {
 				mod.call("store", uint64(len(mod.bytes()))-2, 1)
 				mod.call("store", 1<<31, 1) // a trap
 				if previous, _ := mod.call("grow", 100); int32(previous) != -1 || !mod.m.Denied() {
-					t.Fatalf("round %d: grown beyond the limit", round)
+					t.Fatalf("round %d: grown above the limit", round)
 				}
 				must(t, mod.m.Reset(mod.Memory()))
 			}
@@ -178,7 +178,7 @@ func TestAModuleWithAMaximum(t *testing.T) {
 		must(t, mod.m.Attach(img, mod.Memory()))
 		for range 3 {
 			if previous, _ := mod.call("grow", 4); int32(previous) != -1 || mod.m.Denied() {
-				t.Fatal("grown beyond the maximum, or denied")
+				t.Fatal("grown above the maximum, or denied")
 			}
 			if previous, _ := mod.call("grow", 3); previous != 2 {
 				t.Fatalf("grown from %d pages", previous)

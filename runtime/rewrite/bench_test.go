@@ -8,8 +8,8 @@ import (
 	"github.com/wasm-jobs/wasm-jobs/runtime/rewrite"
 )
 
-// BenchmarkRewrite measures rewriting itself, on the file that REWRITE_MODULE
-// names, else on the kernels.
+// BenchmarkRewrite measures rewriting itself, on the file named by
+// REWRITE_MODULE, or on the kernels.
 func BenchmarkRewrite(b *testing.B) {
 	wasm := kernelsWasm
 	if path := os.Getenv("REWRITE_MODULE"); path != "" {

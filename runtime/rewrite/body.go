@@ -9,23 +9,23 @@ import (
 // emitter rewrites function bodies.
 //
 // Fuel is counted in a local of each function, which engines keep in a
-// register; the global is brought up to date before calls and exits, and read
-// after calls. inLocal and inGlobal say which of the two is current at this
-// point. Wherever code joins, the local is.
+// register. The global is updated before calls and exits, and read after calls.
+// inLocal and inGlobal report which of the two is current at this point. The
+// local is current wherever code joins.
 type emitter struct {
 	machine
 	module    *module
 	s         *summary
-	code      []byte // rewritten, without what sites insert
-	from      int    // what of the original is not yet copied
+	code      []byte // rewritten, without the insertions of sites
+	from      int    // start of the part of the original that is not yet copied
 	sites     []site
 	segment   int   // site of the charge for the current segment; -1 between two
-	unchecked int64 // units spent since the last check of the fuel, at most
+	unchecked int64 // maximum units spent since the last check of the fuel
 	limit     int64 // of unchecked
 	inLocal   bool
 	inGlobal  bool
 	newLocals []binary.ValueType
-	locals    uint32 // parameters and locals of the original
+	types     []binary.ValueType // of the parameters and locals of the original
 	scratch   [numScratch]uint32
 	made      [numScratch]bool
 	buf       []byte
@@ -47,7 +47,10 @@ func (e *emitter) function(out []byte, body int) ([]byte, error) {
 	e.start(t)
 	e.s = &e.module.functions[body]
 	e.code, e.sites, e.newLocals, e.made = e.code[:0], e.sites[:0], e.newLocals[:0], [numScratch]bool{}
-	e.from, e.locals = b.Code, uint32(len(t.Params)+b.Locals)
+	if l := e.module.lines; l != nil {
+		l.marks = l.marks[:0]
+	}
+	e.from, e.types = b.Code, appendLocals(append(e.types[:0], t.Params...), e.module.wasm, b)
 	if e.module.o.Metering {
 		e.prologue()
 	}
@@ -58,25 +61,39 @@ func (e *emitter) function(out []byte, body int) ([]byte, error) {
 	e.copyTo(b.End)
 	e.assemble(b)
 	if len(e.buf) > maxBody {
-		return out, &Error{Function: index, Offset: b.Offset, Reason: fmt.Sprintf("a function that grows to %d bytes, of which %d are allowed", len(e.buf), maxBody)}
+		return out, &Error{Function: index, Offset: b.Offset, Reason: fmt.Sprintf("too large: the function grows to %d bytes, more than the limit of %d", len(e.buf), maxBody)}
 	}
-	return append(appendU32(out, uint32(len(e.buf))), e.buf...), nil
+	out = appendU32(out, uint32(len(e.buf)))
+	e.module.lines.body(b, len(out))
+	return append(out, e.buf...), nil
 }
 
-// The limits of what one call of a function may spend between two checks of
-// the fuel, in functions without and with calls, apart from the segment that
-// begins with the check. They matter where many calls return one after the
-// other, without a check in between: the calls that DefaultStack allows spend
-// some 10^8 units then, which takes tenths of a second.
+// appendLocals appends the types of the locals of a body.
+func appendLocals(types []binary.ValueType, wasm []byte, b binary.Body) []binary.ValueType {
+	src := source{wasm, b.Start}
+	for range src.u32() {
+		n := int(src.u32())
+		t := binary.ValueType(src.byte())
+		for range n {
+			types = append(types, t)
+		}
+	}
+	return types
+}
+
+// The limits of the units that one call of a function may spend between two
+// checks of the fuel, in functions without and with calls. The segment that
+// starts with the check is not included. They matter if many calls return one
+// after the other without a check in between: the calls that DefaultStack
+// allows then spend about 10^8 units, which takes tenths of a second.
 const (
 	leafLimit   = 512
-	callerLimit = 128
-	callUnits   = 32 // that a call is taken to have spent since the last check
+	callerLimit = 2048
 )
 
-// prologue charges the first segment, and checks fuel and stack where the
-// function makes calls: recursion and trees of calls come past it again and
-// again.
+// prologue charges the first segment. If the function makes calls, it also
+// checks fuel and stack: recursion and trees of calls pass this check
+// repeatedly.
 func (e *emitter) prologue() {
 	e.unchecked, e.limit = 0, leafLimit
 	e.inLocal, e.inGlobal = false, true
@@ -99,10 +116,17 @@ func (e *emitter) prologue() {
 	e.refillIfNegative(true)
 }
 
-// refillIfNegative takes a number from the operand stack.
+// refillIfNegative pops a number from the operand stack and refills if it is
+// negative.
 func (e *emitter) refillIfNegative(entry bool) {
 	e.code = appendNegative(e.code)
 	e.block(binary.OpIf, emptyBlock)
+	e.refill(entry)
+	e.op(binary.OpEnd)
+}
+
+// refill calls yield. At the entry of a function it also passes the stack.
+func (e *emitter) refill(entry bool) {
 	e.scratched(binary.OpLocalGet, scratchFuel)
 	if entry {
 		e.scratched(binary.OpLocalGet, scratchStack)
@@ -111,10 +135,9 @@ func (e *emitter) refillIfNegative(entry bool) {
 	}
 	e.indexed(binary.OpCall, e.module.refill)
 	e.scratched(binary.OpLocalSet, scratchFuel)
-	e.op(binary.OpEnd)
 }
 
-// newSegment starts a segment at a point where the local is current.
+// newSegment starts a segment at a point at which the local is current.
 func (e *emitter) newSegment() {
 	if e.module.o.Metering && !e.dead {
 		e.segment = e.site(chargeLocal, 0)
@@ -122,8 +145,8 @@ func (e *emitter) newSegment() {
 	}
 }
 
-// endSegment decides whether the segment that ends here checks the fuel, at
-// its start.
+// endSegment decides whether the segment that ends here checks the fuel at its
+// start.
 func (e *emitter) endSegment() {
 	if !e.module.o.Metering || e.segment < 0 {
 		return
@@ -151,7 +174,7 @@ func (e *emitter) needLocal() {
 	}
 	e.inLocal = true
 	if e.segment >= 0 && e.sites[e.segment].what == chargeGlobal {
-		// The segment began where only the global was current.
+		// Only the global was current at the start of the segment.
 		e.sites[e.segment].what = chargeLoad
 		e.local(scratchFuel)
 		e.inGlobal = false
@@ -171,6 +194,7 @@ func (e *emitter) needGlobal() {
 }
 
 func (e *emitter) instruction(r *binary.Reader, in binary.Instr) {
+	e.mark(in)
 	if e.dead {
 		depth := e.skipped
 		if e.skip(in.Op) {
@@ -206,7 +230,7 @@ func (e *emitter) instruction(r *binary.Reader, in binary.Instr) {
 	}
 }
 
-// deadCode copies an instruction that is never reached: an engine still checks
+// deadCode copies an instruction that is never reached. An engine still checks
 // its indices and labels.
 func (e *emitter) deadCode(r *binary.Reader, in binary.Instr, depth int) {
 	switch in.Op {
@@ -226,8 +250,9 @@ func (e *emitter) refer(in binary.Instr) {
 	}
 }
 
-// label returns the label in the rewritten code that means what label means in
-// the original, where skipped blocks are open that the machine does not know.
+// label returns the label in the rewritten code that corresponds to label in
+// the original. skipped is the number of open blocks that the machine does not
+// know.
 func (e *emitter) label(label, skipped uint32) uint32 {
 	if label < skipped {
 		return label
@@ -249,11 +274,10 @@ func (e *emitter) relabel(r *binary.Reader, in binary.Instr, skipped uint32) {
 	e.from = in.End
 }
 
-// loop enters a loop. One that a branch leads back to checks the fuel, each
-// time around. A call in a loop makes the engine keep everything that lives
-// through the loop in memory; where the loop makes no calls itself, the call
-// that refills the fuel therefore stands outside it, in a second loop around
-// the first.
+// loop enters a loop. If branches lead back to it, it checks the fuel in each
+// iteration. A call in a loop makes the engine keep everything that is live in
+// the loop in memory. If the loop makes no calls itself, the call that refills
+// the fuel is therefore outside the loop.
 func (e *emitter) loop(in binary.Instr) {
 	flags := e.s.blocks[e.blocks]
 	if !e.module.o.Metering || flags&targeted == 0 {
@@ -263,24 +287,102 @@ func (e *emitter) loop(in binary.Instr) {
 	e.copyTo(in.Offset)
 	e.needLocal()
 	e.endSegment()
-	if flags&busy == 0 {
-		e.raw(in.Offset, in.End)
-		e.scratched(binary.OpLocalGet, scratchFuel)
-		e.refillIfNegative(false)
+	switch {
+	case flags&busy != 0:
 		e.copyTo(in.End)
+		e.open(in)
+		e.newSegment()
+		e.sites[e.segment].checked = true
+	case len(e.blockType(in).Params) == 0:
+		e.checkedBack(in)
+	default:
+		e.checkedHead(in)
+	}
+}
+
+// checkedHead enters a loop that checks the fuel at its head. To refill, it
+// leaves the loop for a second one around it, with the parameters of the loop.
+func (e *emitter) checkedHead(in binary.Instr) {
+	e.raw(in.Offset, in.End)
+	e.scratched(binary.OpLocalGet, scratchFuel)
+	e.refillIfNegative(false)
+	e.copyTo(in.End)
+	e.scratched(binary.OpLocalGet, scratchFuel)
+	e.code = appendNegative(e.code)
+	e.indexed(binary.OpBrIf, 1)
+	f := e.open(in)
+	f.level, f.wrapped = f.level+1, true
+	e.unchecked = 0
+	e.newSegment()
+}
+
+// Labels around a loop that checks the fuel before branches back to it, counted
+// from its own label.
+const (
+	toRefill = 1 // the end of the block around the loop
+	around   = 3 // blocks and loops
+)
+
+// checkedBack enters a loop that checks the fuel before each branch back to it,
+// and leaves it to refill:
+//
+//	block
+//	  loop
+//	    block
+//	      loop ... end
+//	      br 2
+//	    end
+//	    refill
+//	    br 0
+//	  end
+//	end
+//
+// A check at the head costs more: the engine compares and branches in one
+// instruction only if the branch does not lead to a loop.
+func (e *emitter) checkedBack(in binary.Instr) {
+	typ := e.module.wasm[in.Offset+1 : in.End]
+	e.block(binary.OpBlock, typ...)
+	e.block(binary.OpLoop, typ...)
+	e.block(binary.OpBlock, emptyBlock)
+	e.copyTo(in.End)
+	f := e.open(in)
+	f.level, f.checksBack = f.level+around, true
+	e.newSegment()
+}
+
+// closeBack writes the code after such a loop. Its last end is the end of the
+// loop.
+func (e *emitter) closeBack() {
+	e.op(binary.OpEnd)
+	e.indexed(binary.OpBr, 2)
+	e.op(binary.OpEnd)
+	e.refill(false)
+	e.indexed(binary.OpBr, 0)
+	e.op(binary.OpEnd)
+}
+
+// back writes a branch to a loop that checks the fuel there, or a branch that
+// the engine combines with the comparison before it: br_if to a loop is split
+// into two blocks, as if there were code in between.
+func (e *emitter) back(in binary.Instr, f *frame) {
+	e.copyTo(in.Offset)
+	label := e.label(in.Index, 0)
+	if in.Op == binary.OpBrIf {
+		e.block(binary.OpIf, emptyBlock)
+		label++
+	}
+	if f.checksBack {
 		e.scratched(binary.OpLocalGet, scratchFuel)
 		e.code = appendNegative(e.code)
-		e.indexed(binary.OpBrIf, 1)
-		f := e.open(in)
-		f.level, f.wrapped = f.level+1, true
-		e.unchecked = 0
-		e.newSegment()
-		return
+		e.block(binary.OpIf, emptyBlock)
+		e.indexed(binary.OpBr, label+1+toRefill)
+		e.op(binary.OpEnd)
 	}
-	e.copyTo(in.End)
-	e.open(in)
-	e.newSegment()
-	e.sites[e.segment].checked = true
+	e.indexed(binary.OpBr, label)
+	if in.Op == binary.OpBrIf {
+		e.op(binary.OpEnd)
+	}
+	e.from = in.End
 }
 
 func (e *emitter) branchEnd(in binary.Instr) {
@@ -319,6 +421,8 @@ func (e *emitter) end(in binary.Instr) {
 	}
 	if f.wrapped {
 		e.op(binary.OpEnd)
+	} else if f.checksBack {
+		e.closeBack()
 	}
 	closed := e.close(joined)
 	e.copyTo(in.End)
@@ -342,7 +446,7 @@ func (e *emitter) branch(r *binary.Reader, in binary.Instr) {
 	case binary.OpReturn:
 		e.needGlobal()
 		e.endSegment()
-		e.jump(e.frames[0].results)
+		e.jump(len(e.frames[0].results))
 		return
 	case binary.OpBrTable:
 		for label := range r.Targets(in) {
@@ -360,7 +464,7 @@ func (e *emitter) branch(r *binary.Reader, in binary.Instr) {
 		e.endSegment()
 		e.reaches(in.Index)
 	}
-	e.relabel(r, in, 0)
+	e.branchTo(r, in)
 	arity := e.target(in.Index).arity()
 	if in.Op != binary.OpBr {
 		e.use(1, fixed)
@@ -374,9 +478,38 @@ func (e *emitter) branch(r *binary.Reader, in binary.Instr) {
 	e.jump(arity)
 }
 
+// branchTo writes a branch, preceded by the checks of its target loops.
+func (e *emitter) branchTo(r *binary.Reader, in binary.Instr) {
+	f := e.target(in.Index)
+	switch {
+	case !e.module.o.Metering:
+	case in.Op == binary.OpBrTable:
+		if e.checksBack(r, in) {
+			e.scratched(binary.OpLocalGet, scratchFuel)
+			e.refillIfNegative(false)
+		}
+	case f.checksBack, in.Op == binary.OpBrIf && f.op == binary.OpLoop && f.arity() == 0:
+		e.back(in, f)
+		return
+	}
+	e.relabel(r, in, 0)
+}
+
+// checksBack reports whether a table of labels has a loop that checks the fuel
+// before branches back to it.
+func (e *emitter) checksBack(r *binary.Reader, in binary.Instr) bool {
+	for label := range r.Targets(in) {
+		if e.target(label).checksBack {
+			return true
+		}
+	}
+	return false
+}
+
 // ready makes current what the code at a label expects: the global at the end
-// of the function, else the local. Of a table of labels, those that expect the
-// local come first: what makes it current may leave the global behind.
+// of the function, otherwise the local. In a table of labels, those that expect
+// the local come first, because making it current may leave the global
+// outdated.
 func (e *emitter) ready(label uint32, ends bool) {
 	if end := e.target(label).number < 0; end && ends {
 		e.needGlobal()
@@ -385,7 +518,7 @@ func (e *emitter) ready(label uint32, ends bool) {
 	}
 }
 
-// reaches notes what is unchecked where a branch leads.
+// reaches records the unchecked units at the target of a branch.
 func (e *emitter) reaches(label uint32) {
 	f := e.target(label)
 	f.branched = max(f.branched, e.unchecked)
@@ -414,11 +547,15 @@ func (e *emitter) calls(in binary.Instr) {
 	}
 	e.call(t)
 	if e.module.o.Metering {
-		// What follows is charged when the call has returned: otherwise a
-		// deep recursion could charge it all on the way down, and spend it on
-		// the way up without a check.
+		// The code after the call is charged when the call has returned.
+		// Otherwise a deep recursion could charge all of it on the way down,
+		// and spend it on the way up without a check.
 		e.copyTo(in.End)
-		e.unchecked += callUnits
+		if leaf {
+			e.unchecked += min(leafLimit, e.module.functions[int(in.Index)-e.m.ImportedFunctions].units)
+		} else {
+			e.unchecked = 0 // the callee has checked at its entry
+		}
 		e.segment = e.site(chargeGlobal, 0)
 		e.inLocal, e.inGlobal = false, true
 	}
@@ -427,41 +564,56 @@ func (e *emitter) calls(in binary.Instr) {
 func (e *emitter) value(in binary.Instr) {
 	switch in.Op {
 	case binary.OpLocalGet:
-		e.getLocal(in)
+		e.result(in, operand{kind: e.floatLocal(in.Index), from: e.originOf(in.Index), typ: e.types[in.Index], unset: e.s.unset != nil && e.s.unset[in.Index]})
 	case binary.OpLocalSet:
 		e.setLocal(in.Index)
 	case binary.OpLocalTee:
-		if o := e.setLocal(in.Index); o.kind.native() && e.floatLocal(in.Index) != fixed {
-			e.push(o)
-		} else {
-			e.pushFixed(1)
+		o := e.setLocal(in.Index)
+		if !o.kind.native() || e.floatLocal(in.Index) == fixed {
+			o.kind = fixed
 		}
+		o.from = e.originOf(in.Index)
+		e.push(o)
+	case binary.OpGlobalGet:
+		e.push(operand{typ: e.m.Globals[in.Index].Type})
 	case binary.OpRefFunc:
 		e.refer(in)
-		e.pushFixed(1)
+		e.push(operand{})
+	case binary.OpI32Const, binary.OpI64Const:
+		e.push(constant(e.module.wasm[in.Offset:in.End], in))
 	case opDrop:
 		e.pop()
 	default:
-		if e.module.o.Metering && isBulk(in.Op) {
-			e.bulk(in)
-			return
-		}
-		f := effectOf(in.Op)
-		if e.use(int(f.pop), f.blind); f.push > 0 {
-			e.result(in, f.makes)
-		}
+		e.operation(in)
 	}
 }
 
-// result pushes what an instruction made.
-func (e *emitter) result(in binary.Instr, k kind) {
-	o := operand{kind: k}
+// operation processes an instruction whose operands do not depend on its
+// position.
+func (e *emitter) operation(in binary.Instr) {
+	f := effectOf(in.Op)
+	switch {
+	case e.module.o.Metering && isBulk(in.Op):
+		e.bulk(in)
+		return
+	case in.Op == opSelect || in.Op == binary.OpSelectType:
+		f.typ, f.from = e.below(2).typ, computed
+	}
+	e.avoidFaults(in)
+	if e.use(int(f.pop), f.blind); f.push > 0 {
+		e.result(in, operand{kind: f.makes, from: f.from, typ: f.typ})
+	}
+}
+
+// result pushes the result of an instruction.
+func (e *emitter) result(in binary.Instr, o operand) {
 	if e.module.o.NativeNaNs {
 		o.kind = fixed
 	}
 	if o.kind.native() {
 		e.copyTo(in.End)
-		o.site = e.site(unneeded, k)
+		o.site = e.site(unneeded, o.kind)
+		e.sites[o.site].shared = in.Op == binary.OpLocalGet
 	}
 	e.push(o)
 }
@@ -473,10 +625,16 @@ func (e *emitter) floatLocal(index uint32) kind {
 	return e.s.floats[index]
 }
 
-func (e *emitter) getLocal(in binary.Instr) { e.result(in, e.floatLocal(in.Index)) }
+// originOf returns the known origin of the value of a local.
+func (e *emitter) originOf(local uint32) origin {
+	if e.s.anded == nil || e.s.anded[local] {
+		return anywhere
+	}
+	return variable
+}
 
-// setLocal takes the value of a local from the operand stack. A local that
-// only holds results of arithmetic is made canonical where it is read.
+// setLocal pops the value of a local. A local that holds only results of
+// arithmetic is made canonical when it is read.
 func (e *emitter) setLocal(index uint32) operand {
 	o := e.pop()
 	if o.kind.native() && e.floatLocal(index) == fixed {
@@ -486,17 +644,19 @@ func (e *emitter) setLocal(index uint32) operand {
 	return o
 }
 
-// bulk charges an instruction by the size of what it does, before it runs;
-// growing is charged behind it, where it succeeded.
+// bulk charges an instruction by size after it has run: if it traps, it has
+// done nothing, and if its size is small, no check is needed before. Large
+// operations are done in pieces, and charged before the first piece.
 func (e *emitter) bulk(in binary.Instr) {
 	f := effectOf(in.Op)
 	e.use(int(f.pop), fixed)
 	e.copyTo(in.Offset)
 	e.needLocal()
 	e.scratched(binary.OpLocalTee, scratchLength)
+	e.pieces(in.Op)
+	e.copyTo(in.End)
 	grows := in.Op == binary.OpMemoryGrow || in.Op == binary.OpTableGrow
 	if grows {
-		e.copyTo(in.End)
 		e.scratched(binary.OpLocalTee, scratchGrown)
 	}
 	e.scratched(binary.OpLocalGet, scratchFuel)
@@ -514,14 +674,12 @@ func (e *emitter) bulk(in binary.Instr) {
 	e.scratched(binary.OpLocalTee, scratchFuel)
 	e.inGlobal = false
 	e.refillIfNegative(false)
-	if !grows {
-		e.pieces(in.Op)
-		e.copyTo(in.End)
+	if f.push > 0 {
+		e.push(operand{from: f.from, typ: f.typ})
 	}
-	e.pushFixed(int(f.push))
 }
 
-// units turns a number of bytes, entries or pages into units of fuel.
+// units converts a number of bytes, entries or pages to units of fuel.
 func (e *emitter) units(op binary.Op) {
 	switch op {
 	case binary.OpMemoryGrow:
@@ -533,6 +691,6 @@ func (e *emitter) units(op binary.Op) {
 	}
 }
 
-// maxBody bounds a rewritten body, of which engines take time and memory that
-// grow faster than it.
+// maxBody bounds a rewritten body, because the time and memory of engines grow
+// faster than its size.
 const maxBody = 4 * binary.MaxBodySize

@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// specRoot is where the engine's source carries the W3C core test suite, as
-// compiled modules and scripts.
+// specRoot is the directory of the W3C core test suite in the engine's source,
+// as compiled modules and scripts.
 var specRoot = sync.OnceValues(func() (string, error) {
 	out, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "github.com/tetratelabs/wazero").Output()
 	return filepath.Join(strings.TrimSpace(string(out)), "internal", "integration_test", "spectest"), err
@@ -24,7 +24,7 @@ func specDir(t testing.TB) string {
 	return root
 }
 
-// specModules are the modules of the suite that are sound, by name.
+// specModules returns the valid modules of the suite, by name.
 func specModules(t testing.TB) map[string][]byte {
 	modules := map[string][]byte{}
 	for _, version := range []string{"v1", "v2", "extended-const"} {

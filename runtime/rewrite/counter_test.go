@@ -8,9 +8,9 @@ import (
 
 const countExport = "executed instructions"
 
-// counted is the cost table of METERING.md once more, as simple as can be: it
-// adds to a global in front of every instruction. It shares nothing with the
-// rewriter but the reader of instructions.
+// counted implements the cost table of METERING.md in the simplest way: it adds
+// to a global before every instruction. It shares only the instruction reader
+// with the rewriter.
 func counted(b []byte, m *wasm.Module) ([]byte, error) {
 	c := &counter{wasm: b, m: m, global: uint64(len(m.Globals))}
 	out := append([]byte{}, b[:8]...)
@@ -39,7 +39,7 @@ func counted(b []byte, m *wasm.Module) ([]byte, error) {
 	return out, nil
 }
 
-// entry adds an entry to a vector.
+// entry appends an entry to a vector.
 func entry(vector, entry []byte) []byte {
 	n, size := binary.Uvarint(vector)
 	out := binary.AppendUvarint(nil, n+1)
@@ -56,7 +56,7 @@ func (c *counter) code() []byte {
 	out := binary.AppendUvarint(nil, uint64(len(c.m.Bodies)))
 	for i, b := range c.m.Bodies {
 		params := len(c.m.FuncType(uint32(c.m.ImportedFunctions + i)).Params)
-		length := uint64(params + b.Locals) // a local of type i32, and the next
+		length := uint64(params + b.Locals) // a local of type i32, and the next one
 		body := entry(c.wasm[b.Start:b.Code], []byte{2, 0x7f})
 		r := wasm.NewReader(c.wasm, b.Code, b.End)
 		for r.More() {
@@ -71,14 +71,14 @@ func (c *counter) code() []byte {
 	return out
 }
 
-// add adds what the instructions leave to the counter.
+// add adds the value that the instructions leave to the counter.
 func (c *counter) add(body []byte, instructions ...byte) []byte {
 	body = binary.AppendUvarint(append(body, 0x23), c.global)
 	body = append(append(body, instructions...), 0x7c)
 	return binary.AppendUvarint(append(body, 0x24), c.global)
 }
 
-// sized copies an instruction and counts what it costs by size.
+// sized copies an instruction and counts its cost by size.
 func (c *counter) sized(body []byte, in wasm.Instr, length uint64) []byte {
 	get := func(local uint64) []byte { return binary.AppendUvarint([]byte{0x20}, local) }
 	tee := func(local uint64) []byte { return binary.AppendUvarint([]byte{0x22}, local) }
@@ -91,12 +91,12 @@ func (c *counter) sized(body []byte, in wasm.Instr, length uint64) []byte {
 	case wasm.OpMemoryGrow, wasm.OpTableGrow:
 		body = append(append(body, tee(length)...), code...)
 		body = append(body, tee(length+1)...)
-		units := []byte{0xad, 0x42, 0x80, 0xc0, 0, 0x7e} // 8192 for a page
+		units := []byte{0xad, 0x42, 0x80, 0xc0, 0, 0x7e} // 8192 per page
 		if in.Op == wasm.OpTableGrow {
 			units = []byte{0xad}
 		}
 		units = append(append(get(length), units...), 0x42, 0)
-		units = append(append(units, get(length+1)...), 0x41, 0x7f, 0x47, 0x1b) // 0 where it failed
+		units = append(append(units, get(length+1)...), 0x41, 0x7f, 0x47, 0x1b) // 0 if it failed
 		return c.add(body, units...)
 	}
 	return append(body, code...)

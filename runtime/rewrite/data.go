@@ -7,15 +7,15 @@ import (
 	"github.com/wasm-jobs/wasm-jobs/runtime/binary"
 )
 
-// maxGap is how many zeros may lie between two data segments that are joined.
-// Go's linker leaves out each run of a few zeros: a guest of 3 MB has 38,000
-// segments, which an engine takes 20 ms to read and to copy, for each start and
-// each new instance some of it.
+// maxGap is the maximum number of zeros between two data segments that are
+// joined. Go's linker omits each run of a few zeros: a guest of 3 MB has 38,000
+// segments. An engine takes 20 ms to read and copy them at each start, and part
+// of that for each new instance.
 const maxGap = 32
 
 var zeros [maxGap]byte
 
-// segment is a data segment that is copied to a fixed place at the start.
+// segment is a data segment that is copied to a fixed address at the start.
 type segment struct {
 	at    uint32
 	bytes []byte
@@ -23,13 +23,13 @@ type segment struct {
 
 func (s segment) end() uint64 { return uint64(s.at) + uint64(len(s.bytes)) }
 
-// joinData returns the data segments of a module in the order of their places,
-// joined where they lie close together; nil where that would change anything
-// that can be told: where instructions name segments, places overlap or are not
-// constant, or the memory is the host's and may have something in between.
+// joinData returns the data segments of a module in the order of their
+// addresses, with close ones joined. It returns nil if that could be observed:
+// if instructions refer to segments, if addresses overlap or are not constant,
+// or if the memory is the host's and may have content in between.
 //
-// What does not fit into the memory is refused by the engine as before: the end
-// of the last one is the same.
+// Segments that do not fit in the memory are refused by the engine as before,
+// because the end of the last segment is the same.
 func joinData(wasm []byte, m *binary.Module) []segment {
 	start, end := section(m, binary.SectionData)
 	if start == end || m.NamesData || slices.ContainsFunc(m.Imports, func(i binary.Import) bool { return i.Kind == binary.KindMemory }) {
@@ -51,7 +51,7 @@ func joinData(wasm []byte, m *binary.Module) []segment {
 	var joined []segment
 	for _, s := range all {
 		if last := len(joined) - 1; last < 0 || uint64(s.at) > joined[last].end()+maxGap {
-			s.bytes = slices.Clip(s.bytes) // appended to, it is copied
+			s.bytes = slices.Clip(s.bytes) // copied when it is appended to
 			joined = append(joined, s)
 			continue
 		}

@@ -12,7 +12,7 @@ import (
 	"github.com/wasm-jobs/wasm-jobs/runtime/rewrite"
 )
 
-// data is an active segment at a place.
+// data returns an active segment at an address.
 func data(at int32, contents string) []byte {
 	place := []byte{0x41}
 	for v := at; ; v >>= 7 {
@@ -25,8 +25,8 @@ func data(at int32, contents string) []byte {
 	return join([]byte{0}, place, []byte{0x0b}, uleb(nil, len(contents)), []byte(contents))
 }
 
-// withData is a module with one page of memory, a global i32 of 70 and data
-// segments; one that has code names segment 0 in it.
+// withData returns a module with one page of memory, a global i32 of 70 and
+// data segments. If it has code, the code refers to segment 0.
 func withData(imported bool, code []byte, segments ...[]byte) []byte {
 	section := func(id byte, contents []byte) []byte { return join([]byte{id}, uleb(nil, len(contents)), contents) }
 	m := join([]byte("\x00asm\x01\x00\x00\x00"), section(1, []byte("\x01\x60\x00\x00")))
@@ -53,8 +53,8 @@ func segmentsOf(t *testing.T, wasm []byte) int {
 	return m.Data
 }
 
-// TestJoinedData checks how many segments are left, and that memory is what it
-// was.
+// TestJoinedData checks the number of remaining segments, and that the memory
+// is unchanged.
 func TestJoinedData(t *testing.T) {
 	far := data(1000, "far")
 	for name, test := range map[string]struct {
@@ -78,7 +78,7 @@ func TestJoinedData(t *testing.T) {
 				if got := segmentsOf(t, result.Wasm); got != test.want {
 					t.Errorf("%d segments, want %d", got, test.want)
 				}
-				if name == "imported" || name == "a global" { // of what an engine refuses without a host, and WebAssembly 2.0
+				if name == "imported" || name == "a global" { // WebAssembly 2.0 and modules that need a host are refused by the engine
 					continue
 				}
 				sameMemory(t, test.wasm, result.Wasm)
@@ -96,12 +96,12 @@ func sameMemory(t *testing.T, a, b []byte) {
 		memories = append(memories, contents)
 	}
 	if !bytes.Equal(memories[0], memories[1]) {
-		t.Error("the memory is another one")
+		t.Error("the memory differs")
 	}
 }
 
-// TestJoinedDataBeyondMemory has a segment that does not fit: it is refused
-// with and without the others.
+// TestJoinedDataBeyondMemory has a segment that does not fit. The module is
+// refused with and without the other segments.
 func TestJoinedDataBeyondMemory(t *testing.T) {
 	for _, last := range [][]byte{data(65535, "ab"), data(65537, ""), data(-1, "a"), data(-1, "")} {
 		wasm := withData(false, nil, data(65500, "ab"), last, data(65510, "cd"))
@@ -115,7 +115,7 @@ func TestJoinedDataBeyondMemory(t *testing.T) {
 	}
 }
 
-// TestJoinedDataAtRandom compares memories after segments at random places.
+// TestJoinedDataAtRandom compares memories after segments at random addresses.
 func TestJoinedDataAtRandom(t *testing.T) {
 	seed := rand.Uint64()
 	rng := rand.New(rand.NewPCG(seed, 0))
@@ -124,7 +124,7 @@ func TestJoinedDataAtRandom(t *testing.T) {
 	for range 300 {
 		var segments [][]byte
 		for at, n := int32(0), rng.IntN(40); n > 0; n-- {
-			at += rng.Int32N(60) // sometimes in the one before
+			at += rng.Int32N(60) // sometimes inside the previous one
 			contents := fmt.Sprintf("%0*d", rng.IntN(20), n)
 			segments = append(segments, data(at, contents))
 			if rng.IntN(300) > 0 {

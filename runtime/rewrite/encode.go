@@ -37,7 +37,7 @@ func appendSection(b []byte, id byte, contents []byte) []byte {
 	return append(appendU32(append(b, id), uint32(len(contents))), contents...)
 }
 
-// source reads what [binary.Parse] has already read without a problem.
+// source reads contents that [binary.Parse] has already read without a problem.
 type source struct {
 	b   []byte
 	pos int

@@ -15,8 +15,8 @@ import (
 	"github.com/wasm-jobs/wasm-jobs/runtime/rewrite"
 )
 
-// compiles reports whether the engine takes a module. It panics on some
-// unsound ones.
+// compiles reports whether the engine accepts a module. The engine panics on
+// some invalid ones.
 func compiles(r wazero.Runtime, wasm []byte) (ok bool) {
 	defer func() {
 		if recover() != nil {
@@ -31,8 +31,8 @@ func compiles(r wazero.Runtime, wasm []byte) (ok bool) {
 	return true
 }
 
-// withoutCustom drops the custom sections, of which the engine refuses some
-// that are sound.
+// withoutCustom removes the custom sections, because the engine refuses some
+// valid ones.
 func withoutCustom(wasm []byte, m *binary.Module) []byte {
 	out := slices.Clone(wasm[:8])
 	for _, s := range m.Sections {
@@ -43,9 +43,9 @@ func withoutCustom(wasm []byte, m *binary.Module) []byte {
 	return out
 }
 
-// checkRewrite checks that a module which the engine takes is rewritten to one
-// that it takes and whose size is bounded, and that one which it does not take
-// does not become one that it does.
+// checkRewrite checks that a module that the engine accepts is rewritten to one
+// that it accepts and whose size is bounded, and that a module that it refuses
+// does not become one that it accepts.
 func checkRewrite(t *testing.T, r wazero.Runtime, wasm []byte) (rewrote, sound bool) {
 	m, problems := binary.Parse(wasm)
 	if len(problems) > 0 {
@@ -77,7 +77,7 @@ func checkRewrite(t *testing.T, r wazero.Runtime, wasm []byte) (rewrote, sound b
 }
 
 func newCompiler(t testing.TB) wazero.Runtime {
-	// The interpreter checks as the compiler does, and is faster to compile.
+	// The interpreter checks the same as the compiler, and compiles faster.
 	config := wazero.NewRuntimeConfigInterpreter().WithCoreFeatures(api.CoreFeaturesV2 | coreFeatureExtendedConst).WithMemoryLimitPages(65536)
 	r := wazero.NewRuntimeWithConfig(context.Background(), config)
 	t.Cleanup(func() { r.Close(context.Background()) })
@@ -97,7 +97,7 @@ func FuzzRewrite(f *testing.F) {
 	f.Fuzz(func(t *testing.T, wasm []byte) { checkRewrite(t, r, wasm) })
 }
 
-// TestMutations flips bytes of modules for some seconds.
+// TestMutations flips bytes of modules for a few seconds.
 func TestMutations(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds")

@@ -22,12 +22,12 @@ type fuelError struct{}
 
 func (*fuelError) Error() string { return "out of fuel" }
 
-// meter is a host as METERING.md describes it.
+// meter is a host as described in METERING.md.
 type meter struct {
 	budget, slice int64
 	granted       int64
 	yields        int
-	last, gap     int64 // used at the last yield, and most between two
+	last, gap     int64 // used at the last yield, and the maximum between two
 }
 
 type meterKey struct{}
@@ -69,7 +69,7 @@ func restoreStack(m api.Module, stack uint64) {
 	}
 }
 
-// call calls a function of a metered instance and returns what it used.
+// call calls a function of a metered instance and returns the fuel it used.
 func (m *meter) call(mod api.Module, name string, stack int64, args ...uint64) (results []uint64, used int64, err error) {
 	fuel := mod.ExportedGlobal(rewrite.FuelExport).(api.MutableGlobal)
 	m.granted, m.yields = 0, 0

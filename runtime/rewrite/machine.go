@@ -6,36 +6,53 @@ import (
 	"github.com/wasm-jobs/wasm-jobs/runtime/binary"
 )
 
-// operand is a value on the operand stack, as far as the rewriter follows it.
+// operand is a value on the operand stack, as far as the rewriter tracks it.
 type operand struct {
 	kind kind
-	site int // of the code that made it, where kind is native
+	from origin
+	typ  binary.ValueType
+	site int // of the code that made it, if kind is native
+
+	unset bool // a local that nothing sets
 }
 
-// frame is an open block; the outermost is the function.
+// origin is the origin of a value, as far as it matters for the engine's code
+// (faults.go).
+type origin uint8
+
+const (
+	anywhere origin = iota // a block, a global, or an unknown local
+	variable               // a local that never holds the result of an and
+	computed               // an instruction computed it only for this use
+	anded                  // like computed, by an and
+	zero                   // the constant 0 of an integer type
+)
+
+// frame is an open block. The outermost one is the function.
 type frame struct {
 	op              binary.Op
 	number          int // of the block within the function, -1 for the function
 	height          int // of the operand stack below its parameters
-	params, results int
-	level           int  // labels open in the rewritten code, its own counted
+	params, results []binary.ValueType
+	level           int  // labels open in the rewritten code, including its own
 	joined          bool // code reached the end of the first branch of an if
 	wrapped         bool // a loop with another around it
+	checksBack      bool // a loop that checks the fuel before branches back to it
 
-	// Units spent since the last check, see [emitter.unchecked]: at most so many
-	// where a branch leads to the label, and where an if began.
+	// Maximum units spent since the last check, see [emitter.unchecked]: when a
+	// branch leads to the label, and when an if began.
 	branched, began int64
 }
 
 func (f *frame) arity() int {
 	if f.op == binary.OpLoop {
-		return f.params
+		return len(f.params)
 	}
-	return f.results
+	return len(f.results)
 }
 
-// machine follows the operands and blocks through one function body without
-// knowing their types. In code that cannot be reached it only counts blocks.
+// machine tracks the operands and blocks of one function body without knowing
+// types. In unreachable code it only counts blocks.
 type machine struct {
 	m       *binary.Module
 	stack   []operand
@@ -43,7 +60,7 @@ type machine struct {
 	blocks  int // opened in live code
 	dead    bool
 	skipped int // blocks open in dead code
-	height  int // greatest height of the stack
+	height  int // maximum height of the stack
 	broken  bool
 
 	// observe is called for each operand whose bits matter.
@@ -52,7 +69,7 @@ type machine struct {
 
 func (v *machine) start(t binary.FuncType) {
 	*v = machine{m: v.m, stack: v.stack[:0], frames: v.frames[:0], observe: v.observe}
-	v.frames = append(v.frames, frame{op: binary.OpBlock, number: -1, results: len(t.Results)})
+	v.frames = append(v.frames, frame{op: binary.OpBlock, number: -1, results: t.Results})
 }
 
 func (v *machine) top() *frame { return &v.frames[len(v.frames)-1] }
@@ -65,13 +82,13 @@ func (v *machine) push(o operand) {
 	v.height = max(v.height, len(v.stack))
 }
 
-func (v *machine) pushFixed(n int) {
-	for range n {
-		v.push(operand{})
+func (v *machine) pushTypes(types []binary.ValueType, from origin) {
+	for _, t := range types {
+		v.push(operand{typ: t, from: from})
 	}
 }
 
-// pop takes an operand. A module with none left has a type error: broken.
+// pop pops an operand. If there is none, the module has a type error: broken.
 func (v *machine) pop() (o operand) {
 	if n := len(v.stack); n > v.top().height {
 		o = v.stack[n-1]
@@ -82,7 +99,7 @@ func (v *machine) pop() (o operand) {
 	return o
 }
 
-// use pops n operands; the bits of those that are not of the kind blind matter.
+// use pops n operands. Bits of operands that are not of kind blind matter.
 func (v *machine) use(n int, blind kind) {
 	for range n {
 		if o := v.pop(); o.kind.native() && o.kind != blind {
@@ -91,21 +108,46 @@ func (v *machine) use(n int, blind kind) {
 	}
 }
 
-// pass marks the n topmost operands as used, and leaves them.
+// pass marks the n topmost operands as used, and does not pop them.
 func (v *machine) pass(n int) {
-	v.use(n, fixed)
-	v.pushFixed(n)
+	first := len(v.stack) - n
+	if first < v.top().height {
+		v.broken = true
+		return
+	}
+	for i := first; i < len(v.stack); i++ {
+		o := &v.stack[i]
+		if o.kind.native() {
+			v.observe(*o)
+		}
+		o.kind, o.from = fixed, anywhere
+	}
 }
 
-func (v *machine) blockType(in binary.Instr) (params, results int) {
+func (v *machine) blockType(in binary.Instr) binary.FuncType {
 	switch {
 	case in.Block >= 0:
-		t := v.m.Types[in.Index]
-		return len(t.Params), len(t.Results)
+		return v.m.Types[in.Index]
 	case in.Block != -64:
-		return 0, 1
+		return binary.FuncType{Results: single[in.Block+128]}
 	}
-	return 0, 0
+	return binary.FuncType{}
+}
+
+// single holds lists of one type, by its code.
+var single = func() (lists [128][]binary.ValueType) {
+	for t := range lists {
+		lists[t] = []binary.ValueType{binary.ValueType(t)}
+	}
+	return lists
+}()
+
+// below returns the operand n below the topmost one.
+func (v *machine) below(n int) operand {
+	if at := len(v.stack) - 1 - n; at >= v.top().height {
+		return v.stack[at]
+	}
+	return operand{}
 }
 
 // open enters a block, loop or if in live code.
@@ -113,65 +155,67 @@ func (v *machine) open(in binary.Instr) *frame {
 	if in.Op == binary.OpIf {
 		v.use(1, fixed)
 	}
-	params, results := v.blockType(in)
-	v.use(params, fixed)
+	t := v.blockType(in)
+	v.use(len(t.Params), fixed)
 	v.frames = append(v.frames, frame{op: in.Op, number: v.blocks, height: len(v.stack),
-		params: params, results: results, level: v.top().level + 1})
+		params: t.Params, results: t.Results, level: v.top().level + 1})
 	v.blocks++
-	v.pushFixed(params)
+	v.pushTypes(t.Params, anywhere)
 	return v.top()
 }
 
-// otherwise passes an else. It reports whether the code before it ends there.
+// otherwise processes an else. It reports whether the code before it ends
+// there.
 func (v *machine) otherwise() (live bool) {
 	live = !v.dead
 	f := v.top()
 	if live {
-		v.use(f.results, fixed)
+		v.use(len(f.results), fixed)
 	}
 	v.stack = v.stack[:f.height]
 	f.op, f.joined, v.dead = binary.OpElse, live, false
-	v.pushFixed(f.params)
+	v.pushTypes(f.params, anywhere)
 	return live
 }
 
-// close passes the end of a block that was opened in live code. joined says
-// that the code behind it can be reached otherwise than through its end.
+// close processes the end of a block that was opened in live code. If joined is
+// set, the code after it can be reached in another way than through its end.
 func (v *machine) close(joined bool) frame {
 	f := *v.top()
 	if !v.dead {
-		v.use(f.results, fixed)
+		v.use(len(f.results), fixed)
 	}
 	v.stack = v.stack[:f.height]
 	v.frames = v.frames[:len(v.frames)-1]
 	if v.dead = v.dead && !joined && !f.joined; !v.dead && len(v.frames) > 0 {
-		v.pushFixed(f.results)
+		v.pushTypes(f.results, anywhere)
 	}
 	return f
 }
 
-// jump passes an unconditional branch that gives n operands along.
+// jump processes an unconditional branch that passes n operands.
 func (v *machine) jump(n int) {
 	v.use(n, fixed)
 	v.stack = v.stack[:v.top().height]
 	v.dead, v.skipped = true, 0
 }
 
-// call passes a call of a function of type t.
+// call processes a call of a function of type t.
 func (v *machine) call(t binary.FuncType) {
 	v.use(len(t.Params), fixed)
-	v.pushFixed(len(t.Results))
+	v.pushTypes(t.Results, computed)
 }
 
-// plain passes an instruction without effect on control, variables apart.
+// plain processes an instruction without effect on control, except for
+// variables.
 func (v *machine) plain(e effect, site int) {
 	v.use(int(e.pop), e.blind)
 	if e.push > 0 {
-		v.push(operand{e.makes, site})
+		v.push(operand{kind: e.makes, from: e.from, typ: e.typ, site: site})
 	}
 }
 
-// skip passes an instruction in dead code and reports whether it belongs to
+// skip processes an instruction in dead code and reports whether it belongs to
 // the dead code: the else or end that closes it does not.
 func (v *machine) skip(op binary.Op) bool {
 	switch op {
@@ -188,25 +232,30 @@ func (v *machine) skip(op binary.Op) bool {
 	return true
 }
 
-// constant returns the operand of f32.const, f64.const and v128.const.
-func constant(raw []byte, op binary.Op) operand {
-	switch op {
+// constant returns the operand of an instruction that pushes a constant.
+func constant(raw []byte, in binary.Instr) operand {
+	o := operand{from: computed, typ: effectOf(in.Op).typ}
+	switch in.Op {
+	case binary.OpI32Const, binary.OpI64Const:
+		if in.Value == 0 {
+			o.from = zero
+		}
 	case binary.OpF32Const:
 		bits := uint32(raw[1]) | uint32(raw[2])<<8 | uint32(raw[3])<<16 | uint32(raw[4])<<24
 		if f := math.Float32frombits(bits); f == f {
-			return operand{kind: noNaN}
+			o.kind = noNaN
 		}
 	case binary.OpF64Const:
 		if raw[8]&0x7f != 0x7f || raw[7]>>4 != 0xf {
-			return operand{kind: noNaN}
+			o.kind = noNaN
 		}
 	case binary.OpV128Const:
+		o.kind = noNaN
 		for _, b := range raw[2:] {
 			if b != 0 {
-				return operand{}
+				o.kind = fixed
 			}
 		}
-		return operand{kind: noNaN}
 	}
-	return operand{}
+	return o
 }

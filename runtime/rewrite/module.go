@@ -3,12 +3,13 @@ package rewrite
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/wasm-jobs/wasm-jobs/runtime/binary"
 )
 
-// order is the order of the sections that are always looked at, in the file.
+// order is the order in the file of the sections that are always processed.
 var order = []byte{
 	binary.SectionType, binary.SectionImport, binary.SectionFunction, binary.SectionTable,
 	binary.SectionMemory, binary.SectionGlobal, binary.SectionExport, binary.SectionStart,
@@ -16,19 +17,24 @@ var order = []byte{
 }
 
 // module is a module that is being rewritten. Metering adds one imported
-// function behind the imported ones, up to three functions and types at the
-// end, and two globals.
+// function after the imported ones, up to three functions and types at the end,
+// and two globals.
 type module struct {
 	wasm      []byte
 	m         *binary.Module
 	o         Options
 	functions []summary // of the bodies
-	data      []segment // instead of those of the original, unless it is nil
+	data      []segment // replaces the original ones, unless nil
 	lasting   map[string]Reason
+	lines     *lines // nil if the module has no line table
 
+	fixes       int    // of Result
 	fuel, stack uint32 // indices of the injected globals
 	refill      uint32 // of the injected function; fill and copy follow it
 }
+
+// fixed notes that a fault which version avoids first may have changed outputs.
+func (w *module) fixed(version int) { w.fixes = max(w.fixes, version) }
 
 // scan summarizes all functions.
 func (w *module) scan() error {
@@ -100,6 +106,7 @@ func (w *module) reasons() (all []Reason) {
 func (w *module) write(globals []Global) ([]byte, error) {
 	out := make([]byte, 0, len(w.wasm)*2+512)
 	out = append(out, w.wasm[:8]...)
+	size := 0 // of the code
 	for _, id := range order {
 		start, end := section(w.m, id)
 		if start == end && !w.adds(id, globals) {
@@ -109,13 +116,16 @@ func (w *module) write(globals []Global) ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
+		if id == binary.SectionCode {
+			size = len(contents)
+		}
 		out = appendSection(out, id, contents)
 	}
-	return w.custom(out), nil
+	return w.lines.sections(w.custom(out), size), nil
 }
 
-// section returns where the contents of a section stand; nowhere if start is
-// end.
+// section returns the position of the contents of a section. If there is none,
+// start is end.
 func section(m *binary.Module, id byte) (start, end int) {
 	for _, s := range m.Sections {
 		if s.ID == id {
@@ -125,7 +135,7 @@ func section(m *binary.Module, id byte) (start, end int) {
 	return 0, 0
 }
 
-// adds reports whether something is added to a section.
+// adds reports whether a section gets additions.
 func (w *module) adds(id byte, globals []Global) bool {
 	switch id {
 	case binary.SectionType, binary.SectionImport, binary.SectionFunction, binary.SectionGlobal, binary.SectionCode:
@@ -177,7 +187,8 @@ func (w *module) contents(id byte, start, end int, globals []Global) ([]byte, er
 	return w.wasm[start:end], nil
 }
 
-// newType is the index of the type of yield and of the function that calls it.
+// newType returns the index of the type of yield and of the function that calls
+// it.
 func (w *module) newType() uint32 { return uint32(len(w.m.Types)) }
 
 func (w *module) types() [][]byte {
@@ -204,7 +215,7 @@ func (w *module) extend(start, end int, entries ...[]byte) []byte {
 	return out
 }
 
-// globals adds those for fuel and stack.
+// globals adds the globals for fuel and stack.
 func (w *module) globals(start, end int) []byte {
 	src := source{w.wasm, start}
 	n := uint32(0)
@@ -265,7 +276,7 @@ func (w *module) exports(globals []Global) []byte {
 	return out
 }
 
-// elements rewrites the element segments, in their eight forms: bit 0 says
+// elements rewrites the element segments, in their eight forms: bit 0 means
 // passive or declarative, bit 1 an explicit table or declarative, bit 2
 // expressions instead of indices.
 func (w *module) elements(start int) []byte {
@@ -324,9 +335,9 @@ func (w *module) injected() (bodies [][]byte) {
 	return bodies
 }
 
-// refillBody is the function (fuel, stack) -> fuel that calls yield. The
-// global moves by as much as the fuel does: what the host has granted less the
-// global stays what was used when it was last brought up to date.
+// refillBody is the function (fuel, stack) -> fuel that calls yield. It changes
+// the global by the same amount as the fuel: the granted fuel minus the global
+// is still the fuel that was used at the last update of the global.
 func (w *module) refillBody() []byte {
 	const fuel, stack, result = 0, 1, 2
 	b := []byte{1, 1, byte(binary.I64)}
@@ -342,9 +353,9 @@ func (w *module) refillBody() []byte {
 	return appendOp(b, binary.OpEnd)
 }
 
-// custom adds the custom sections that an engine reads or people want to see,
-// at the end. All others are dropped: most, such as those with debug
-// information, point into code that has moved.
+// custom appends the custom sections that an engine reads or that people want
+// to see. All others are dropped: most refer to code that has moved. Of debug
+// information, only the line table is written again.
 func (w *module) custom(out []byte) []byte {
 	for _, s := range w.m.Sections {
 		if s.ID != binary.SectionCustom {
@@ -363,53 +374,56 @@ func (w *module) custom(out []byte) []byte {
 	return out
 }
 
-// names shifts the indices in a name section. It keeps what does not know
-// functions by index, or of them only names of functions and locals.
+// names shifts the indices in a name section, and gives every function a name:
+// a function without one gets its index in the original, because an engine
+// would show the new index. It keeps subsections that do not refer to
+// functions, and otherwise only names of functions and locals.
 func (w *module) names(contents []byte) []byte {
-	if !w.o.Metering {
-		return contents
-	}
-	const functions, locals, labels = 1, 2, 3
-	src := source{contents, 0}
-	var out []byte
-	for src.pos < len(contents) {
-		id := src.byte()
-		sub := src.bytes()
-		switch id {
+	const module, functions, locals, labels = 0, 1, 2, 3
+	var head, named, tail []byte
+	for src := (source{contents, 0}); src.pos < len(contents); {
+		switch id, sub := src.byte(), src.bytes(); id {
+		case module:
+			head = appendSection(head, id, sub)
 		case functions:
-			sub = w.functionNames(sub)
+			named = sub
 		case locals:
-			sub = w.localNames(sub)
+			tail = appendSection(tail, id, w.localNames(sub))
 		case labels:
-			continue
+		default:
+			tail = appendSection(tail, id, sub)
 		}
-		out = appendSection(out, id, sub)
 	}
-	return out
+	return append(appendSection(head, functions, w.functionNames(named)), tail...)
 }
 
-// functionNames also names the injected functions.
+// functionNames names all functions, including the injected ones.
 func (w *module) functionNames(sub []byte) []byte {
-	src := source{sub, 0}
-	n := src.u32()
-	injected := []string{".refill", ".fill", ".copy"}
-	if !w.hasPieces() {
-		injected = injected[:1]
-	}
-	out := appendU32(make([]byte, 0, len(sub)+128), n+1+uint32(len(injected)))
-	yield, written := uint32(w.m.ImportedFunctions), false
-	for range n {
-		index := src.u32()
-		if !written && index >= yield {
-			out, written = appendName(appendU32(out, yield), Module+"."+Yield), true
+	names := make([]string, len(w.m.Functions))
+	if src := (source{sub, 0}); len(sub) > 0 {
+		for range src.u32() {
+			index, name := src.u32(), string(src.bytes())
+			if index < uint32(len(names)) {
+				names[index] = name
+			}
 		}
-		out = appendName(appendU32(out, w.function(index)), string(src.bytes()))
 	}
-	if !written {
-		out = appendName(appendU32(out, yield), Module+"."+Yield)
+	for i := range names {
+		if names[i] == "" {
+			names[i] = "$" + strconv.Itoa(i)
+		}
 	}
-	for i, name := range injected {
-		out = appendName(appendU32(out, w.refill+uint32(i)), Module+name)
+	all := names
+	if w.o.Metering {
+		injected := Injected[1:]
+		if !w.hasPieces() {
+			injected = injected[:1]
+		}
+		all = slices.Concat(names[:w.m.ImportedFunctions], Injected[:1], names[w.m.ImportedFunctions:], injected)
+	}
+	out := appendU32(make([]byte, 0, len(sub)+8*len(all)), uint32(len(all)))
+	for i, name := range all {
+		out = appendName(appendU32(out, uint32(i)), name)
 	}
 	return out
 }

@@ -22,7 +22,7 @@ var (
 	bits64 = []uint64{0x7ff0000000000001, 0x7ff8000000000123, 0xfff800000000beef, 0xfff4000000000000, 0x7ff0000000000000, 0xfff0000000000000, 0, 1 << 63, 0xbff0000000000000, 0x3ff0000000000000}
 )
 
-// shape is a way that floats stand in a value.
+// shape is a form of floats in a value.
 type shape struct {
 	name      string
 	canonical uint64
@@ -58,7 +58,7 @@ var shapes = []shape{
 	{"f64x2", canonical64, 2, true, bits64, simd(0x74, 0x75, 0x7a, 0x94, 0xef), simd(0xf0, 0xf1, 0xf2, 0xf3, 0xf4, 0xf5)},
 }
 
-// typeCode is that of the bits as they come from outside: i32 or i64.
+// typeCode returns the type of the bits as they come from outside: i32 or i64.
 func (s shape) typeCode() byte {
 	if s.wide {
 		return 0x7e
@@ -66,7 +66,7 @@ func (s shape) typeCode() byte {
 	return 0x7f
 }
 
-// get pushes a parameter as a float; every lane holds it.
+// get pushes a parameter as a float, in every lane.
 func (s shape) get(local byte) []byte {
 	code := []byte{0x20, local}
 	switch {
@@ -80,7 +80,7 @@ func (s shape) get(local byte) []byte {
 	return append(code, 0xbe)
 }
 
-// bitsOf turns the float on the stack into its bits, of one lane.
+// bitsOf converts the float on the stack to its bits, for one lane.
 func (s shape) bitsOf(lane byte) []byte {
 	switch {
 	case s.lanes == 4:
@@ -103,9 +103,9 @@ func (s shape) local() byte {
 	return 0x7d
 }
 
-// functions makes a module that exports functions "0", "1" ... of two bits and
-// one result of bits, each with two locals of the shape; and a memory and a
-// global.
+// functions returns a module that exports functions "0", "1" ..., which take
+// two values and return one, all as bits, and have two locals of the shape. It
+// has a memory and a global.
 func (s shape) functions(bodies ...[]byte) []byte {
 	bits := s.typeCode()
 	section := func(id byte, contents []byte) []byte {
@@ -144,7 +144,7 @@ func uleb(b []byte, n int) []byte {
 func join(parts ...[]byte) []byte { return slices.Concat(parts...) }
 
 // run calls each function with all pairs of the shape's values, rewritten, on
-// both engines, with and without metering, and hands the results over.
+// both engines, with and without metering, and calls check with the results.
 func (s shape) run(t *testing.T, bodies [][]byte, check func(function int, a, b, got uint64)) {
 	wasm := s.functions(bodies...)
 	ctx := context.Background()
@@ -174,7 +174,7 @@ func (s shape) isNaN(bits uint64) bool {
 	return bits<<33 > 0xff<<56
 }
 
-// ways are ways for a float to go on that the given code makes.
+// ways returns the ways in which a float that the given code makes can be used.
 func (s shape) ways(value []byte) [][]byte {
 	store, load := []byte{0x38, 2, 0}, []byte{0x2a, 2, 0}
 	if s.wide {
@@ -198,8 +198,8 @@ func (s shape) ways(value []byte) [][]byte {
 	}
 }
 
-// TestArithmeticIsCanonical checks every instruction of arithmetic, and every
-// way on for its result.
+// TestArithmeticIsCanonical checks every arithmetic instruction, and every use
+// of its result.
 func TestArithmeticIsCanonical(t *testing.T) {
 	for _, s := range shapes {
 		t.Run(s.name, func(t *testing.T) {
@@ -234,7 +234,7 @@ func TestArithmeticIsCanonical(t *testing.T) {
 }
 
 // TestPayloadsStay checks that the bits of NaNs that a program made itself
-// are never touched, as they are not in the original.
+// never change, as in the original.
 func TestPayloadsStay(t *testing.T) {
 	for _, s := range shapes {
 		t.Run(s.name, func(t *testing.T) {
@@ -265,8 +265,8 @@ func TestPayloadsStay(t *testing.T) {
 	}
 }
 
-// TestMixedLanes checks that bits made as lanes of one width are canonical
-// where they are read as another.
+// TestMixedLanes checks that bits from lanes of one width are canonical when
+// they are read with another.
 func TestMixedLanes(t *testing.T) {
 	f32x4, f64x2 := shapes[2], shapes[3]
 	bodies := [][]byte{

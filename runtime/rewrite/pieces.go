@@ -2,19 +2,19 @@ package rewrite
 
 import "github.com/wasm-jobs/wasm-jobs/runtime/binary"
 
-// A fill or copy cannot be interrupted, and where it is the first to touch its
-// memory takes as long as the system takes for the pages: 1 GiB took 0.2 to 8
-// seconds. What is larger than a piece is therefore done in pieces, with a call
-// of yield behind each, all but the last by a function injected for it. The
-// instruction itself does the last, so that a trap is its own: where it would
-// be out of bounds, and must not have written anything, the function does
+// A fill or copy cannot be interrupted. If it is the first to touch its memory,
+// it takes as long as the system needs for the pages: 1 GiB took 0.2 to 8
+// seconds. Operations larger than a piece are therefore done in pieces, with a
+// call of yield after each. An injected function does all pieces except the
+// last. The instruction itself does the last one, so that a trap is its own. If
+// it would be out of bounds, and must not write anything, the function does
 // nothing.
 //
-// memory.init needs none of it: its source is in the module, whose size is
-// bounded.
+// memory.init does not need this: its source is in the module, whose size is
+// bounded. Tables do not need it either, because they are small.
 
-// piece is the most bytes that are filled or copied without a look at the
-// clock: some 0.1 ms where they are new.
+// piece is the maximum number of bytes that are filled or copied without a
+// check of the clock: about 0.1 ms if they are new.
 const piece = 1 << 20
 
 const (
@@ -29,8 +29,8 @@ const (
 // hasPieces reports whether fill and copy are injected.
 func (w *module) hasPieces() bool { return w.o.Metering && len(w.m.Memories) > 0 }
 
-// pieceTypes are those of the functions, (operands, fuel) -> (operands, fuel),
-// and of the block around their call.
+// pieceTypes are the types of the functions, (operands, fuel) -> (operands,
+// fuel), and of the block around their call.
 var pieceTypes = [][]byte{
 	append(append([]byte{0x60, 4}, operands4...), append([]byte{4}, operands4...)...),
 	append(append([]byte{0x60, 3}, operands4[:3]...), append([]byte{3}, operands4[:3]...)...),
@@ -40,8 +40,9 @@ var operands4 = []byte{byte(binary.I32), byte(binary.I32), byte(binary.I32), byt
 
 func (w *module) pieceType() uint32 { return w.newType() + 1 }
 
-// pieces does all but the last piece of a fill or copy whose operands are on
-// the stack, and whose length is in a scratch local.
+// pieces does all pieces except the last of a fill or copy whose operands are
+// on the stack, and whose length is in a scratch local. The injected function
+// charges all of it: the length becomes 0.
 func (e *emitter) pieces(op binary.Op) {
 	function := e.module.refill + 1
 	switch op {
@@ -59,6 +60,8 @@ func (e *emitter) pieces(op binary.Op) {
 	e.scratched(binary.OpLocalGet, scratchFuel)
 	e.indexed(binary.OpCall, function)
 	e.scratched(binary.OpLocalSet, scratchFuel)
+	e.constant(binary.OpI32Const, 0)
+	e.scratched(binary.OpLocalSet, scratchLength)
 	e.op(binary.OpEnd)
 }
 
@@ -71,7 +74,7 @@ const (
 	argFuel   = 3
 )
 
-// code is that of an injected function.
+// code is the code of an injected function.
 type code []byte
 
 func (c *code) op(op binary.Op)    { *c = appendOp(*c, op) }
@@ -89,8 +92,8 @@ func (c *code) move(op binary.Op, local uint32) {
 	c.set(local)
 }
 
-// leaveOutside leaves the innermost block where the bytes from a local on are
-// not all in memory.
+// leaveOutside leaves the innermost block unless all bytes from the address in
+// a local on are in memory.
 func (c *code) leaveOutside(from uint32) {
 	c.get(from)
 	c.op(opExtend)
@@ -106,12 +109,32 @@ func (c *code) leaveOutside(from uint32) {
 	c.branchIf()
 }
 
-// again calls yield, and starts the loop again while more than a piece is left.
-func (c *code) again(refill uint32) {
+// charge charges the fuel for all bytes before any is written.
+func (c *code) charge(refill uint32) {
+	c.get(argFuel)
+	c.get(argLength)
+	c.op(opExtend)
+	*c = appendS64(appendOp(*c, binary.OpI64Const), byteShift)
+	c.op(opI64ShR)
+	c.op(opI64Sub)
+	*c = appendIndexed(*c, binary.OpLocalTee, argFuel)
+	*c = appendNegative(*c)
+	c.block(binary.OpIf)
+	c.refill(refill)
+	c.op(binary.OpEnd)
+}
+
+// refill calls yield.
+func (c *code) refill(refill uint32) {
 	c.get(argFuel)
 	*c = appendS64(appendOp(*c, binary.OpI64Const), 0)
 	*c = appendIndexed(*c, binary.OpCall, refill)
 	c.set(argFuel)
+}
+
+// again calls yield, and repeats the loop while more than a piece is left.
+func (c *code) again(refill uint32) {
+	c.refill(refill)
 	c.get(argLength)
 	c.i32(piece)
 	c.op(opI32GtU)
@@ -119,7 +142,7 @@ func (c *code) again(refill uint32) {
 	c.op(binary.OpEnd)
 }
 
-// finish returns what is left to do.
+// finish returns the remaining operands.
 func (c *code) finish() []byte {
 	for local := range uint32(4) {
 		c.get(local)
@@ -132,6 +155,7 @@ func (w *module) fillBody() []byte {
 	c := code{0}
 	c.block(binary.OpBlock)
 	c.leaveOutside(argTo)
+	c.charge(w.refill)
 	c.block(binary.OpLoop)
 	c.get(argTo)
 	c.get(argValue)
@@ -145,13 +169,14 @@ func (w *module) fillBody() []byte {
 	return c.finish()
 }
 
-// copyBody copies from the start or from the end, whichever reads what
-// overlaps before it is written.
+// copyBody copies from the start or from the end, so that overlapping bytes are
+// read before they are written.
 func (w *module) copyBody() []byte {
 	c := code{0}
 	c.block(binary.OpBlock)
 	c.leaveOutside(argTo)
 	c.leaveOutside(argFrom)
+	c.charge(w.refill)
 	c.get(argTo)
 	c.get(argFrom)
 	c.op(opI32LeU)

@@ -21,7 +21,7 @@ import (
 //go:embed testdata/cases.wasm
 var casesWasm []byte
 
-// instance returns an instance of a module, as it stands, with a meter and the
+// instance returns an instance of a module, unchanged, with a meter and the
 // import of the cases.
 func instance(t testing.TB, config wazero.RuntimeConfig, wasm []byte) api.Module {
 	ctx := context.Background()
@@ -75,9 +75,9 @@ var calls = []struct {
 
 const unlimited = 1 << 62
 
-// TestFuel checks that results are those of the original, and that fuel is
-// what a counter in front of every instruction says, on both engines, for
-// every slice.
+// TestFuel checks that results are those of the original, and that the fuel is
+// the count of a counter before every instruction, on both engines, for every
+// slice.
 func TestFuel(t *testing.T) {
 	for i, c := range calls {
 		if raceEnabled && c.wasm == &kernelsWasm && i%4 != 0 {
@@ -121,9 +121,8 @@ func TestFuel(t *testing.T) {
 	}
 }
 
-// TestBudget checks that a budget of n passes and of n-1 fails, for every n
-// that a call can be cut at, each time in a state that an earlier failure
-// left.
+// TestBudget checks that a budget of n succeeds and n-1 fails, for every n at
+// which a call can be cut, each time in the state after an earlier failure.
 func TestBudget(t *testing.T) {
 	for _, engine := range engines {
 		mod := instance(t, engine.config(), rewritten(t, casesWasm, rewrite.Options{Metering: true}).Wasm)
@@ -148,7 +147,7 @@ func TestBudget(t *testing.T) {
 	}
 }
 
-// TestEndless checks that whatever goes on for ever runs out of fuel or stack.
+// TestEndless checks that code that runs forever runs out of fuel or stack.
 func TestEndless(t *testing.T) {
 	for _, engine := range engines {
 		mod := instance(t, engine.config(), rewritten(t, casesWasm, rewrite.Options{Metering: true}).Wasm)
@@ -162,8 +161,8 @@ func TestEndless(t *testing.T) {
 	}
 }
 
-// TestStack checks that the depth at which calls end is the same on both
-// engines, and whatever the instance did before.
+// TestStack checks that the maximum depth of calls is the same on both engines,
+// whatever the instance did before.
 func TestStack(t *testing.T) {
 	var limit []int
 	for _, engine := range engines {
@@ -189,8 +188,7 @@ func TestStack(t *testing.T) {
 	t.Logf("%d calls deep in %d slots", limit[0], suiteStack)
 }
 
-// TestDefaultStack checks that the compiler's own limit is not met before
-// ours.
+// TestDefaultStack checks that our limit is reached before the compiler's own.
 func TestDefaultStack(t *testing.T) {
 	mod := instance(t, wazero.NewRuntimeConfigCompiler(), rewritten(t, casesWasm, rewrite.Options{Metering: true}).Wasm)
 	_, used, err := (&meter{budget: unlimited, slice: 1e9}).call(mod, "recursion", rewrite.DefaultStack, 0)
@@ -201,8 +199,8 @@ func TestDefaultStack(t *testing.T) {
 	t.Logf("%d instructions of recursion", used)
 }
 
-// TestLongWaysBack checks that a deep recursion with much code behind its
-// call, and long rows of calls, come past a check again and again.
+// TestLongWaysBack checks that a deep recursion with much code after its call,
+// and long rows of calls, check the fuel repeatedly.
 func TestLongWaysBack(t *testing.T) {
 	step := []byte{0x20, 0, 0x41, 1, 0x6a, 0x21, 0} // 4 units
 	down := func(steps int) []byte {
@@ -227,11 +225,11 @@ func TestLongWaysBack(t *testing.T) {
 	}
 }
 
-// callerGap is what one call may spend without a check: 128 units of its own,
-// and of 4 calls 512 each.
+// callerGap is the maximum that one call may spend without a check: 128 units
+// of its own, and 512 for each of 4 calls.
 const callerGap = 128 + 4*512
 
-// numbered makes a module of functions (i32) -> i32 that exports the first.
+// numbered returns a module of functions (i32) -> i32 that exports the first.
 func numbered(bodies ...[]byte) []byte {
 	section := func(id byte, contents []byte) []byte {
 		return append(uleb([]byte{id}, len(contents)), contents...)
@@ -268,14 +266,14 @@ func TestGlobalsAndReasons(t *testing.T) {
 		t.Errorf("globals %v", r.Globals)
 	}
 	var what []string
-	for _, reason := range r.Lasting {
+	for _, reason := range r.NotResettable {
 		what = append(what, reason.What)
 	}
 	if got := strings.Join(what, " "); got != "table.fill table.copy table.init table.grow elem.drop" {
-		t.Errorf("reasons %v", r.Lasting)
+		t.Errorf("reasons %v", r.NotResettable)
 	}
-	if r := rewritten(t, kernelsWasm, rewrite.Options{Metering: true}); len(r.Lasting) > 0 || r.Stack != rewrite.DefaultStack {
-		t.Errorf("reasons %v, stack %d", r.Lasting, r.Stack)
+	if r := rewritten(t, kernelsWasm, rewrite.Options{Metering: true}); len(r.NotResettable) > 0 || r.Stack != rewrite.DefaultStack {
+		t.Errorf("reasons %v, stack %d", r.NotResettable, r.Stack)
 	}
 	mod := instance(t, wazero.NewRuntimeConfigInterpreter(), r.Wasm)
 	count := mod.ExportedGlobal(r.Globals[0].Export).(api.MutableGlobal)

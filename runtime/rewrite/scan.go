@@ -4,7 +4,7 @@ import (
 	"github.com/wasm-jobs/wasm-jobs/runtime/binary"
 )
 
-// blockFlags say what the code of a block does, where it can be reached.
+// blockFlags describe the reachable code of a block.
 type blockFlags uint8
 
 const (
@@ -12,15 +12,23 @@ const (
 	busy                            // a loop with calls or targeted loops in it
 )
 
-// summary is what must be known of a function before any is rewritten.
+// summary has the facts about a function that are needed before any is
+// rewritten.
 type summary struct {
 	leaf     bool // makes no calls
 	straight bool // one segment, without calls and bulk operations
 	blocks   []blockFlags
-	// floats gives the kind of each local that only ever holds zero, numbers
-	// and results of float arithmetic; nil where there is none.
+	// floats is the kind of each local that only ever holds zero, numbers and
+	// results of float arithmetic; nil if there is none.
 	floats []kind
-	frame  int64 // what a call of it costs of the stack
+	// anded marks the locals that may hold a result of an and; nil if the
+	// function has no and.
+	anded []bool
+	// unset marks the locals that are always 0, because no instruction sets them;
+	// nil if the function has no and.
+	unset []bool
+	frame int64 // stack cost of a call
+	units int64 // cost of executing each instruction once
 }
 
 // scanner makes the summaries of functions.
@@ -33,15 +41,18 @@ type scanner struct {
 	params   int
 	sets     []setState // of each local
 	any      bool       // a local has been set to a native value
+	ands     bool       // the function has an and
 	slots    int        // of parameters and locals
 	index    int        // of the function
-	values   int        // that may have a place of their own in the frame
+	values   int        // values that may need their own slot in the frame
 	lasting  map[string]Reason
 }
 
 type setState struct {
 	kind  kind
 	mixed bool
+	anded bool
+	set   bool
 }
 
 func newScanner(m *binary.Module, wasm []byte) *scanner {
@@ -50,17 +61,18 @@ func newScanner(m *binary.Module, wasm []byte) *scanner {
 	return s
 }
 
-// function returns the summary of the function of the given body.
+// function returns the summary of the function with the given body.
 func (s *scanner) function(body int) (summary, error) {
 	index := s.m.ImportedFunctions + body
 	b, t := s.m.Bodies[body], s.m.FuncType(uint32(index))
 	s.start(t)
-	s.s, s.segments, s.bulk, s.any = summary{leaf: true}, 0, false, false
+	s.s, s.segments, s.bulk, s.any, s.ands = summary{leaf: true}, 0, false, false, false
 	s.params, s.index, s.values = len(t.Params), index, 0
 	s.locals(b, t)
 	r := binary.NewReader(s.wasm, b.Code, b.End)
 	for r.More() {
 		in := r.Next()
+		s.s.units++
 		if s.instruction(r, in); s.broken {
 			return summary{}, &Error{Function: index, Offset: in.Offset, Reason: "a type error: too few operands"}
 		}
@@ -69,12 +81,12 @@ func (s *scanner) function(body int) (summary, error) {
 		return summary{}, &Error{Function: index, Offset: p.Offset, Reason: p.Reason}
 	}
 	s.s.straight = s.s.leaf && s.segments == 0 && !s.bulk
-	s.s.floats = s.floats()
+	s.s.floats, s.s.anded, s.s.unset = s.floats(), s.anded(), s.unset()
 	s.s.frame = int64(frameOverhead + s.slots + s.height + s.values/valuesPerSlot)
 	return s.s, nil
 }
 
-// locals counts the slots of 8 bytes that parameters and locals take.
+// locals counts the slots of 8 bytes of parameters and locals.
 func (s *scanner) locals(b binary.Body, t binary.FuncType) {
 	s.slots = len(t.Params) + b.Locals
 	for _, p := range t.Params {
@@ -113,6 +125,30 @@ func (s *scanner) floats() (kinds []kind) {
 	return kinds
 }
 
+// anded returns the locals that may hold a result of an and.
+func (s *scanner) anded() (locals []bool) {
+	if !s.ands {
+		return nil
+	}
+	locals = make([]bool, len(s.sets))
+	for i, set := range s.sets {
+		locals[i] = set.anded
+	}
+	return locals
+}
+
+// unset returns the locals that are always 0.
+func (s *scanner) unset() (locals []bool) {
+	if !s.ands {
+		return nil
+	}
+	locals = make([]bool, len(s.sets))
+	for i, set := range s.sets {
+		locals[i] = i >= s.params && !set.set
+	}
+	return locals
+}
+
 func (s *scanner) instruction(r *binary.Reader, in binary.Instr) {
 	if s.dead && s.skip(in.Op) {
 		return
@@ -149,7 +185,7 @@ func (s *scanner) makesCall() {
 	s.markBusy()
 }
 
-// markBusy marks the open loops, of which those around a busy one are busy.
+// markBusy marks the open loops. Loops around a busy one are busy.
 func (s *scanner) markBusy() {
 	for i := len(s.frames) - 1; i > 0; i-- {
 		if f := s.frames[i]; f.op == binary.OpLoop {
@@ -166,7 +202,7 @@ func (s *scanner) end() {
 	joined := f.op == binary.OpIf
 	if f.number >= 0 && s.s.blocks[f.number]&targeted != 0 {
 		if f.op == binary.OpLoop {
-			// Branches to a loop are known at its end alone.
+			// Branches to a loop are known only at its end.
 			inner := s.frames
 			s.frames = s.frames[:len(s.frames)-1]
 			s.markBusy()
@@ -196,7 +232,7 @@ func (s *scanner) branch(r *binary.Reader, in binary.Instr) {
 		s.use(1, fixed)
 		s.jump(s.target(in.Index).arity())
 	case binary.OpReturn:
-		s.jump(s.frames[0].results)
+		s.jump(len(s.frames[0].results))
 	default:
 		s.jump(0)
 	}
@@ -220,13 +256,14 @@ func (s *scanner) value(in binary.Instr) {
 		s.set(in.Index, o)
 		s.push(o)
 	case binary.OpF32Const, binary.OpF64Const, binary.OpV128Const:
-		s.push(constant(s.wasm[in.Offset:in.End], in.Op))
+		s.push(constant(s.wasm[in.Offset:in.End], in))
 	default:
 		s.lasts(in)
 		if isBulk(in.Op) {
 			s.bulk = true
 			s.markBusy()
 		}
+		s.ands = s.ands || in.Op == opI32And || in.Op == opI64And
 		s.plain(effectOf(in.Op), 0)
 		if len(s.stack) > registers {
 			s.values++
@@ -236,6 +273,8 @@ func (s *scanner) value(in binary.Instr) {
 
 func (s *scanner) set(local uint32, o operand) {
 	set := &s.sets[local]
+	set.set = true
+	set.anded = set.anded || o.from == anywhere || o.from == anded
 	switch {
 	case o.kind == fixed, set.kind != fixed && o.kind.native() && set.kind != o.kind:
 		set.mixed = true
@@ -245,8 +284,8 @@ func (s *scanner) set(local uint32, o operand) {
 	}
 }
 
-// lasts notes an instruction that changes what a reset does not restore. The
-// contents of a segment matter only to those who copy from it.
+// lasts records an instruction that changes state that a reset does not
+// restore. The contents of a segment matter only if the module copies from it.
 func (s *scanner) lasts(in binary.Instr) {
 	name, ok := lasting[in.Op]
 	if !ok {

@@ -2,9 +2,13 @@ package rewrite
 
 import "github.com/wasm-jobs/wasm-jobs/runtime/binary"
 
-// Opcodes that package binary has no name for.
+// Opcodes without a name in package binary.
 const (
+	opI32Eqz binary.Op = 0x45
+	opI32And binary.Op = 0x71
+	opI32Or  binary.Op = 0x72
 	opI64LtS binary.Op = 0x53
+	opI64And binary.Op = 0x83
 	opI64Or  binary.Op = 0x84
 	opI64Add binary.Op = 0x7c
 	opI64Sub binary.Op = 0x7d
@@ -23,7 +27,7 @@ const (
 	emptyBlock = 0x40
 )
 
-// siteKind is what an insertion into the code of a body does.
+// siteKind is the effect of an insertion into the code of a body.
 type siteKind uint8
 
 const (
@@ -35,33 +39,38 @@ const (
 	chargeGlobal                 // subtracts the cost from the global
 )
 
-// site is a place in the rewritten code where something is inserted once it is
-// known what: whether a NaN is observed, what the segment that starts there
-// costs.
+// site is a position in the rewritten code with an insertion that is decided
+// later: when it is known whether a NaN is observed, or how much the segment
+// that starts there costs.
 type site struct {
 	pos  int
 	what siteKind
 	kind kind
 	cost int64
-	// checked says that the fuel is refilled behind the charge if it is negative.
+	// checked refills the fuel after the charge if it is negative.
 	checked bool
+	// shared means that the value is in a local, and also used elsewhere.
+	shared bool
 }
 
-// scratch locals, made where needed.
+// Scratch locals, created when needed. All except the first two are unused
+// between two instructions of the original.
 const (
 	scratchFuel = iota
 	scratchStack
-	scratchLength
+	scratchLength // also a condition, see faults.go
 	scratchGrown
 	scratchF32
 	scratchF64
 	scratchV128
+	scratchDividend
+	scratchDivisor
 	numScratch
 )
 
-var scratchTypes = [numScratch]binary.ValueType{binary.I64, binary.I64, binary.I32, binary.I32, binary.F32, binary.F64, binary.V128}
+var scratchTypes = [numScratch]binary.ValueType{binary.I64, binary.I64, binary.I32, binary.I32, binary.F32, binary.F64, binary.V128, binary.I64, binary.I64}
 
-// assemble joins locals, code and what the sites insert.
+// assemble joins locals, code and the insertions of the sites.
 func (e *emitter) assemble(b binary.Body) {
 	src := source{e.module.wasm, b.Start}
 	groups := src.u32()
@@ -70,13 +79,15 @@ func (e *emitter) assemble(b binary.Body) {
 	for _, t := range e.newLocals {
 		out = append(out, 1, byte(t))
 	}
-	from := 0
+	from, marks := 0, e.marks()
 	for i := range e.sites {
 		s := &e.sites[i]
+		marks = moveMarks(marks, s.pos, len(out)-from)
 		out = append(out, e.code[from:s.pos]...)
 		from = s.pos
 		out = e.insert(out, s)
 	}
+	moveMarks(marks, len(e.code)+1, len(out)-from)
 	e.buf = append(out, e.code[from:]...)
 }
 
@@ -84,7 +95,7 @@ func (e *emitter) insert(out []byte, s *site) []byte {
 	fuel := e.scratch[scratchFuel]
 	switch s.what {
 	case canonicalize:
-		return e.canonical(out, s.kind)
+		return e.canonical(out, s)
 	case chargeEntry:
 		return charge(appendIndexed(out, binary.OpGlobalGet, e.module.fuel), s.cost)
 	case chargeLocal:
@@ -108,7 +119,7 @@ func (e *emitter) charged(out []byte, s *site, get, set binary.Op, index uint32)
 		out = appendNegative(appendIndexed(out, get, index))
 		out = append(appendOp(out, binary.OpIf), emptyBlock)
 		out = appendS64(appendOp(appendIndexed(out, get, index), binary.OpI64Const), 0)
-		// Where the global was current, it is so again behind the call.
+		// If the global was current, it must be current again after the call.
 		out = appendIndexed(appendIndexed(out, binary.OpCall, e.module.refill), set, index)
 		out = appendOp(out, binary.OpEnd)
 	}
@@ -128,28 +139,48 @@ func charge(out []byte, cost int64) []byte {
 	return appendOp(appendS64(appendOp(out, binary.OpI64Const), cost), opI64Sub)
 }
 
-// canonical replaces the value on the operand stack by the canonical NaN where
-// it is one, lane by lane. The scalars are compared with >=, which is false for
-// a NaN too, since the engine needs fewer instructions for it than for ==: 1.45x
-// instead of 1.54x on the nbody of testdata.
-func (e *emitter) canonical(out []byte, k kind) []byte {
-	local := e.scratch[scratchOf(k)]
-	out = appendIndexed(out, binary.OpLocalTee, local)
-	var equal binary.Op
-	choose := opSelect
-	switch k {
+// canonical replaces the value on the operand stack by the canonical NaN if it
+// is a NaN, lane by lane.
+func (e *emitter) canonical(out []byte, s *site) []byte {
+	switch s.kind {
 	case scalar32:
-		out, equal = append(appendOp(out, binary.OpF32Const), nan32[:]...), opF32Ge
+		return e.canonicalScalar(out, s, append(appendOp(nil, binary.OpF32Const), nan32[:]...), opF32Ge)
 	case scalar64:
-		out, equal = append(appendOp(out, binary.OpF64Const), nan64[:]...), opF64Ge
+		return e.canonicalScalar(out, s, append(appendOp(nil, binary.OpF64Const), nan64[:]...), opF64Ge)
 	case lanes32:
-		out, equal, choose = appendLanes(out, nan32[:]), opF32x4, opChoose
-	case lanes64:
-		out, equal, choose = appendLanes(out, nan64[:]), opF64x2, opChoose
+		return e.canonicalLanes(out, nan32[:], opF32x4)
 	}
+	return e.canonicalLanes(out, nan64[:], opF64x2)
+}
+
+// canonicalScalar compares with >=, which is also false for a NaN, because the
+// engine needs fewer instructions for it than for ==: 1.45x instead of 1.54x on
+// the nbody of testdata. A shared value is the second operand of the select,
+// because the first must not be loaded again (lost-select); that is slower,
+// 1.86x.
+func (e *emitter) canonicalScalar(out []byte, s *site, nan []byte, equal binary.Op) []byte {
+	local := e.scratch[scratchOf(s.kind)]
+	compared := func() []byte {
+		out = appendIndexed(out, binary.OpLocalGet, local)
+		out = appendIndexed(out, binary.OpLocalGet, local)
+		return appendOp(out, equal)
+	}
+	if !s.shared {
+		out = append(appendIndexed(out, binary.OpLocalTee, local), nan...)
+		return appendOp(compared(), opSelect)
+	}
+	e.module.fixed(1)
+	out = append(appendIndexed(out, binary.OpLocalSet, local), nan...)
+	out = appendIndexed(out, binary.OpLocalGet, local)
+	return appendOp(appendOp(compared(), opI32Eqz), opSelect)
+}
+
+func (e *emitter) canonicalLanes(out, nan []byte, equal binary.Op) []byte {
+	local := e.scratch[scratchV128]
+	out = appendLanes(appendIndexed(out, binary.OpLocalTee, local), nan)
 	out = appendIndexed(out, binary.OpLocalGet, local)
 	out = appendIndexed(out, binary.OpLocalGet, local)
-	return appendOp(appendOp(out, equal), choose)
+	return appendOp(appendOp(out, equal), opChoose)
 }
 
 // The canonical NaNs (Core Specification, section 2.2.3), with the sign clear.
@@ -176,11 +207,11 @@ func scratchOf(k kind) int {
 	return scratchV128
 }
 
-// local returns the index of a scratch local, which it makes at first use.
+// local returns the index of a scratch local, and creates it at the first use.
 func (e *emitter) local(which int) uint32 {
 	if !e.made[which] {
 		e.made[which] = true
-		e.scratch[which] = e.locals + uint32(len(e.newLocals))
+		e.scratch[which] = uint32(len(e.types) + len(e.newLocals))
 		e.newLocals = append(e.newLocals, scratchTypes[which])
 	}
 	return e.scratch[which]

@@ -21,7 +21,7 @@ import (
 	"github.com/wasm-jobs/wasm-jobs/runtime/rewrite"
 )
 
-// script is one script of the suite, as wast2json writes it.
+// script is one script of the suite, as written by wast2json.
 type script struct {
 	Commands []command
 	name     string
@@ -64,7 +64,7 @@ func specScripts(t testing.TB, version string) (scripts []*script) {
 	return scripts
 }
 
-// engines are the two of wazero.
+// engines are the two engines of wazero.
 var engines = []struct {
 	name   string
 	config func() wazero.RuntimeConfig
@@ -79,22 +79,22 @@ type runner struct {
 	ctx     context.Context
 	r       wazero.Runtime
 	s       *script
-	change  func(wasm []byte, m *binary.Module) ([]byte, error) // of each module that is sound; nil: none
-	counter string                                              // export of the global that counts
+	change  func(wasm []byte, m *binary.Module) ([]byte, error) // changes each valid module; nil: none
+	counter string                                              // export of the counting global
 	meter   *meter
 	modules map[string]api.Module
 	all     []api.Module
 	last    api.Module
 }
 
-// outcome is how a command of a script went: "ok", or what went wrong, or the
-// kind of trap.
+// outcome is the result of a command of a script: "ok", an error, or the kind
+// of trap.
 type outcome struct {
 	how  string
 	used int64
 }
 
-// run gives the outcome of each command.
+// run returns the outcome of each command.
 func (x *runner) run(config wazero.RuntimeConfig) (outcomes []outcome) {
 	x.meter = &meter{budget: math.MaxInt64, slice: x.meter.slice}
 	x.ctx = context.WithValue(context.Background(), meterKey{}, x.meter)
@@ -119,7 +119,7 @@ func (x *runner) run(config wazero.RuntimeConfig) (outcomes []outcome) {
 	return outcomes
 }
 
-// used is the fuel that all instances have used together.
+// used returns the total fuel of all instances.
 func (x *runner) used() int64 {
 	used := x.meter.granted
 	for _, m := range x.all {
@@ -144,7 +144,7 @@ func (x *runner) instantiate(wasm []byte, name string) (api.Module, error) {
 	return m, err
 }
 
-// command returns "ok" or what went wrong.
+// command returns "ok" or an error.
 func (x *runner) command(i int) string {
 	c := &x.s.Commands[i]
 	switch c.Type {
@@ -217,8 +217,8 @@ func (x *runner) action(c *command) string {
 	return "unknown command " + c.Type
 }
 
-// kindOf names an error without addresses and stacks, the same with and
-// without rewriting.
+// kindOf describes an error without addresses and stacks, so that it is the
+// same with and without rewriting.
 func kindOf(err error) string {
 	var overflow *overflowError
 	if errors.As(err, &overflow) {
@@ -231,7 +231,7 @@ func kindOf(err error) string {
 	return text
 }
 
-// words returns a value as the engine passes it.
+// words returns a value in the engine's form.
 func (v value) words() []uint64 {
 	if lanes, ok := v.Value.([]any); ok {
 		width := map[string]int{"i8": 8, "i16": 16, "i32": 32, "i64": 64, "f32": 32, "f64": 64}[v.LaneType]
@@ -243,7 +243,7 @@ func (v value) words() []uint64 {
 	}
 	n := number(v.Value, 64)
 	if v.Type == "externref" && v.Value != "null" && v.Value != nil {
-		n++ // the engine takes 0 for null
+		n++ // null is 0 in the engine
 	}
 	return []uint64{n}
 }
@@ -263,7 +263,7 @@ func number(v any, width int) uint64 {
 	return uint64(n) & (1<<(width-1)<<1 - 1)
 }
 
-// compare returns "ok" where the results are the expected ones.
+// compare returns "ok" if the results are the expected ones.
 func compare(results []uint64, expected []value) string {
 	at := 0
 	for _, e := range expected {
@@ -313,7 +313,7 @@ func (e value) lane(v any, width int) uint64 {
 // suiteStack is a stack that ends before the 2,000 frames of the interpreter.
 const suiteStack = 10_000
 
-// meteredModule rewrites with all there is.
+// meteredModule rewrites with metering.
 func meteredModule(wasm []byte, m *binary.Module) ([]byte, error) {
 	r, err := rewrite.Rewrite(wasm, m, rewrite.Options{Metering: true, Stack: suiteStack})
 	if err != nil {
@@ -322,11 +322,11 @@ func meteredModule(wasm []byte, m *binary.Module) ([]byte, error) {
 	return r.Wasm, nil
 }
 
-// TestSpecSuite runs the W3C core test suite on both engines, as it is and
-// rewritten. What a rewritten module does must be what the original does, down
-// to the kind of trap, and its fuel the same on both engines, with other
-// slices. Where a command succeeds, the fuel must be what a counter in front
-// of every instruction says.
+// TestSpecSuite runs the W3C core test suite on both engines, original and
+// rewritten. A rewritten module must behave like the original, down to the kind
+// of trap. Its fuel must be the same on both engines, with different slices. If
+// a command succeeds, the fuel must be the count of a counter before every
+// instruction.
 func TestSpecSuite(t *testing.T) {
 	if testing.Short() {
 		t.Skip("thousands of modules")
@@ -336,7 +336,7 @@ func TestSpecSuite(t *testing.T) {
 		for _, version := range []string{"v1", "v2", "extended-const"} {
 			for i, s := range specScripts(t, version) {
 				if raceEnabled && i%20 != 0 {
-					continue // it takes minutes
+					continue // takes minutes
 				}
 				t.Run(s.name, func(t *testing.T) {
 					t.Parallel()
@@ -351,7 +351,7 @@ func TestSpecSuite(t *testing.T) {
 	}
 }
 
-// counts are of one engine.
+// counts are the results of one engine.
 type counts struct{ Modules, Refused, Assertions, Failing, Fuel, Counted int }
 
 type tally struct {
@@ -401,7 +401,7 @@ func (s *script) test(t *testing.T) (n counts) {
 			}
 		}
 		if a != b {
-			t.Errorf("line %d: %d units on the compiler, %d on the interpreter", c.Line, a, b)
+			t.Errorf("line %d: %d units on the compiler, but %d on the interpreter", c.Line, a, b)
 		}
 		n.Fuel++
 		if how != "ok" || c.Type != "assert_return" && c.Type != "action" && c.Type != "module" {
@@ -409,7 +409,7 @@ func (s *script) test(t *testing.T) (n counts) {
 		}
 		n.Counted++
 		if want := -counter[i].used; a != want {
-			t.Errorf("line %d: %d units, and %d instructions counted", c.Line, a, want)
+			t.Errorf("line %d: %d units, but %d counted instructions", c.Line, a, want)
 		}
 	}
 	return n

@@ -11,15 +11,15 @@ import (
 	"github.com/tetratelabs/wazero/imports/wasi_snapshot_preview1"
 )
 
-// prepareLoops gives the loops of the module their arguments in memory.
+// prepareLoops writes the arguments for the loops of the module to its memory.
 func (g *guest) prepareLoops() {
 	g.put(0, u32(1040), u32(20))
 	g.put(1024, clockSubscription(1, 1, 1, 0), fileSubscription(2, eventFdWrite, 1))
 	g.state.Reset(Call{Stdout: io.Discard})
 }
 
-// TestAllocations holds the calls of guests to no allocation at all, and Reset
-// as well.
+// TestAllocations checks that calls of guests do not allocate, and Reset does not
+// either.
 func TestAllocations(t *testing.T) {
 	g := newGuest(t, Config{Charge: func(uint64) {}})
 	input := make([]byte, 100_000)
@@ -34,7 +34,7 @@ func TestAllocations(t *testing.T) {
 				t.Fatal(err)
 			}
 		})
-		// prepareLoops allocates; how much is measured without any call.
+		// prepareLoops allocates; that is measured without any call.
 		idle := testing.AllocsPerRun(20, func() {
 			g.prepareLoops()
 			stack[0] = 1
@@ -51,9 +51,8 @@ func TestAllocations(t *testing.T) {
 	}
 }
 
-// BenchmarkCall is the cost of one call through the boundary between guest and
-// host, beside that of the engine's own implementation. sched_yield does
-// nothing else.
+// BenchmarkCall measures one call from guest to host, in comparison with the
+// engine's own implementation. sched_yield does nothing else.
 func BenchmarkCall(b *testing.B) {
 	ctx := context.Background()
 	r := wazero.NewRuntime(ctx)
@@ -89,7 +88,7 @@ func BenchmarkReset(b *testing.B) {
 	}
 }
 
-// BenchmarkKey is the first random_get of a call with an input of 100 bytes.
+// BenchmarkKey measures the first random_get of a call with an input of 100 bytes.
 func BenchmarkKey(b *testing.B) {
 	s := New(Config{})
 	s.Reset(Call{Phase: "call", Input: make([]byte, 100)})
@@ -99,7 +98,7 @@ func BenchmarkKey(b *testing.B) {
 	}
 }
 
-// BenchmarkFind compares the ways to find a state from a call.
+// BenchmarkFind compares ways to find the state from a call.
 func BenchmarkFind(b *testing.B) {
 	g := newGuest(b, Config{})
 	only, states := g.state, map[api.Module]*State{g.mod: g.state}
@@ -134,7 +133,7 @@ func BenchmarkFind(b *testing.B) {
 	}
 }
 
-// BenchmarkMemoryOf is the cost of looking for a nil pointer in an interface.
+// BenchmarkMemoryOf measures the check for a nil pointer in an interface.
 func BenchmarkMemoryOf(b *testing.B) {
 	g := newGuest(b, Config{})
 	b.Run("plain", func(b *testing.B) {

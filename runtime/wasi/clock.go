@@ -7,31 +7,31 @@ import (
 	"github.com/tetratelabs/wazero/api"
 )
 
-// The instants at which the guest's clocks start, as Unix time and as time
-// since the boot of an imagined machine. Preparing happens before any call.
+// The times at which the guest's clocks start, as Unix time and as time since the
+// boot of an imaginary machine. Preparing comes before any call.
 const (
 	prepareWall = 1_640_991_600 * time.Second // 2021-12-31T23:00:00Z
 	callWall    = 1_640_995_200 * time.Second // 2022-01-01T00:00:00Z
-	prepareMono = time.Second                 // not 0: Go guests take that for a broken clock
+	prepareMono = time.Second                 // not 0: Go guests treat 0 as a broken clock
 	callMono    = callWall - prepareWall + prepareMono
 
-	// tick passes at each reading, and is the resolution that clocks claim.
+	// tick passes at each reading. It is the resolution that clocks report.
 	tick = time.Millisecond
 	// maxPassed leaves room for the start of the later clock: 146 years.
 	maxPassed = 1 << 62
 )
 
-// Clocks by their number (witx: clockid). All but the first are one clock: the
-// processor time of a guest that never waits is the time that passes.
+// Clocks by their number (witx: clockid). All except the first are the same
+// clock: a guest that never waits uses processor time all the time.
 const (
 	clockRealtime = 0
 	clockLast     = 3 // monotonic, process_cputime_id, thread_cputime_id
 )
 
-// clock is what the guest sees of time: it starts at a fixed instant and each
-// reading, of any clock, lets one millisecond pass, so that loops that wait for
-// time to pass end. Sleeping moves it and takes no time. It stands still at its
-// limit, and never goes back.
+// clock is the time that the guest sees. It starts at a fixed time, and each
+// reading of any clock advances it by one millisecond, so that loops that wait
+// for time to pass end. Sleeping advances it without waiting. It stops at its
+// limit and never goes back.
 type clock struct {
 	wall, mono time.Duration // at the start
 	passed     time.Duration
@@ -46,7 +46,7 @@ func (c *clock) reset(preparing bool) {
 	}
 }
 
-// start is what a clock showed when no time had passed.
+// start returns the first time of a clock.
 func (c *clock) start(id uint32) time.Duration {
 	if id == clockRealtime {
 		return c.wall
@@ -59,19 +59,19 @@ func (c *clock) read(id uint32) time.Duration {
 	return c.start(id) + c.passed
 }
 
-// after returns what will have passed after d nanoseconds more.
+// after returns the time passed after d more nanoseconds.
 func (c *clock) after(d uint64) time.Duration {
 	return c.passed + time.Duration(min(d, uint64(c.limit-c.passed)))
 }
 
-// at returns what will have passed when a clock shows t nanoseconds, which may
-// be behind.
+// at returns the time passed when a clock shows t nanoseconds. It may be in the
+// past.
 func (c *clock) at(id uint32, t uint64) time.Duration {
 	return min(time.Duration(min(t, math.MaxInt64))-c.start(id), c.limit)
 }
 
-// clockTimeGet reads a clock. The precision asked for is met: readings are
-// exact.
+// clockTimeGet reads a clock. It always has the requested precision, because
+// readings are exact.
 func clockTimeGet(s *State, m api.Memory, p []uint64) errno {
 	id := uint32(p[0])
 	if id > clockLast {

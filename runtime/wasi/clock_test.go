@@ -42,8 +42,8 @@ func TestClock(t *testing.T) {
 	}
 }
 
-// TestClockLimit sleeps for ever: time stands still at its end, which is before
-// the first call where the guest is only prepared.
+// TestClockLimit sleeps forever: time stops at its limit. While the guest is being
+// prepared, the limit is before the first call.
 func TestClockLimit(t *testing.T) {
 	g := newGuest(t, Config{})
 	for _, preparing := range []bool{true, false} {
@@ -58,7 +58,7 @@ func TestClockLimit(t *testing.T) {
 				t.Errorf("clock went from %d to %d", last, now)
 			}
 			if preparing && (now >= uint64(callMono) || g.now(0) >= uint64(callWall)) {
-				t.Errorf("preparing lasted into the calls: %d", now)
+				t.Errorf("preparing reached the time of the calls: %d", now)
 			}
 			last = now
 		}
@@ -68,12 +68,12 @@ func TestClockLimit(t *testing.T) {
 	}
 }
 
-// clockSubscription encodes one.
+// clockSubscription encodes a subscription to a clock.
 func clockSubscription(userdata uint64, id uint32, timeout uint64, flags uint16) []byte {
 	return join(u64(userdata), u64(eventClock), u64(uint64(id)), u64(timeout), u64(0), u64(uint64(flags)))
 }
 
-// fileSubscription encodes one.
+// fileSubscription encodes a subscription to a descriptor.
 func fileSubscription(userdata uint64, kind byte, fd uint32) []byte {
 	return join(u64(userdata), u64(uint64(kind)), u64(uint64(fd)), make([]byte, 24))
 }
@@ -163,8 +163,8 @@ func TestPollRefuses(t *testing.T) {
 	}
 }
 
-// TestPollInPlace writes the events over the subscriptions, which were read
-// first.
+// TestPollInPlace writes the events over the subscriptions, which must have been
+// read before.
 func TestPollInPlace(t *testing.T) {
 	g := newGuest(t, Config{})
 	for i := range maxSubscriptions {
@@ -181,7 +181,7 @@ func TestPollInPlace(t *testing.T) {
 	}
 }
 
-// TestRandom makes the stream again from its definition.
+// TestRandom computes the stream from its definition.
 func TestRandom(t *testing.T) {
 	g := newGuest(t, Config{})
 	call := Call{Phase: "call", Seed: 0x0102030405060708, Input: bytes.Repeat([]byte{0x82, 0x01, 0x02}, 50_000)}

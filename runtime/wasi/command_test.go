@@ -12,15 +12,15 @@ import (
 	"github.com/tetratelabs/wazero"
 )
 
-// ending is all that a command leaves behind.
-type ending struct {
+// commandResult is the result of a command.
+type commandResult struct {
 	stdout, stderr string
 	code           int
 	charged        uint64
 }
 
 // runCommand runs a command in a new instance, on a state that is reset for it.
-func runCommand(t *testing.T, command wazero.CompiledModule, state *State, seed uint64, input string) ending {
+func runCommand(t *testing.T, command wazero.CompiledModule, state *State, seed uint64, input string) commandResult {
 	t.Helper()
 	var stdout, stderr bytes.Buffer
 	var charged uint64
@@ -40,12 +40,12 @@ func runCommand(t *testing.T, command wazero.CompiledModule, state *State, seed 
 	if mod.IsClosed() {
 		t.Error("the instance was closed")
 	}
-	return ending{stdout.String(), stderr.String(), max(exitCode(err), 0), charged}
+	return commandResult{stdout.String(), stderr.String(), max(exitCode(err), 0), charged}
 }
 
-// runTwice runs a command on a new state, and on one that another run used, and
-// returns what both gave.
-func runTwice(t *testing.T, command wazero.CompiledModule, c Config, input string) ending {
+// runTwice runs a command on a new state, and on a state that another run used. It
+// returns the result, which must be the same.
+func runTwice(t *testing.T, command wazero.CompiledModule, c Config, input string) commandResult {
 	t.Helper()
 	want := runCommand(t, command, New(c), 1, input)
 	used := New(c)
@@ -83,8 +83,8 @@ func TestCGuest(t *testing.T) {
 	}
 }
 
-// TestGoGuest is left out of short runs and of those under the race detector,
-// where the engine takes most of a minute to compile a Go guest.
+// TestGoGuest does not run in short mode or with the race detector: then the engine
+// takes most of a minute to compile a Go guest.
 func TestGoGuest(t *testing.T) {
 	if testing.Short() || raceEnabled {
 		t.Skip("compiling a Go guest is slow: run without -short and -race")
@@ -133,7 +133,7 @@ func buildGo(t *testing.T, pkg string) []byte {
 	return wasm
 }
 
-// golden compares with a file, which WASI_UPDATE=1 writes.
+// golden compares text with a file. WASI_UPDATE=1 writes the file.
 func golden(t *testing.T, file, got string) {
 	t.Helper()
 	if os.Getenv("WASI_UPDATE") != "" {

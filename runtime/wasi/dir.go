@@ -1,16 +1,16 @@
 package wasi
 
 import (
-	"strings"
+	"bytes"
 
 	"github.com/tetratelabs/wazero/api"
 )
 
-// maxFiles bounds the descriptors that are open at once.
+// maxFiles limits the open descriptors.
 const maxFiles = 1024
 
-// directory returns the entry of a descriptor that is a directory. A stream
-// lacks the right to what paths are for, as it says itself.
+// directory returns the entry of a descriptor that is a directory. For a stream
+// the error is a missing right, as its rights say.
 func (s *State) directory(fd uint64) (*file, errno) {
 	f := s.file(fd)
 	switch {
@@ -24,43 +24,178 @@ func (s *State) directory(fd uint64) (*file, errno) {
 	return nil, errNotcap
 }
 
-// path reads a path of the guest's, and what it leads to from a directory.
-func (s *State) path(m api.Memory, fd, ptr, size uint64, follow bool) (*file, *node, errno) {
+// directories checks that two descriptors are directories.
+func (s *State) directories(one, two uint64) errno {
+	if s.file(one) == nil || s.file(two) == nil {
+		return errBadf
+	}
+	if _, e := s.directory(one); e != success {
+		return e
+	}
+	_, e := s.directory(two)
+	return e
+}
+
+// lookup reads a path from the guest's memory and resolves it from a directory.
+func (s *State) lookup(m api.Memory, fd, ptr, size uint64, follow follow) (*file, location, errno) {
 	f, e := s.directory(fd)
 	if e != success {
-		return nil, nil, e
+		return nil, location{}, e
 	}
-	if uint32(size) > maxPath {
-		return f, nil, errNametoolong
+	name, e := s.name(m, ptr, size)
+	if e != success {
+		return f, location{}, e
+	}
+	p, e := s.walk(f.node, name, follow)
+	return f, p, e
+}
+
+// name reads a path from the guest's memory.
+func (s *State) name(m api.Memory, ptr, size uint64) (string, errno) {
+	if uint32(size) >= maxPath {
+		return "", errNametoolong
 	}
 	b, e := view(m, ptr, size)
 	if e != success {
-		return f, nil, e
+		return "", e
 	}
 	s.charge(len(b))
-	name := string(b)
-	if strings.IndexByte(name, 0) >= 0 {
-		return f, nil, errInval
+	if bytes.IndexByte(b, 0) >= 0 {
+		return "", errInval
 	}
-	n, e := s.walk(f.node, name, follow)
-	return f, n, e
+	return string(b), success
 }
 
-// onPath makes a function that would change what a directory holds, its
-// descriptors being the parameters i and j.
-func onPath(i, j int) function {
-	return func(s *State, _ api.Memory, p []uint64) errno {
-		if s.file(p[i]) == nil || s.file(p[j]) == nil {
-			return errBadf
-		}
-		if _, e := s.directory(p[i]); e != success {
-			return e
-		}
-		if _, e := s.directory(p[j]); e != success {
-			return e
-		}
-		return errRofs
+// path resolves a path.
+func (s *State) path(m api.Memory, fd, ptr, size uint64, follow follow) (*file, *node, errno) {
+	f, p, e := s.lookup(m, fd, ptr, size, follow)
+	switch {
+	case e != success:
+		return f, nil, e
+	case p.node == nil:
+		return f, nil, errNoent
+	case p.slash && p.node.kind != kindDirectory:
+		return f, nil, errNotdir
 	}
+	return f, p.node, success
+}
+
+// The functions below would change a directory. Each checks its arguments in the
+// order of Linux on a file system that is mounted read-only (fs/namei.c). So a
+// path that does not exist, or exists already, is an error if Linux finds that
+// before it finds the file system read-only; otherwise the error is errRofs.
+
+// made is the result of creating an entry.
+func (s *State) made(m api.Memory, fd, ptr, size uint64, isDirectory bool) errno {
+	_, p, e := s.lookup(m, fd, ptr, size, followNone)
+	switch {
+	case e != success:
+		return e
+	case p.node != nil:
+		return errExist
+	case p.slash && !isDirectory:
+		return errNoent
+	}
+	return errRofs
+}
+
+func pathCreateDirectory(s *State, m api.Memory, p []uint64) errno {
+	return s.made(m, p[0], p[1], p[2], true)
+}
+
+func pathSymlink(s *State, m api.Memory, p []uint64) errno {
+	if _, e := s.directory(p[2]); e != success {
+		return e
+	}
+	target, e := s.name(m, p[0], p[1])
+	switch {
+	case e != success:
+		return e
+	case target == "":
+		return errNoent
+	}
+	return s.made(m, p[2], p[3], p[4], false)
+}
+
+func pathLink(s *State, m api.Memory, p []uint64) errno {
+	if e := s.directories(p[0], p[4]); e != success {
+		return e
+	}
+	if _, _, e := s.path(m, p[0], p[2], p[3], followFlag(p[1])); e != success {
+		return e
+	}
+	return s.made(m, p[4], p[5], p[6], false)
+}
+
+func pathRemoveDirectory(s *State, m api.Memory, p []uint64) errno {
+	_, at, e := s.lookup(m, p[0], p[1], p[2], followNone)
+	switch {
+	case e != success:
+		return e
+	case at.last == "..":
+		return errNotempty
+	case at.last == ".":
+		return errInval
+	}
+	return errRofs
+}
+
+func pathUnlinkFile(s *State, m api.Memory, p []uint64) errno {
+	_, at, e := s.lookup(m, p[0], p[1], p[2], followNone)
+	switch {
+	case e != success:
+		return e
+	case at.dots():
+		return errIsdir
+	}
+	return errRofs
+}
+
+func pathRename(s *State, m api.Memory, p []uint64) errno {
+	if e := s.directories(p[0], p[3]); e != success {
+		return e
+	}
+	_, from, e := s.lookup(m, p[0], p[1], p[2], followNone)
+	if e != success {
+		return e
+	}
+	_, to, e := s.lookup(m, p[3], p[4], p[5], followNone)
+	switch {
+	case e != success:
+		return e
+	case from.dots() || to.dots():
+		return errBusy
+	}
+	return errRofs
+}
+
+// Bits of witx: fstflags.
+const (
+	setAccess    = 1
+	setAccessNow = 2
+	setModify    = 4
+	setModifyNow = 8
+	setTimes     = setAccess | setAccessNow | setModify | setModifyNow
+)
+
+// timesSet is the result of setting the times of an existing node.
+func timesSet(flags uint64) errno {
+	flags = uint64(uint32(flags))
+	if flags > setTimes || flags&(setAccess|setAccessNow) == setAccess|setAccessNow || flags&(setModify|setModifyNow) == setModify|setModifyNow {
+		return errInval
+	}
+	return errRofs
+}
+
+// pathFilestatSetTimes does not resolve the path if there is nothing to set.
+func pathFilestatSetTimes(s *State, m api.Memory, p []uint64) errno {
+	if _, e := s.directory(p[0]); e != success || uint32(p[6]) == 0 {
+		return e
+	}
+	if _, _, e := s.path(m, p[0], p[2], p[3], followFlag(p[1])); e != success {
+		return e
+	}
+	return timesSet(p[6])
 }
 
 // Bits of witx: oflags and lookupflags.
@@ -72,8 +207,16 @@ const (
 	followLinks   = 1
 )
 
-// pathOpen opens a file or a directory to be read. Nothing can be opened to be
-// written, or made: errRofs.
+// followFlag returns the links to follow for lookupflags.
+func followFlag(flags uint64) follow {
+	if flags&followLinks != 0 {
+		return followAll
+	}
+	return followSlashes
+}
+
+// pathOpen opens a file or a directory for reading. Nothing can be opened for
+// writing, or created.
 func pathOpen(s *State, m api.Memory, p []uint64) errno {
 	flags, rights, fdflags := uint32(p[4]), p[5], uint32(p[7])
 	result, e := view(m, p[8], 4)
@@ -83,27 +226,25 @@ func pathOpen(s *State, m api.Memory, p []uint64) errno {
 		}
 		return e
 	}
-	f, n, e := s.path(m, p[0], p[2], p[3], p[1]&followLinks != 0)
-	switch {
-	case e == errNoent && f != nil && flags&openCreate != 0:
-		return errRofs
-	case e != success:
-		return e
-	case flags&(openCreate|openExclusive) == openCreate|openExclusive:
-		return errExist
-	case fdflags > maxFlags:
+	if fdflags > maxFlags || flags&(openCreate|openDirectory) == openCreate|openDirectory { // Linux 6.4 and later
+		if _, e := s.directory(p[0]); e != success {
+			return e
+		}
 		return errInval
-	case n.kind == kindLink:
-		return errLoop
-	case flags&openDirectory != 0 && n.kind != kindDirectory:
-		return errNotdir
-	case n.kind == kindDirectory && flags&openTruncate != 0:
-		return errIsdir
-	case n.kind == kindRegular && (flags&openTruncate != 0 || rights&rightWrite != 0):
-		return errRofs
 	}
-	opened := file{stream: regular, flags: uint16(fdflags), dir: f.dir, node: n}
-	if n.kind == kindDirectory {
+	follow := followFlag(p[1])
+	if flags&openCreate != 0 && (follow == followSlashes || flags&openExclusive != 0) {
+		follow = followNone
+	}
+	f, at, e := s.lookup(m, p[0], p[2], p[3], follow)
+	if e == success {
+		e = at.opened(flags, rights&rightWrite != 0)
+	}
+	if e != success {
+		return e
+	}
+	opened := file{stream: regular, flags: uint16(fdflags), dir: f.dir, node: at.node}
+	if at.node.kind == kindDirectory {
 		opened.stream = directory
 	}
 	fd, e := s.open(opened)
@@ -113,7 +254,37 @@ func pathOpen(s *State, m api.Memory, p []uint64) errno {
 	return e
 }
 
-// open gives a file the lowest descriptor that is free.
+// opened is the result of opening a location, with the checks in the order of
+// open(2) of Linux on a file system mounted read-only (fs/namei.c, do_open and
+// may_open).
+func (p *location) opened(flags uint32, writes bool) errno {
+	create := flags&openCreate != 0
+	switch n := p.node; {
+	case create && p.slash && !p.dots():
+		return errIsdir
+	case n == nil && create:
+		return errRofs
+	case n == nil:
+		return errNoent
+	case create && flags&openExclusive != 0:
+		return errExist
+	case create && n.kind == kindDirectory:
+		return errIsdir
+	case (flags&openDirectory != 0 || p.slash) && n.kind != kindDirectory:
+		return errNotdir
+	case n.kind == kindRegular && flags&openTruncate != 0:
+		return errRofs
+	case n.kind == kindLink:
+		return errLoop
+	case n.kind == kindDirectory && (writes || flags&openTruncate != 0):
+		return errIsdir
+	case writes:
+		return errRofs
+	}
+	return success
+}
+
+// open gives a file the lowest free descriptor.
 func (s *State) open(f file) (uint32, errno) {
 	for fd := range s.files {
 		if s.files[fd].stream == closed {
@@ -128,9 +299,9 @@ func (s *State) open(f file) (uint32, errno) {
 	return uint32(len(s.files) - 1), success
 }
 
-// pathFilestatGet writes a filestat of what a path leads to.
+// pathFilestatGet writes the filestat of the node at a path.
 func pathFilestatGet(s *State, m api.Memory, p []uint64) errno {
-	f, n, e := s.path(m, p[0], p[2], p[3], p[1]&followLinks != 0)
+	f, n, e := s.path(m, p[0], p[2], p[3], followFlag(p[1]))
 	if e != success {
 		return e
 	}
@@ -141,8 +312,8 @@ func pathFilestatGet(s *State, m api.Memory, p []uint64) errno {
 	return e
 }
 
-// putFilestat writes what is known of a node. It has one link, and its times
-// are those of the start of Unix time.
+// putFilestat writes the filestat of a node. It has one link, and its times are
+// the start of Unix time.
 func putFilestat(b []byte, dir uint32, n *node) {
 	clear(b)
 	le.PutUint64(b, uint64(dir))
@@ -152,9 +323,9 @@ func putFilestat(b []byte, dir uint32, n *node) {
 	le.PutUint64(b[32:], uint64(len(n.data)))
 }
 
-// pathReadlink writes the target of a link, cut where there is no room.
+// pathReadlink writes the target of a link, truncated to the buffer.
 func pathReadlink(s *State, m api.Memory, p []uint64) errno {
-	_, n, e := s.path(m, p[0], p[1], p[2], false)
+	_, n, e := s.path(m, p[0], p[1], p[2], followSlashes)
 	if e != success {
 		return e
 	}
@@ -171,7 +342,7 @@ func pathReadlink(s *State, m api.Memory, p []uint64) errno {
 	return success
 }
 
-// preopen returns the directory that a descriptor was opened for in advance.
+// preopen returns the directory of a descriptor that was open from the start.
 func (s *State) preopen(fd uint64) (*Dir, errno) {
 	f := s.file(fd)
 	if f == nil || !f.preopen {
@@ -180,8 +351,8 @@ func (s *State) preopen(fd uint64) (*Dir, errno) {
 	return &s.Dirs[f.dir-1], success
 }
 
-// fdPrestatGet writes a prestat: tag u8, the length of the name u32 at 4. From
-// errBadf guests know that there are no more.
+// fdPrestatGet writes a prestat: tag u8, the length of the name u32 at 4. After
+// the last directory it returns errBadf, and guests stop asking.
 func fdPrestatGet(s *State, m api.Memory, p []uint64) errno {
 	d, e := s.preopen(p[0])
 	if e != success {
@@ -210,13 +381,13 @@ func fdPrestatDirName(s *State, m api.Memory, p []uint64) errno {
 	return e
 }
 
-// direntSize is the size of a dirent without the name behind it.
+// direntSize is the size of a dirent without the name after it.
 const direntSize = 24
 
 // fdReaddir writes the entries from a cookie on, each a dirent (next cookie u64,
 // ino u64 at 8, length of the name u32 at 16, filetype u8 at 20) with its name:
-// ".", "..", and then in the order of the names' bytes. The last is cut where
-// there is no room; a buffer that is not full says that there are no more.
+// ".", "..", and then the entries by the bytes of their names. The last one is
+// truncated to the buffer; a buffer that is not full means that there are no more.
 func fdReaddir(s *State, m api.Memory, p []uint64) errno {
 	f := s.file(p[0])
 	if f == nil {

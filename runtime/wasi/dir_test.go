@@ -7,14 +7,14 @@ import (
 	"testing"
 )
 
-// newReader returns a guest that has a directory, as descriptor 3.
+// newReader returns a guest that has a directory as descriptor 3.
 func newReader(t testing.TB, entries map[string]string) *guest {
 	t.Helper()
 	tree := readTree(t, plant(t, entries))
 	return newGuest(t, Config{Dirs: []Dir{{"/data", tree}, {"other", tree}}})
 }
 
-// open calls path_open as libraries do to read, and returns the descriptor.
+// open calls path_open as libraries do for reading, and returns the descriptor.
 func (g *guest) open(fd uint64, path string, oflags, rights uint64) (uint32, errno) {
 	g.t.Helper()
 	g.put(4096, []byte(path))
@@ -38,7 +38,7 @@ var garden = map[string]string{
 	"home": "->../data/a.txt",
 }
 
-// TestPaths is where paths lead, and that none leads out of its directory.
+// TestPaths checks where paths lead, and that none leads out of its directory.
 func TestPaths(t *testing.T) {
 	g := newReader(t, garden)
 	for _, test := range []struct {
@@ -96,7 +96,7 @@ func TestPaths(t *testing.T) {
 			}
 			if test.want == "" {
 				if e := g.call("fd_readdir", 5, 2048, 100, 0, 64); e != success {
-					t.Errorf("no directory: errno %d", e)
+					t.Errorf("not a directory: errno %d", e)
 				}
 			} else if got := g.read(5, 100); got != test.want {
 				t.Errorf("read %q, want %q", got, test.want)
@@ -106,8 +106,8 @@ func TestPaths(t *testing.T) {
 	g.arena.check(t)
 }
 
-// TestSubdirectoryConfines checks that a directory that was opened is no way
-// back to the one it is in.
+// TestSubdirectoryConfines checks that an open directory does not lead back to its
+// parent.
 func TestSubdirectoryConfines(t *testing.T) {
 	g := newReader(t, garden)
 	sub, e := g.open(3, "sub", openDirectory, 0)
@@ -152,11 +152,14 @@ func TestNothingIsWritten(t *testing.T) {
 		{"fd_write", []uint64{3, 1024, 0, 64}, errBadf},
 		{"fd_pwrite", []uint64{file, 1024, 0, 0, 64}, errBadf},
 		{"fd_allocate", []uint64{file, 0, 1}, errBadf},
-		{"fd_filestat_set_size", []uint64{file, 0}, errRofs},
-		{"fd_filestat_set_times", []uint64{file, 0, 0, 0}, errRofs},
+		{"fd_filestat_set_size", []uint64{file, 0}, errInval},       // as ftruncate(2) of a file open for reading
+		{"fd_filestat_set_times", []uint64{file, 0, 0, 0}, success}, // nothing to set
+		{"fd_filestat_set_times", []uint64{file, 0, 0, setAccessNow}, errRofs},
 		{"path_create_directory", []uint64{3, 4096, 1}, errRofs},
-		{"path_filestat_set_times", []uint64{3, 0, 4096, 1, 0, 0, 0}, errRofs},
-		{"path_link", []uint64{3, 0, 4096, 1, 4, 4096, 1}, errRofs},
+		{"path_filestat_set_times", []uint64{3, 0, 4096, 1, 0, 0, 0}, success}, // nothing to set
+		{"path_filestat_set_times", []uint64{3, 0, 4096, 5, 0, 0, setModify}, errRofs},
+		{"path_link", []uint64{3, 0, 4096, 1, 4, 4096, 1}, errNoent},
+		{"path_link", []uint64{3, 0, 4096, 5, 4, 4096, 1}, errRofs},
 		{"path_link", []uint64{3, 0, 4096, 1, file, 4096, 1}, errNotdir},
 		{"path_rename", []uint64{3, 4096, 1, 4, 4096, 1}, errRofs},
 		{"path_symlink", []uint64{4096, 1, 3, 4096, 1}, errRofs},
@@ -188,7 +191,7 @@ func TestReadSeekTell(t *testing.T) {
 		t.Errorf("at %d", at)
 	}
 	if at := seek(1<<40, seekSet); at != 1<<40 || g.read(file, 2) != "" {
-		t.Errorf("behind the end: at %d", at)
+		t.Errorf("after the end: at %d", at)
 	}
 	g.must("fd_tell", file, 64)
 	if at := g.uint64(64); at != 1<<40 {
@@ -204,9 +207,9 @@ func TestReadSeekTell(t *testing.T) {
 	if got := string(g.get(2048, int(g.uint32(64)))); got != "world" {
 		t.Errorf("pread %q", got)
 	}
-	g.must("fd_pread", file, 1024, 1, math.MaxUint64, 64)
+	g.must("fd_pread", file, 1024, 1, math.MaxInt64, 64)
 	if n := g.uint32(64); n != 0 {
-		t.Errorf("pread behind the end: %d bytes", n)
+		t.Errorf("pread after the end: %d bytes", n)
 	}
 	if e := g.call("fd_read", 3, 1024, 1, 64); e != errIsdir {
 		t.Errorf("reading a directory: errno %d", e)
@@ -218,8 +221,8 @@ func TestReadSeekTell(t *testing.T) {
 	}
 }
 
-// listing reads a directory with a buffer of some size, again from where the
-// last whole entry ended.
+// listing reads a directory with a buffer of the given size, each time from the end
+// of the last whole entry.
 func (g *guest) listing(fd uint64, size int) (names []string) {
 	g.t.Helper()
 	cookie := uint64(0)
@@ -251,7 +254,7 @@ func TestReaddir(t *testing.T) {
 	}
 	g.must("fd_readdir", 3, 8192, 1000, math.MaxUint64, 64)
 	if n := g.uint32(64); n != 0 {
-		t.Errorf("behind the end: %d bytes", n)
+		t.Errorf("after the end: %d bytes", n)
 	}
 	fd, _ := g.open(3, "a", 0, 0)
 	if e := g.call("fd_readdir", uint64(fd), 8192, 100, 0, 64); e != errNotdir {
@@ -319,7 +322,7 @@ func TestPreopens(t *testing.T) {
 		names = append(names, string(g.get(128, int(n))))
 	}
 	if strings.Join(names, " ") != "/data other" {
-		t.Errorf("opened in advance: %q", names)
+		t.Errorf("open from the start: %q", names)
 	}
 	if e := g.call("fd_prestat_dir_name", 3, 128, 4); e != errNametoolong {
 		t.Errorf("a name without room: errno %d", e)
@@ -330,8 +333,8 @@ func TestPreopens(t *testing.T) {
 	}
 }
 
-// TestManyFiles opens as many files as can be, and checks that a reset closes
-// them all and opens what was closed.
+// TestManyFiles opens as many files as possible, and checks that a reset closes all
+// of them and opens directories that were closed.
 func TestManyFiles(t *testing.T) {
 	g := newReader(t, garden)
 	for want := uint32(5); want < maxFiles; want++ {
@@ -360,7 +363,7 @@ func TestManyFiles(t *testing.T) {
 	}
 }
 
-// TestDirPointers gives results addresses outside memory.
+// TestDirPointers passes addresses outside memory for results.
 func TestDirPointers(t *testing.T) {
 	g := newReader(t, garden)
 	fd, _ := g.open(3, "a.txt", 0, 0)
@@ -394,7 +397,7 @@ func TestDirPointers(t *testing.T) {
 	g.arena.check(t)
 }
 
-// TestDirsCharge checks that what a guest can make large is charged, and the
+// TestDirsCharge checks that work whose size a guest can choose is charged, and the
 // same each time.
 func TestDirsCharge(t *testing.T) {
 	entries := map[string]string{"big": strings.Repeat("x", 30_000)}

@@ -2,7 +2,7 @@ package wasi
 
 import "github.com/tetratelabs/wazero/api"
 
-// stream is what a descriptor stands for.
+// stream is a standard stream behind a descriptor.
 type stream uint8
 
 const (
@@ -17,18 +17,18 @@ const (
 // file is an entry of the table of descriptors.
 type file struct {
 	stream stream
-	flags  uint16 // witx: fdflags; kept for the guest, of no effect
+	flags  uint16 // witx: fdflags; kept for the guest, without effect
 
-	// Of files and directories only.
+	// Only for files and directories.
 	preopen bool
-	dir     uint32 // which of State.Dirs, from 1: the guest's number of a device
+	dir     uint32 // index in State.Dirs, from 1: the device number that the guest sees
 	node    *node
 	offset  uint64
 }
 
-// Rights of streams (witx: rights). Those to seek and tell are not among them,
-// but what keeps the C library of WASI from taking a stream for a terminal is
-// that it is no character device.
+// Rights of streams (witx: rights), without those to seek and tell. Even so, the
+// C library of WASI would take a stream for a terminal if it were a character
+// device.
 const (
 	rightRead      = 1 << 1
 	rightSeek      = 1 << 2
@@ -48,9 +48,9 @@ const (
 )
 
 const (
-	// filetype is that of all streams (witx: filetype unknown): what others
-	// report for a pipe. Guests then buffer their output whole instead of by
-	// lines, as a filter does.
+	// filetype is the type of all streams (witx: filetype unknown), which other
+	// runtimes report for a pipe. Guests then buffer their output fully instead of
+	// by lines, as a filter does.
 	filetype = 0
 	// maxFlags is all of fdflags: append, dsync, nonblock, rsync and sync.
 	maxFlags = 1<<5 - 1
@@ -64,9 +64,16 @@ func (s *State) file(fd uint64) *file {
 	return nil
 }
 
-// onFile makes a function which has the same answer for every open descriptor,
-// its first parameter. It touches no memory.
-func onFile(answer errno) function { return onRegular(answer, answer) }
+// onFile makes a function that has the same result for every open descriptor, its
+// first parameter. It touches no memory.
+func onFile(answer errno) function {
+	return func(s *State, _ api.Memory, p []uint64) errno {
+		if s.file(p[0]) == nil {
+			return errBadf
+		}
+		return answer
+	}
+}
 
 func fdClose(s *State, _ api.Memory, p []uint64) errno {
 	f := s.file(p[0])
@@ -77,8 +84,8 @@ func fdClose(s *State, _ api.Memory, p []uint64) errno {
 	return success
 }
 
-// fdRenumber moves a descriptor over another one, which must be open, too: it
-// is not a way to choose numbers.
+// fdRenumber moves a descriptor to the number of another one, which must be open
+// too: guests cannot choose numbers this way.
 func fdRenumber(s *State, _ api.Memory, p []uint64) errno {
 	from, to := s.file(p[0]), s.file(p[1])
 	if from == nil || to == nil {
@@ -113,7 +120,7 @@ func fdFdstatGet(s *State, m api.Memory, p []uint64) errno {
 	return success
 }
 
-// rights returns those of a descriptor, and of what can be opened through it.
+// rights returns the rights of a descriptor, and of descriptors opened through it.
 func (s stream) rights() (own, inherited uint64) {
 	switch s {
 	case stdin:
@@ -121,8 +128,8 @@ func (s stream) rights() (own, inherited uint64) {
 	case regular:
 		return rightsOfFile, 0
 	case directory:
-		// The C library asks for no right that cannot be inherited: without this
-		// one, opening a file to write would not be refused.
+		// The C library does not ask for rights that cannot be inherited: without
+		// this one, opening a file for writing would not be refused.
 		return rightsOfDir, rightsOfDir | rightsOfFile | rightWrite
 	}
 	return rightsOfStream | rightWrite, 0
@@ -143,8 +150,8 @@ func fdFdstatSetFlags(s *State, _ api.Memory, p []uint64) errno {
 const filestatSize = 64
 
 // fdFilestatGet writes a filestat: dev u64, ino u64 at 8, filetype u8 at 16,
-// nlink u64 at 24, size u64 at 32, and three times. Streams differ in their ino
-// alone, have one link, no size and no times.
+// nlink u64 at 24, size u64 at 32, and three times. Streams differ only in their
+// ino; they have one link, no size and no times.
 func fdFilestatGet(s *State, m api.Memory, p []uint64) errno {
 	f := s.file(p[0])
 	if f == nil {

@@ -17,9 +17,9 @@ import (
 	"github.com/wasm-jobs/wasm-jobs/abi"
 )
 
-// module encodes a module which imports every function of the table, exports
-// each again through a function of its own, and for each function in loops
-// exports "loop <name>", which takes a number and calls that often with the
+// module encodes a module that imports every function of the table and exports each
+// again through a function of its own. For each function in loops it exports "loop
+// <name>", which takes a number and calls the function that many times with the
 // given arguments. It exports its memory of one page, unless pages is 0.
 func module(pages byte, loops map[string][]int64) []byte {
 	var types, imports, funcs, exports, code [][]byte
@@ -96,8 +96,8 @@ func join(b ...[]byte) []byte { return slices.Concat(b...) }
 
 const memorySize = 64 << 10
 
-// stateContext carries the state of a guest, as the context of a step does in
-// the runtime.
+// stateContext carries the state of a guest, like the context of a step in the
+// runtime.
 type stateContext struct {
 	context.Context
 	state *State
@@ -112,7 +112,7 @@ func (c *stateContext) Value(key any) any {
 	return c.Context.Value(key)
 }
 
-// findByType is the fast way, for contexts that nobody wrapped.
+// findByType is the fast way, for contexts that are not wrapped.
 func findByType(ctx context.Context, m api.Module) *State {
 	if c, ok := ctx.(*stateContext); ok {
 		return c.state
@@ -174,7 +174,7 @@ func newGuest(t testing.TB, c Config) *guest {
 	return &guest{t, &stateContext{context.Background(), state}, mod, state, arena}
 }
 
-// try calls a function with arguments.
+// try calls a function.
 func (g *guest) try(name string, args ...uint64) (errno, error) {
 	stack := make([]uint64, max(len(args), 1))
 	copy(stack, args)
@@ -182,7 +182,7 @@ func (g *guest) try(name string, args ...uint64) (errno, error) {
 	return errno(stack[0]), err
 }
 
-// call is try for calls that return.
+// call is try for calls that must return.
 func (g *guest) call(name string, args ...uint64) errno {
 	g.t.Helper()
 	e, err := g.try(name, args...)
@@ -192,7 +192,7 @@ func (g *guest) call(name string, args ...uint64) errno {
 	return e
 }
 
-// must is call for calls that succeed.
+// must is call for calls that must succeed.
 func (g *guest) must(name string, args ...uint64) {
 	g.t.Helper()
 	if e := g.call(name, args...); e != success {
@@ -207,7 +207,7 @@ func (g *guest) get(at, size int) []byte { return bytes.Clone(g.arena.memory()[a
 func (g *guest) uint32(at int) uint32 { return le.Uint32(g.get(at, 4)) }
 func (g *guest) uint64(at int) uint64 { return le.Uint64(g.get(at, 8)) }
 
-// write writes text to a descriptor and returns what fd_write said.
+// write writes text to a descriptor and returns the results of fd_write.
 func (g *guest) write(fd uint64, text string) (written uint32, e errno) {
 	g.t.Helper()
 	g.put(1024, u32(1040), u32(uint32(len(text))))
@@ -216,7 +216,7 @@ func (g *guest) write(fd uint64, text string) (written uint32, e errno) {
 	return g.uint32(1032), e
 }
 
-// readInto reads a descriptor with spans of the given sizes.
+// readInto reads from a descriptor into spans of the given sizes.
 func (g *guest) readInto(fd uint64, sizes ...uint32) (parts []string, e errno) {
 	g.t.Helper()
 	at := uint32(2048)
@@ -249,7 +249,7 @@ func (g *guest) random(n int) []byte {
 	return g.get(64, n)
 }
 
-// arena is the memory of a guest in the middle of bytes that nobody may touch.
+// arena is the memory of a guest with bytes on both sides that nobody may touch.
 type arena struct {
 	b []byte
 }

@@ -11,9 +11,8 @@ import (
 	"time"
 )
 
-// script is a sequence of calls, read from bytes: which function, and for each
-// parameter a small number, a place, a value at which something changes or four
-// bytes.
+// script is a sequence of calls, read from bytes: the function, and for each
+// parameter a small number, an address, a limit or four bytes.
 type script []byte
 
 var edges = []uint64{0, 1, 2, 3, 4, 8, 16, 64, 100, 128, 1023, 1024, 1025, 4096, 32768, 60_000, memorySize - 64,
@@ -28,7 +27,7 @@ func (s *script) byte() byte {
 	return b
 }
 
-// places are addresses at which there is something for some function.
+// places are addresses with something for some function.
 var places = []uint64{8, 64, 128, 1024, 4096}
 
 func (s *script) arg() uint64 {
@@ -44,11 +43,11 @@ func (s *script) arg() uint64 {
 	}
 }
 
-// stateful are the functions that leave something behind.
+// stateful are the functions that change the state.
 var stateful = []string{"clock_time_get", "fd_close", "fd_fdstat_get", "fd_fdstat_set_flags", "fd_read", "fd_renumber",
 	"fd_write", "poll_oneoff", "random_get"}
 
-// function picks one, half of the time one that is stateful.
+// function picks a function, half of the time a stateful one.
 func (s *script) function() int {
 	b := int(s.byte())
 	if b < 128 {
@@ -58,7 +57,7 @@ func (s *script) function() int {
 	return slices.IndexFunc(functions, func(f entry) bool { return f.name == name })
 }
 
-// observed collects all that one run of a script can observe.
+// observed collects everything that one run of a script can observe.
 type observed struct {
 	trace   []string
 	out     hash.Hash
@@ -66,12 +65,12 @@ type observed struct {
 	most    uint64 // that one call may charge
 }
 
-// run runs a script on a guest whose memory holds spans and subscriptions that
-// make sense here and there, and checks what holds for every call.
+// run runs a script on a guest whose memory has some valid spans and subscriptions,
+// and checks the guarantees for every call.
 func (g *guest) run(s script, call Call) *observed {
 	g.t.Helper()
-	// The input is hashed once, and nothing is larger than memory or than what
-	// a transfer may take.
+	// The input is hashed once, and nothing is larger than memory or than the limit
+	// of a transfer.
 	o := &observed{out: sha256.New(), most: uint64(len(call.Input)) + 8*maxSpans + maxTransfer}
 	call.Stdout, call.Stderr = o.out, o.out
 	g.state.Charge = func(units uint64) { o.charged += units }
@@ -120,9 +119,9 @@ func (g *guest) step(s *script, o *observed) {
 	o.trace = append(o.trace, fmt.Sprintf("%s%v: %d %d %d %x", f.name, args, e, exitCode(err), o.charged, sha256.Sum256(g.arena.memory())))
 }
 
-// FuzzCalls runs two scripts. Nothing may panic but an exit, write outside
-// memory or work without bound; and a script gives the same after another
-// script and a reset as on a new state.
+// FuzzCalls runs two scripts. Nothing may panic except an exit, write outside memory
+// or work without limit. A script gives the same results after another script and a
+// reset as on a new state.
 func FuzzCalls(f *testing.F) {
 	for i, fn := range functions {
 		f.Add([]byte{byte(i), 1, 10, 3, 7, byte(i), 0, 14, 1, 20}, []byte{byte(i), byte(len(fn.name)), 200, 1, 2, 3, 4})
@@ -153,8 +152,8 @@ func compare(t testing.TB, got, want *observed) {
 	}
 }
 
-// TestHostile runs random scripts over all functions on one state, each beside
-// a new one.
+// TestHostile runs random scripts over all functions on one state, and each also on
+// a new state.
 func TestHostile(t *testing.T) {
 	config := testConfig(t)
 	rounds := 100

@@ -8,10 +8,9 @@ import (
 
 var le = binary.LittleEndian
 
-// view returns size bytes of m at ptr. A view stays valid in a call of the
-// host, since only the guest grows its memory. Nothing is anywhere: a view of
-// no bytes is given for every address, as toolchains pass odd ones for empty
-// buffers.
+// view returns size bytes of m at ptr. A view stays valid during a call of the
+// host, because only the guest grows its memory. A view of no bytes is valid at
+// every address, because toolchains pass odd addresses for empty buffers.
 func view(m api.Memory, ptr, size uint64) ([]byte, errno) {
 	if uint32(size) == 0 {
 		return nil, success
@@ -31,7 +30,7 @@ func writeUint64(m api.Memory, ptr, v uint64) errno {
 	return e
 }
 
-// writeUint32s writes two numbers, or none.
+// writeUint32s writes two numbers, or neither.
 func writeUint32s(m api.Memory, ptr1 uint64, v1 uint32, ptr2 uint64, v2 uint32) errno {
 	b1, e1 := view(m, ptr1, 4)
 	b2, e2 := view(m, ptr2, 4)

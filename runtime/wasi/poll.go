@@ -6,8 +6,8 @@ import (
 	"github.com/tetratelabs/wazero/api"
 )
 
-// maxSubscriptions bounds those of one poll_oneoff; more are EINVAL. A guest
-// has few descriptors to wait for and few reasons for more than one clock.
+// maxSubscriptions limits the subscriptions of one poll_oneoff; more are EINVAL. A
+// guest has few descriptors to wait for, and rarely needs more than one clock.
 const maxSubscriptions = 1024
 
 // Sizes of the records of poll_oneoff.
@@ -28,19 +28,19 @@ const (
 	hangup        = 1 // witx: eventrwflags fd_readwrite_hangup
 )
 
-// subscription is one that was read, and with it the event that it gives.
+// subscription is a subscription that was read, and the event for it.
 type subscription struct {
 	userdata uint64
 	kind     uint8
 	errno    errno
 	flags    uint16        // of the event
 	bytes    uint64        // of the event
-	due      time.Duration // what must have passed
+	due      time.Duration // time passed at which it is due
 }
 
-// pollOneoff gives the events that are due. Descriptors are ready at once, and
-// what is wrong with one subscription is an event at once, too. Where there are
-// only clocks, time passes until the first is due, without waiting.
+// pollOneoff writes the events that are due. Descriptors are ready at once, and an
+// error in one subscription is an event at once too. If there are only clocks,
+// the time advances to the first one that is due, without waiting.
 func pollOneoff(s *State, m api.Memory, p []uint64) errno {
 	count := uint32(p[2])
 	if count == 0 || count > maxSubscriptions {
@@ -62,7 +62,7 @@ func pollOneoff(s *State, m api.Memory, p []uint64) errno {
 	return success
 }
 
-// readSubscriptions copies all of them, since events may overwrite them.
+// readSubscriptions copies all subscriptions, because events may overwrite them.
 func (s *State) readSubscriptions(in []byte) errno {
 	s.subscriptions = s.subscriptions[:0]
 	for ; len(in) > 0; in = in[subscriptionSize:] {
@@ -94,8 +94,8 @@ func (s *State) subscribeClock(sub *subscription, b []byte) {
 	}
 }
 
-// subscribeFile tells how much can be read or written at once, and whether the
-// input is at its end.
+// subscribeFile reports how many bytes can be read or written at once, and
+// whether the input is at its end.
 func (s *State) subscribeFile(sub *subscription, fd uint64) {
 	f := s.file(fd)
 	reads := f != nil && (f.stream == stdin || f.stream == regular)
@@ -122,9 +122,9 @@ func (s *State) firstDue() time.Duration {
 	return first
 }
 
-// writeEvents writes an event for each subscription that is due, in their
-// order: userdata u64, errno u16 at 8, kind u8 at 10, bytes u64 at 16, flags
-// u16 at 24. It returns their number.
+// writeEvents writes an event for each due subscription, in their order: userdata
+// u64, errno u16 at 8, kind u8 at 10, bytes u64 at 16, flags u16 at 24. It returns
+// the number of events.
 func (s *State) writeEvents(out []byte) (n uint32) {
 	for _, sub := range s.subscriptions {
 		if sub.due > s.clock.passed {

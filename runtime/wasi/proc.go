@@ -7,8 +7,7 @@ const (
 	signalNone = 0
 	signalLast = 30 // sys
 
-	// The signals whose default action is to be ignored: chld, cont, urg and
-	// winch.
+	// The signals that are ignored by default: chld, cont, urg and winch.
 	signalsIgnored = 1<<16 | 1<<17 | 1<<22 | 1<<27
 )
 
@@ -16,9 +15,9 @@ func procExit(_ *State, _ api.Memory, p []uint64) errno {
 	panic(&ExitError{uint32(p[0])})
 }
 
-// procRaise takes the default action, since a guest of preview 1 cannot set
-// another: most signals end the guest, with the code that a shell gives to a
-// process which died of the signal. None can stop it.
+// procRaise takes the default action, because a guest of preview 1 cannot set
+// another one: most signals end the guest, with the exit code that a shell gives
+// to a process killed by the signal. No signal can stop the guest.
 func procRaise(_ *State, _ api.Memory, p []uint64) errno {
 	signal := uint32(p[0])
 	switch {
@@ -30,5 +29,5 @@ func procRaise(_ *State, _ api.Memory, p []uint64) errno {
 	panic(&ExitError{128 + signal})
 }
 
-// schedYield has nobody to yield to.
+// schedYield does nothing.
 func schedYield(*State, api.Memory, []uint64) errno { return success }

@@ -10,13 +10,13 @@ import (
 	"github.com/tetratelabs/wazero/api"
 )
 
-// random makes the bytes of random_get: ChaCha8 (C2SP chacha8rand) under a key
-// that is the SHA-256 of the phase, the seed and the bytes passed to the call.
-// The key is only made where a guest asks.
+// random makes the bytes of random_get: ChaCha8 (C2SP chacha8rand) with a key that
+// is the SHA-256 of the phase, the seed and the input of the call. The key is made
+// only when a guest asks for bytes.
 type random struct {
 	keyed   bool
 	stream  rand.ChaCha8
-	hash    hash.Hash // kept to save allocations, as is scratch
+	hash    hash.Hash // kept to save allocations, like scratch
 	scratch []byte
 }
 
@@ -39,9 +39,9 @@ func (s *State) key() {
 	r.keyed = true
 }
 
-// randomGet fills all of the buffer, however large: guests take an error, and
-// some a part, for a broken system. How the bytes are asked for, in one or in
-// many calls, does not change them.
+// randomGet fills the whole buffer, however large: guests treat an error, and some
+// even a short result, as a broken system. The bytes are the same whether a guest
+// asks for them in one call or in many.
 func randomGet(s *State, m api.Memory, p []uint64) errno {
 	b, e := view(m, p[0], p[1])
 	if e != success {

@@ -6,19 +6,65 @@ import (
 	"github.com/tetratelabs/wazero/api"
 )
 
-// onRegular makes a function with one answer for files and directories, and
-// another for streams.
-func onRegular(ofFiles, ofStreams errno) function {
-	return func(s *State, _ api.Memory, p []uint64) errno {
-		f := s.file(p[0])
-		switch {
-		case f == nil:
-			return errBadf
-		case f.node != nil:
-			return ofFiles
-		}
-		return ofStreams
+// lastAdvice is the largest value of witx: advice.
+const lastAdvice = 5
+
+// fdAdvise does the checks of posix_fadvise(2). It has nothing else to do, because
+// files are in memory.
+func fdAdvise(s *State, _ api.Memory, p []uint64) errno {
+	f := s.file(p[0])
+	switch {
+	case f == nil:
+		return errBadf
+	case f.node == nil:
+		return errSpipe
+	case p[1] > math.MaxInt64 || p[2] > math.MaxInt64 || uint32(p[3]) > lastAdvice:
+		return errInval
 	}
+	return success
+}
+
+// fdAllocate refuses a descriptor that is open for reading (fallocate(2)).
+func fdAllocate(s *State, _ api.Memory, p []uint64) errno {
+	f := s.file(p[0])
+	switch {
+	case f == nil:
+		return errBadf
+	case f.node == nil:
+		return errSpipe
+	case p[1] > math.MaxInt64 || p[2] > math.MaxInt64 || p[2] == 0:
+		return errInval
+	}
+	return errBadf
+}
+
+// fdFilestatSetTimes succeeds for a stream, and for a file if there is nothing to
+// set (futimens(3)).
+func fdFilestatSetTimes(s *State, _ api.Memory, p []uint64) errno {
+	f := s.file(p[0])
+	switch {
+	case f == nil:
+		return errBadf
+	case f.node == nil:
+		return errNotcap
+	case uint32(p[3]) == 0:
+		return success
+	}
+	return timesSet(p[3])
+}
+
+// fdPwrite refuses a descriptor that is open for reading (pwrite(2)).
+func fdPwrite(s *State, _ api.Memory, p []uint64) errno {
+	f := s.file(p[0])
+	switch {
+	case f == nil:
+		return errBadf
+	case p[3] > math.MaxInt64:
+		return errInval
+	case f.node == nil:
+		return errSpipe
+	}
+	return errBadf
 }
 
 // rest returns the bytes of a file from an offset on.
@@ -26,7 +72,7 @@ func (n *node) rest(offset uint64) []byte {
 	return n.data[min(offset, uint64(len(n.data))):]
 }
 
-// readFile reads from a file at an offset, and returns how much was read.
+// readFile reads from a file at an offset. It returns the number of bytes read.
 func (s *State) readFile(m api.Memory, f *file, spans, count, offset, result uint64) (uint64, errno) {
 	n, e := view(m, result, 4)
 	if e != success {
@@ -50,6 +96,8 @@ func fdPread(s *State, m api.Memory, p []uint64) errno {
 	switch {
 	case f == nil:
 		return errBadf
+	case p[3] > math.MaxInt64:
+		return errInval
 	case f.stream == directory:
 		return errIsdir
 	case f.stream != regular:
@@ -59,7 +107,7 @@ func fdPread(s *State, m api.Memory, p []uint64) errno {
 	return e
 }
 
-// positioned returns what has a place to read from: a file or a directory.
+// positioned returns a file or a directory, which have a position.
 func (s *State) positioned(fd uint64) (*file, errno) {
 	f := s.file(fd)
 	switch {
@@ -78,8 +126,8 @@ const (
 	seekEnd = 2
 )
 
-// fdSeek moves to a place in a file, which may be behind its end. A directory
-// can be sent to its start, where it is.
+// fdSeek sets the position in a file, which may be after its end. A directory is
+// always at its start and can be set only to that.
 func fdSeek(s *State, m api.Memory, p []uint64) errno {
 	f, e := s.positioned(p[0])
 	if e != success {
@@ -95,7 +143,7 @@ func fdSeek(s *State, m api.Memory, p []uint64) errno {
 	default:
 		return errInval
 	}
-	offset := base + p[1] // of two's complement
+	offset := base + p[1] // in two's complement
 	if offset > math.MaxInt64 || f.stream == directory && offset != 0 {
 		return errInval
 	}

@@ -6,7 +6,7 @@ import (
 	"github.com/tetratelabs/wazero/api"
 )
 
-// What one fd_read or fd_write takes.
+// Limits of one fd_read or fd_write.
 const (
 	maxSpans    = 1024     // IOV_MAX of the C library of WASI; more are EINVAL
 	maxTransfer = 16 << 20 // bytes; more give a short read or write
@@ -15,10 +15,10 @@ const (
 // span is a buffer of the guest (witx: iovec and ciovec), inside its memory.
 type span struct{ ptr, size uint32 }
 
-// readSpans reads count spans at ptr into s.spans. They are copied, since a
-// read may overwrite them, cut to maxTransfer bytes in all, and all inside
-// memory: a call either transfers what it can or finds a fault and nothing has
-// happened.
+// readSpans reads count spans at ptr into s.spans. They are copied, because a read
+// may overwrite them, and truncated to maxTransfer bytes in all. All are inside
+// memory: a call either transfers as much as it can, or returns a fault and has
+// done nothing.
 func (s *State) readSpans(m api.Memory, ptr, count uint64) errno {
 	s.spans = s.spans[:0]
 	if uint32(count) > maxSpans {
@@ -42,8 +42,8 @@ func (s *State) readSpans(m api.Memory, ptr, count uint64) errno {
 	return success
 }
 
-// transfer passes the bytes of s.spans to move, in pieces that are charged,
-// until it takes less than it is given. It returns how much was taken.
+// transfer passes the bytes of s.spans to move, in pieces that are charged, until
+// move takes less than a whole piece. It returns the number of bytes taken.
 func (s *State) transfer(m api.Memory, move func(s *State, part []byte) int) (n int) {
 	for _, v := range s.spans {
 		for v.size > 0 {
@@ -61,8 +61,8 @@ func (s *State) transfer(m api.Memory, move func(s *State, part []byte) int) (n 
 	return n
 }
 
-// fdRead reads from a file, or from standard input, which has all its bytes from
-// the start: it never waits, and reads 0 bytes at the end.
+// fdRead reads from a file or from standard input. Standard input has all its
+// bytes from the start: it never waits, and reads 0 bytes at the end.
 func fdRead(s *State, m api.Memory, p []uint64) errno {
 	f := s.file(p[0])
 	switch {
@@ -92,7 +92,7 @@ func takeStdin(s *State, part []byte) int {
 	return n
 }
 
-// fdWrite writes to standard output or error.
+// fdWrite writes to standard output or standard error.
 func fdWrite(s *State, m api.Memory, p []uint64) errno {
 	f := s.file(p[0])
 	if f == nil || f.stream != stdout && f.stream != stderr {
@@ -124,11 +124,11 @@ func give(w io.Writer, part []byte) int {
 	if w == nil {
 		return len(part)
 	}
-	n, _ := w.Write(part) // an error comes with a short count
+	n, _ := w.Write(part) // an error implies a short count
 	return n
 }
 
-// asked returns the bytes of s.spans.
+// asked returns the number of bytes in s.spans.
 func (s *State) asked() (n int) {
 	for _, v := range s.spans {
 		n += int(v.size)

@@ -91,7 +91,7 @@ func TestSpans(t *testing.T) {
 	})
 }
 
-// TestTransferLimit writes more than one call takes, out of one small memory.
+// TestTransferLimit writes more than the limit of one call, from one small memory.
 func TestTransferLimit(t *testing.T) {
 	var n counter
 	g := newGuest(t, Config{})
@@ -113,7 +113,7 @@ func (c *counter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// full takes some bytes and then no more.
+// full accepts some bytes and then no more.
 type full int
 
 func (f *full) Write(p []byte) (int, error) {
@@ -139,7 +139,7 @@ func TestFullWriter(t *testing.T) {
 	}
 }
 
-// TestWriterEndsCall has a writer panic, which ends the call with its error.
+// TestWriterEndsCall has a writer that panics, which ends the call with its error.
 func TestWriterEndsCall(t *testing.T) {
 	g := newGuest(t, Config{})
 	g.state.Reset(Call{Stdout: ends{}})
@@ -184,7 +184,8 @@ func TestRead(t *testing.T) {
 	}
 }
 
-// TestReadOverSpans reads over the list of spans itself, which was read first.
+// TestReadOverSpans reads over the list of spans itself, which must have been read
+// before.
 func TestReadOverSpans(t *testing.T) {
 	g := newGuest(t, Config{})
 	g.state.Reset(Call{Stdin: []byte(strings.Repeat("\xff", 16) + "rest")})

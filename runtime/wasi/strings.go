@@ -7,28 +7,28 @@ import (
 	"github.com/tetratelabs/wazero/api"
 )
 
-// maxStrings bounds arguments, and the environment, in bytes: what Linux allows
-// for both together by default.
+// maxStrings limits arguments, and the environment, in bytes: the default limit of
+// Linux for both together.
 const maxStrings = 2 << 20
 
-// Strings are arguments or an environment as guests get them: each string ended
-// by a NUL. They do not change and may be shared by states. A nil *Strings
-// holds none.
+// Strings are arguments or an environment in the form that guests get: each string
+// ends with a NUL. They do not change and may be shared by states. A nil *Strings
+// is empty.
 type Strings struct {
 	offsets []uint32
 	bytes   []byte
 }
 
-// NewStrings refuses strings that hold a NUL, which a guest would see cut, and
-// more than 2 MiB of them.
+// NewStrings returns an error for a string with a NUL, which a guest would see
+// truncated, and for more than 2 MiB of strings.
 func NewStrings(values ...string) (*Strings, error) {
 	s := &Strings{}
 	for i, v := range values {
 		if strings.IndexByte(v, 0) >= 0 {
-			return nil, fmt.Errorf("string %d (%.40q) holds a NUL", i, v)
+			return nil, fmt.Errorf("invalid string %d (%.40q): it holds a NUL", i, v)
 		}
 		if len(s.bytes)+len(v)+1+4*(i+1) > maxStrings {
-			return nil, fmt.Errorf("more than %d bytes of strings", maxStrings)
+			return nil, fmt.Errorf("too large: want at most %d bytes of strings", maxStrings)
 		}
 		s.offsets = append(s.offsets, uint32(len(s.bytes)))
 		s.bytes = append(append(s.bytes, v...), 0)

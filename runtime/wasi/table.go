@@ -6,18 +6,18 @@ import (
 	"github.com/tetratelabs/wazero/api"
 )
 
-// function does the work of one function of WASI. p holds its parameters; of
-// those of type i32 only the low half counts.
+// function implements one function of WASI. p holds its parameters; only the low
+// half of an i32 parameter counts.
 type function func(s *State, m api.Memory, p []uint64) errno
 
-// entry is one function under its name, with its type in the text that
-// admission shows.
+// entry is one function with its name and its type, in the text that admission
+// shows.
 type entry struct {
 	name, signature string
 	call            function
 }
 
-// functions are all that is served.
+// functions are all functions of this package.
 var functions = []entry{
 	{"args_get", "(i32, i32) -> i32", argsGet},
 	{"args_sizes_get", "(i32, i32) -> i32", argsSizesGet},
@@ -25,20 +25,20 @@ var functions = []entry{
 	{"clock_time_get", "(i32, i64, i32) -> i32", clockTimeGet},
 	{"environ_get", "(i32, i32) -> i32", environGet},
 	{"environ_sizes_get", "(i32, i32) -> i32", environSizesGet},
-	{"fd_advise", "(i32, i64, i64, i32) -> i32", onRegular(success, errSpipe)},
-	{"fd_allocate", "(i32, i64, i64) -> i32", onRegular(errBadf, errSpipe)},
+	{"fd_advise", "(i32, i64, i64, i32) -> i32", fdAdvise},
+	{"fd_allocate", "(i32, i64, i64) -> i32", fdAllocate},
 	{"fd_close", "(i32) -> i32", fdClose},
 	{"fd_datasync", "(i32) -> i32", onFile(success)},
 	{"fd_fdstat_get", "(i32, i32) -> i32", fdFdstatGet},
 	{"fd_fdstat_set_flags", "(i32, i32) -> i32", fdFdstatSetFlags},
 	{"fd_fdstat_set_rights", "(i32, i64, i64) -> i32", onFile(errNotsup)},
 	{"fd_filestat_get", "(i32, i32) -> i32", fdFilestatGet},
-	{"fd_filestat_set_size", "(i32, i64) -> i32", onRegular(errRofs, errInval)},
-	{"fd_filestat_set_times", "(i32, i64, i64, i32) -> i32", onRegular(errRofs, errNotcap)},
+	{"fd_filestat_set_size", "(i32, i64) -> i32", onFile(errInval)},
+	{"fd_filestat_set_times", "(i32, i64, i64, i32) -> i32", fdFilestatSetTimes},
 	{"fd_pread", "(i32, i32, i32, i64, i32) -> i32", fdPread},
 	{"fd_prestat_dir_name", "(i32, i32, i32) -> i32", fdPrestatDirName},
 	{"fd_prestat_get", "(i32, i32) -> i32", fdPrestatGet},
-	{"fd_pwrite", "(i32, i32, i32, i64, i32) -> i32", onRegular(errBadf, errSpipe)},
+	{"fd_pwrite", "(i32, i32, i32, i64, i32) -> i32", fdPwrite},
 	{"fd_read", "(i32, i32, i32, i32) -> i32", fdRead},
 	{"fd_readdir", "(i32, i32, i32, i64, i32) -> i32", fdReaddir},
 	{"fd_renumber", "(i32, i32) -> i32", fdRenumber},
@@ -46,16 +46,16 @@ var functions = []entry{
 	{"fd_sync", "(i32) -> i32", onFile(success)},
 	{"fd_tell", "(i32, i32) -> i32", fdTell},
 	{"fd_write", "(i32, i32, i32, i32) -> i32", fdWrite},
-	{"path_create_directory", "(i32, i32, i32) -> i32", onPath(0, 0)},
+	{"path_create_directory", "(i32, i32, i32) -> i32", pathCreateDirectory},
 	{"path_filestat_get", "(i32, i32, i32, i32, i32) -> i32", pathFilestatGet},
-	{"path_filestat_set_times", "(i32, i32, i32, i32, i64, i64, i32) -> i32", onPath(0, 0)},
-	{"path_link", "(i32, i32, i32, i32, i32, i32, i32) -> i32", onPath(0, 4)},
+	{"path_filestat_set_times", "(i32, i32, i32, i32, i64, i64, i32) -> i32", pathFilestatSetTimes},
+	{"path_link", "(i32, i32, i32, i32, i32, i32, i32) -> i32", pathLink},
 	{"path_open", "(i32, i32, i32, i32, i32, i64, i64, i32, i32) -> i32", pathOpen},
 	{"path_readlink", "(i32, i32, i32, i32, i32, i32) -> i32", pathReadlink},
-	{"path_remove_directory", "(i32, i32, i32) -> i32", onPath(0, 0)},
-	{"path_rename", "(i32, i32, i32, i32, i32, i32) -> i32", onPath(0, 3)},
-	{"path_symlink", "(i32, i32, i32, i32, i32) -> i32", onPath(2, 2)},
-	{"path_unlink_file", "(i32, i32, i32) -> i32", onPath(0, 0)},
+	{"path_remove_directory", "(i32, i32, i32) -> i32", pathRemoveDirectory},
+	{"path_rename", "(i32, i32, i32, i32, i32, i32) -> i32", pathRename},
+	{"path_symlink", "(i32, i32, i32, i32, i32) -> i32", pathSymlink},
+	{"path_unlink_file", "(i32, i32, i32) -> i32", pathUnlinkFile},
 	{"poll_oneoff", "(i32, i32, i32, i32) -> i32", pollOneoff},
 	{"proc_exit", "(i32) -> ()", procExit},
 	{"proc_raise", "(i32) -> i32", procRaise},
@@ -67,8 +67,8 @@ var functions = []entry{
 	{"sock_shutdown", "(i32, i32) -> i32", onFile(errNotsock)},
 }
 
-// Types returns the type of every function that is served, by name, as in
-// "(i32, i32) -> i32". The map is the caller's.
+// Types returns the type of every function by name, such as "(i32, i32) -> i32".
+// The caller owns the map.
 func Types() map[string]string {
 	types := make(map[string]string, len(functions))
 	for _, f := range functions {
@@ -77,7 +77,7 @@ func Types() map[string]string {
 	return types
 }
 
-// valueTypes reads a signature of the table above.
+// valueTypes reads a signature in the table above.
 func valueTypes(signature string) (params, results []api.ValueType) {
 	before, after, _ := strings.Cut(signature, " -> ")
 	return typeList(before), typeList(after)

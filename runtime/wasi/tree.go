@@ -17,16 +17,16 @@ import (
 	"unicode/utf8"
 )
 
-// Dir is a directory that a guest finds opened, under a name of its own.
+// Dir is a directory that is open from the start, under its own name for the guest.
 type Dir struct {
-	Guest string // what the guest calls it
+	Guest string // the name for the guest
 	Tree  *Tree
 }
 
-// Tree is the content of a directory as it was when it was read: names, bytes
-// and targets of links, in memory. It does not change and may be shared by
-// states. What guests read of it is therefore what its digest is of, whatever
-// becomes of the directory.
+// Tree is the content of a directory when it was read: names, bytes and targets of
+// links, in memory. It does not change and may be shared by states. Guests
+// therefore read exactly the content of its digest, even if the directory changes
+// later.
 type Tree struct {
 	root   *node
 	digest [sha256.Size]byte
@@ -34,12 +34,12 @@ type Tree struct {
 	bytes  int64
 }
 
-// Digest returns the SHA-256 over the tree: the kind and name of each entry,
-// the bytes of files and the targets of links, entries in the order of their
-// names' bytes. Modes and times are not in it.
+// Digest returns the SHA-256 of the tree: the kind and name of each entry, the
+// bytes of files and the targets of links. Entries are in the order of the bytes
+// of their names. Modes and times are not included.
 func (t *Tree) Digest() [sha256.Size]byte { return t.digest }
 
-// Files returns the number of files, and Bytes that of the bytes in them.
+// Files returns the number of files.
 func (t *Tree) Files() int { return t.files }
 
 // Bytes returns the number of bytes of all files.
@@ -49,8 +49,8 @@ func (t *Tree) Bytes() int64 { return t.bytes }
 type node struct {
 	name     string
 	kind     uint8  // witx: filetype; one of the three below
-	data     []byte // of a file; of a link, its target
-	parent   *node  // the root's is itself
+	data     []byte // the bytes of a file, or the target of a link
+	parent   *node  // the root is its own parent
 	children []*node
 	ino      uint64 // from 1, in the order of the digest
 }
@@ -71,12 +71,12 @@ func (n *node) child(name string) *node {
 	return n.children[i]
 }
 
-// maxEntries bounds the entries of a tree, whose names are held in memory.
+// maxEntries limits the entries of a tree, whose names are in memory.
 const maxEntries = 1 << 18
 
-// A TreeLimitError says that a directory holds more than is allowed.
+// A TreeLimitError means that a directory is too large.
 type TreeLimitError struct {
-	Bytes   int64 // the limit; 0 where there are too many entries
+	Bytes   int64 // the limit; 0 if there are too many entries
 	Entries int
 }
 
@@ -87,12 +87,12 @@ func (e *TreeLimitError) Error() string {
 	return fmt.Sprintf("its files have more than %d bytes", e.Bytes)
 }
 
-// ReadTree reads a directory of at most limit bytes in files. Links are kept as
-// links, and never followed: not out of the directory either where one takes
-// the place of what was there before. The error names the path where there is
-// something else than directories, files and links, or a name that is not UTF-8,
-// or a file changed while it was read; it is a *[TreeLimitError], or ctx's where
-// that ended first.
+// ReadTree reads a directory with at most limit bytes in files. Links are kept as
+// links and never followed, even if a link replaces another entry while the
+// directory is read. It is an error if an entry is not a directory, file or link,
+// if a name is not UTF-8, or if a file changes while it is read; the error names
+// the path. The error can also be a *[TreeLimitError], or the error of ctx if ctx
+// ends first.
 func ReadTree(ctx context.Context, dir string, limit int64) (*Tree, error) {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
@@ -102,7 +102,7 @@ func ReadTree(ctx context.Context, dir string, limit int64) (*Tree, error) {
 	top := &node{kind: kindDirectory}
 	top.parent = top
 	r := treeReader{ctx: ctx, root: root, limit: limit, hash: sha256.New(), tree: &Tree{root: top}}
-	r.hash.Write([]byte("wasm-jobs directory 1\n"))
+	r.hash.Write([]byte(treeHead))
 	if err := r.node(top, "."); err != nil {
 		return nil, err
 	}
@@ -121,17 +121,16 @@ type treeReader struct {
 	scratch []byte
 }
 
-// node reads and hashes what is at a path. What is hashed of it can be taken
-// apart again in one way: the kind, and the name and the content with their
-// lengths before them.
+// node reads and hashes the entry at a path. The hashed bytes can be parsed in only
+// one way: the kind, and then the name and the content, each after its length.
 func (r *treeReader) node(n *node, at string) (err error) {
 	r.entries++
 	n.ino = r.entries
 	if r.entries > maxEntries {
 		return &TreeLimitError{Entries: maxEntries}
 	}
-	if len(at) > maxPath { // a guest has no path to it, and each level makes the next one dearer
-		return fmt.Errorf("%.64s...: a path of more than %d bytes", at, maxPath)
+	if len(at) > maxPath { // a guest has no path to it, and each level makes the next one more expensive
+		return fmt.Errorf("%.64s...: too large: want a path of at most %d bytes", at, maxPath)
 	}
 	if err := r.ctx.Err(); err != nil {
 		return err
@@ -155,7 +154,7 @@ func (r *treeReader) node(n *node, at string) (err error) {
 	return nil
 }
 
-// write hashes b, and s behind its length.
+// write hashes b, and then the length of s and s.
 func (r *treeReader) write(b []byte, s string) {
 	r.scratch = binary.BigEndian.AppendUint64(append(r.scratch[:0], b...), uint64(len(s)))
 	r.hash.Write(append(r.scratch, s...))
@@ -196,7 +195,7 @@ func (r *treeReader) directory(n *node, at string) error {
 
 func kindOf(e fs.DirEntry) (uint8, error) {
 	if !utf8.ValidString(e.Name()) {
-		return 0, errors.New("a name that is not UTF-8, which WASI cannot say")
+		return 0, errors.New("invalid name: want UTF-8, as WASI requires")
 	}
 	switch e.Type() {
 	case fs.ModeDir:
@@ -206,10 +205,10 @@ func kindOf(e fs.DirEntry) (uint8, error) {
 	case 0:
 		return kindRegular, nil
 	}
-	return 0, errors.New("neither a directory nor a file nor a link: guests cannot be given it")
+	return 0, errors.New("unsupported kind of file: want a directory, file or link")
 }
 
-// file reads a file, which must be the same before and after.
+// file reads a file, which must not change meanwhile.
 func (r *treeReader) file(at string) ([]byte, error) {
 	f, err := r.root.Open(at)
 	if err != nil {
@@ -255,52 +254,78 @@ func (r *treeReader) file(at string) ([]byte, error) {
 
 func changedError(at string) error { return fmt.Errorf("%s: it changed while it was read", at) }
 
-// Bounds of the paths of guests.
+// Limits of the paths of guests.
 const (
 	maxPath  = 4096 // bytes
-	maxLinks = 40   // that one path leads through
+	maxLinks = 40   // followed in one path
 )
 
-// walk finds what a path leads to from a directory, which it does not leave:
-// an absolute path, ".." in that directory itself and links to either give
-// errNotcap. A link at the end is followed where follow is set.
-func (s *State) walk(from *node, name string, follow bool) (*node, errno) {
-	at, links := from, 0
+// follow says which links at the end of a path are followed.
+type follow uint8
+
+const (
+	followNone    follow = iota // none: the call creates or removes the link itself
+	followSlashes               // links with slashes after them
+	followAll
+)
+
+// location is the result of resolving a path.
+type location struct {
+	node  *node  // nil: the directory has no such entry
+	last  string // the last part of the path, or of the last link's target
+	slash bool   // slashes come after it
+}
+
+// dots reports whether the last part is not a name.
+func (p *location) dots() bool { return p.last == "." || p.last == ".." }
+
+// walk resolves a path from a directory, which it does not leave: an absolute path,
+// ".." in that directory itself and links to either give errNotcap. Only the last
+// entry of the path may be missing.
+func (s *State) walk(from *node, name string, follow follow) (p location, e errno) {
 	if name == "" {
-		return nil, errNoent
+		return p, errNoent
 	}
-	for name != "" {
+	at := from
+	for links := 0; ; {
 		if name[0] == '/' {
-			return nil, errNotcap
+			return p, errNotcap
 		}
-		part, rest, more := strings.Cut(name, "/")
+		part, rest, slash := strings.Cut(name, "/")
 		rest = strings.TrimLeft(rest, "/")
 		s.charge(len(part) + 1)
 		next, e := step(from, at, part)
-		if e != success {
-			return nil, e
+		last := rest == ""
+		if e != success && (e != errNoent || !last) {
+			return p, e
 		}
-		if next.kind == kindLink && (more || follow) {
+		p = location{next, part, slash}
+		if next != nil && next.kind == kindLink && (!last || follow == followAll || slash && follow == followSlashes) {
 			if links++; links > maxLinks || len(next.data)+len(rest) >= maxPath {
-				return nil, errLoop
+				return p, errLoop
 			}
 			if len(next.data) == 0 {
-				return nil, errNoent
+				return p, errNoent
 			}
 			name = string(next.data)
-			if more {
+			if slash {
 				name += "/" + rest
 			}
 			s.charge(len(name))
 			continue
 		}
-		if more && next.kind != kindDirectory {
-			return nil, errNotdir
+		if last {
+			return p, success
+		}
+		if next.kind != kindDirectory {
+			return p, errNotdir
 		}
 		at, name = next, rest
 	}
-	return at, success
 }
+
+// maxName is the maximum length of the name of an entry, in bytes (NAME_MAX of Linux).
+const maxName = 255
 
 // step goes from a directory to one of its entries.
 func step(from, at *node, part string) (*node, errno) {
@@ -313,6 +338,8 @@ func step(from, at *node, part string) (*node, errno) {
 		return nil, errNotcap
 	case part == "..":
 		return at.parent, success
+	case len(part) > maxName:
+		return nil, errNametoolong
 	}
 	if next := at.child(part); next != nil {
 		return next, success

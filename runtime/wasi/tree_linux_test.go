@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// TestTreeRefusesWhatIsNoFile checks that opening a pipe blocks nobody, and that
-// names are texts.
+// TestTreeRefusesWhatIsNoFile checks that opening a pipe does not block, and that
+// names must be UTF-8.
 func TestTreeRefusesWhatIsNoFile(t *testing.T) {
 	dir := plant(t, map[string]string{"sub/": ""})
 	if err := syscall.Mkfifo(filepath.Join(dir, "sub", "pipe"), 0o600); err != nil {
@@ -20,7 +20,7 @@ func TestTreeRefusesWhatIsNoFile(t *testing.T) {
 	}
 	dir = plant(t, nil)
 	deep, err := os.OpenRoot(dir)
-	for range maxPath/200 + 1 { // names from the root on would be too long for the system
+	for range maxPath/200 + 1 { // absolute names would be too long for the system
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -32,7 +32,7 @@ func TestTreeRefusesWhatIsNoFile(t *testing.T) {
 		}
 	}
 	deep.Close()
-	if _, err := ReadTree(t.Context(), dir, 100); err == nil || !strings.Contains(err.Error(), "path of more than 4096 bytes") {
+	if _, err := ReadTree(t.Context(), dir, 100); err == nil || !strings.Contains(err.Error(), "want a path of at most 4096 bytes") {
 		t.Errorf("a path that is too long: %v", err)
 	}
 	dir = plant(t, nil)
@@ -40,6 +40,6 @@ func TestTreeRefusesWhatIsNoFile(t *testing.T) {
 		t.Skip("this file system has no such names: ", err)
 	}
 	if _, err := ReadTree(t.Context(), dir, 100); err == nil || !strings.Contains(err.Error(), "UTF-8") {
-		t.Errorf("a name that is no text: %v", err)
+		t.Errorf("a name that is not UTF-8: %v", err)
 	}
 }

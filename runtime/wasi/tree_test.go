@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// plant makes a directory: a name that ends in a slash is a directory, a value
-// that begins with "->" a link.
+// plant makes a directory. A name that ends in a slash is a directory, and a value
+// that begins with "->" is a link.
 func plant(t testing.TB, entries map[string]string) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -46,8 +46,8 @@ func readTree(t testing.TB, dir string) *Tree {
 	return tree
 }
 
-// TestTreeDigest makes every difference that guests can see, each of which is
-// another digest.
+// TestTreeDigest makes every difference that guests can see. Each must change the
+// digest.
 func TestTreeDigest(t *testing.T) {
 	seen := map[[32]byte]int{}
 	for i, entries := range []map[string]string{
@@ -70,7 +70,7 @@ func TestTreeDigest(t *testing.T) {
 	} {
 		digest := readTree(t, plant(t, entries)).Digest()
 		if other, ok := seen[digest]; ok {
-			t.Errorf("trees %d and %d have one digest", other, i)
+			t.Errorf("trees %d and %d have the same digest", other, i)
 		}
 		seen[digest] = i
 	}
@@ -86,7 +86,7 @@ func TestTreeDigestIsOfContentAlone(t *testing.T) {
 	}
 	a, b := readTree(t, one), readTree(t, two)
 	if a.Digest() != b.Digest() {
-		t.Error("modes, times or the place of the directory are in the digest")
+		t.Error("the digest depends on modes, times or the place of the directory")
 	}
 	if a.Files() != 2 || a.Bytes() != 2 {
 		t.Errorf("%d files of %d bytes, expected 2 of 2", a.Files(), a.Bytes())
@@ -95,10 +95,10 @@ func TestTreeDigestIsOfContentAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got := string(a.root.child("z").data); got != "1" {
-		t.Errorf("what was read changed with the directory: %q", got)
+		t.Errorf("the tree changed with the directory: %q", got)
 	}
 	if c := readTree(t, one); c.Digest() == a.Digest() {
-		t.Error("another byte made no other digest")
+		t.Error("another byte gives the same digest")
 	}
 }
 
@@ -115,7 +115,7 @@ func TestTreeRefusals(t *testing.T) {
 		t.Error("a file was read as a directory")
 	}
 	if _, err := ReadTree(t.Context(), filepath.Join(dir, "none"), 100); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("no directory: %v", err)
+		t.Errorf("not a directory: %v", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()

@@ -1,19 +1,20 @@
-// Package wasi serves wasi_snapshot_preview1 to guests that must not see the
-// machine they run on.
+// Package wasi implements wasi_snapshot_preview1 for guests that must not see their
+// machine.
 //
 // Nothing real reaches a guest: no clock, no entropy, no environment, no network,
-// no other process, and of files only what a [Tree] holds. What a guest observes through these functions
-// is a function of the [Config] and the [Call] that its [State] was made and
-// reset with, and of the calls it made since; a reset state cannot be told from
-// a new one.
+// no other process, and no files except those in a [Tree]. The results of these
+// functions depend only on the [Config] and the [Call] that the [State] was made
+// and reset with, and on the calls since then. A reset state cannot be told from a
+// new one.
 //
-// No call blocks, and none allocates once its state has seen a call of its
-// kind. Work that grows with what a guest asks for is bounded, and announced
-// in pieces through [Config.Charge], so that a metered runtime can end a flood
-// of it. Every address is checked before it is used. Apart from an [ExitError],
-// no argument of a guest makes a function panic.
+// No call blocks, and a call allocates only the first time that its state sees a
+// call of its kind. Work that grows with the guest's arguments is bounded, and
+// reported in pieces through [Config.Charge] before it is done, so that a metered
+// runtime can stop a guest that asks for too much. Every address is checked before
+// it is used. Apart from an [ExitError], no argument of a guest makes a function
+// panic.
 //
-// The names, layouts and numbers are those of the witx files of
+// The names, layouts and numbers come from the witx files of
 // wasi_snapshot_preview1 (WebAssembly/WASI, legacy/preview1).
 package wasi
 
@@ -29,48 +30,49 @@ import (
 	"github.com/wasm-jobs/wasm-jobs/abi"
 )
 
-// Config is what a [State] keeps over all calls. Its zero value works.
+// Config is the part of a [State] that stays the same for all calls. Its zero value
+// works.
 type Config struct {
 	// Args and Env are the arguments and the environment, as "KEY=value", of a
-	// WASI command. Guests of all other kinds have none.
+	// WASI command. Other guests have none.
 	Args, Env *Strings
-	// Dirs are opened in advance, as descriptors 3 and following, to be read.
+	// Dirs are open for reading from the start, as descriptors 3 and up.
 	Dirs []Dir
 
-	// Charge, unless nil, is told of work before it is done: of how many bytes
-	// are about to be read, written, hashed or made, at most 64 KiB at a time.
-	// The sum is the same for the same calls. It counts what a guest can make
-	// large, not the few bytes of a result of fixed size. It may panic to end
-	// the call; the state is then fit for Reset.
+	// Charge, if not nil, is called before work is done, with the number of bytes
+	// that are about to be read, written, hashed or made, at most 64 KiB at a time.
+	// The sum is the same for the same calls. It counts only sizes that a guest can
+	// choose, not the few bytes of a result of fixed size. Charge may panic to end
+	// the call; Reset then makes the state usable again.
 	Charge func(units uint64)
 }
 
-// Call is what one call of a guest is about.
+// Call describes one call of a guest.
 type Call struct {
-	// Phase names the kind of call. Calls that differ in it get different
+	// Phase names the kind of call. Calls with different phases get different
 	// random bytes from the same seed and input.
 	Phase string
-	// Preparing tells that this is not a call but what precedes all calls: its
-	// clocks start, and stay, before those of any call.
+	// Preparing is set before all calls, for preparing the instance: its clocks
+	// stay before the start of any call.
 	Preparing bool
 	Seed      uint64
-	// Input keys the random bytes, with Phase and Seed. It is the caller's, who
-	// must not change it before the next Reset.
+	// Input keys the random bytes, with Phase and Seed. The caller owns it and must
+	// not change it before the next Reset.
 	Input []byte
 
-	// Stdin is what the guest reads from its standard input; nil is empty. It
-	// is the caller's, as Input is.
+	// Stdin is the standard input of the guest; nil is empty. The caller owns it,
+	// like Input.
 	Stdin []byte
-	// Stdout and Stderr take what the guest writes; nil discards it. They get
-	// views of the guest's memory of at most 64 KiB, valid only in Write. An
-	// error, or a short write, gives the guest a short write, or EIO where
-	// nothing was written. What they return must depend on nothing but what was
-	// written. A writer may panic to end the call.
+	// Stdout and Stderr get the bytes that the guest writes; if nil, they are
+	// discarded. Write gets views of the guest's memory of at most 64 KiB, which
+	// are valid only until it returns. After an error or a short write, the guest
+	// sees a short write, or EIO if nothing was written. The results of Write must
+	// depend only on the bytes written. A writer may panic to end the call.
 	Stdout, Stderr io.Writer
 }
 
-// State is the host's side of WASI for one instance. It is used by one
-// goroutine at a time.
+// State is the host's side of WASI for one instance. Only one goroutine at a time
+// may use it.
 type State struct {
 	Config
 	call   Call
@@ -79,7 +81,7 @@ type State struct {
 	files  []file
 	read   int // of call.Stdin
 
-	// Kept to save allocations; what they hold means nothing between calls.
+	// Kept to save allocations; the content has no meaning between calls.
 	spans         []span
 	subscriptions []subscription
 }
@@ -91,9 +93,8 @@ func New(c Config) *State {
 	return s
 }
 
-// Reset makes s what a new state would be, for the given call. It takes the
-// same short time whatever went before and does not allocate. No function may
-// be running on s.
+// Reset makes s equal to a new state, for the given call. It takes the same short
+// time after any call and does not allocate. No function may be running on s.
 func (s *State) Reset(c Call) {
 	s.call = c
 	s.clock.reset(c.Preparing)
@@ -105,8 +106,8 @@ func (s *State) Reset(c Call) {
 	s.read = 0
 }
 
-// piece is the most work, in bytes, between two charges: some 0.1 ms where it
-// is slowest, in hashing and in making random bytes.
+// piece is the maximum work between two charges, in bytes: about 0.1 ms in the
+// slowest cases, hashing and making random bytes.
 const piece = 64 << 10
 
 func (s *State) charge(bytes int) {
@@ -115,24 +116,24 @@ func (s *State) charge(bytes int) {
 	}
 }
 
-// ExitError is what proc_exit panics, and proc_raise: the guest ended itself.
-// The instance stays open, and can be reset and called again. Code 0 is what
-// the guest calls success.
+// ExitError is the panic value of proc_exit and proc_raise: the guest ended itself.
+// The instance stays open, and can be reset and called again. By convention, code 0
+// means success.
 type ExitError struct {
 	Code uint32
 }
 
-// Error names the code.
+// Error returns a message with the code.
 func (e *ExitError) Error() string { return fmt.Sprintf("guest exited with code %d", e.Code) }
 
-// Find returns the state of the instance that calls, which is never nil. ctx is
-// what the guest was called with; m is the instance. It runs in every call: a
-// type assertion on a context of the caller's own takes 2 ns, Value on it 6, a
-// sync.Map 10, a map under a lock 22.
+// Find returns the state of the instance that calls, which is never nil. ctx is the
+// context that the guest was called with, and m is the instance. It runs in every
+// call: a type assertion on a context type of the caller takes 2 ns, Value of it 6,
+// a sync.Map 10, and a map under a lock 22.
 type Find func(ctx context.Context, m api.Module) *State
 
-// Instantiate makes the functions of this package importable by the modules of
-// r, as the module wasi_snapshot_preview1.
+// Instantiate makes the functions of this package importable by modules of r, as
+// the module wasi_snapshot_preview1.
 func Instantiate(ctx context.Context, r wazero.Runtime, find Find) error {
 	b := r.NewHostModuleBuilder(abi.WASIModule)
 	for _, f := range functions {
@@ -149,8 +150,8 @@ func serve(call function, find Find) api.GoModuleFunc {
 	}
 }
 
-// memoryOf returns the memory of m, which has no bytes where m has none: the
-// engine then returns an interface that holds a nil pointer.
+// memoryOf returns the memory of m, or one without bytes if m has none: the engine
+// then returns an interface that holds a nil pointer.
 func memoryOf(m api.Module) api.Memory {
 	memory := m.Memory()
 	if reflect.ValueOf(memory).IsNil() {

@@ -29,19 +29,19 @@ func TestSignatures(t *testing.T) {
 		params, results := valueTypes(f.signature)
 		w, ok := want[f.name]
 		if !ok || !bytes.Equal(params, w.ParamTypes()) || !bytes.Equal(results, w.ResultTypes()) {
-			t.Errorf("%s has type %s, which the engine's has not", f.name, f.signature)
+			t.Errorf("%s has type %s, but another one in the engine", f.name, f.signature)
 		}
 	}
 }
 
-// TestAnswers is for the functions that have one answer for a descriptor and
-// touch no memory.
+// TestAnswers is for functions that have one result for a descriptor and touch no
+// memory.
 func TestAnswers(t *testing.T) {
 	for _, test := range []struct {
 		name string
 		args int
 		fds  []int // the parameters that are descriptors
-		open errno // the answer where all are open
+		open errno // the result if all are open
 	}{
 		{"fd_advise", 4, []int{0}, errSpipe},
 		{"fd_allocate", 3, []int{0}, errSpipe},
@@ -100,8 +100,8 @@ func TestAnswers(t *testing.T) {
 	}
 }
 
-// TestPointers gives every parameter that is the address of a result an
-// address outside memory, and expects that nothing happens.
+// TestPointers passes an address outside memory for each address of a result. Nothing
+// must happen then.
 func TestPointers(t *testing.T) {
 	args, err := NewStrings("a", "b")
 	if err != nil {
@@ -262,8 +262,8 @@ func TestRaise(t *testing.T) {
 	}
 }
 
-// TestCharge counts the work that each kind of call announces, and that it is
-// announced in pieces.
+// TestCharge counts the work that each kind of call reports, and checks that it is
+// reported in pieces.
 func TestCharge(t *testing.T) {
 	args, err := NewStrings("abc")
 	if err != nil {
@@ -303,8 +303,8 @@ func TestCharge(t *testing.T) {
 	}
 }
 
-// TestChargeEnds ends calls of every size by a panic in the charge: what was
-// done before stays, and a reset state works.
+// TestChargeEnds ends calls of every size by a panic in Charge: the work done before
+// stays, and a reset state works.
 func TestChargeEnds(t *testing.T) {
 	broke := errors.New("out of fuel")
 	left := uint64(0)

@@ -1,5 +1,5 @@
-// A guest that shows all of the SDK to the conformance tests: it does what the
-// key "do" of a chunk says, and gives any other chunk back in its preferred
+// A guest with all of the SDK, for the conformance tests: the key "do" of a chunk
+// says which part to use, and any other chunk comes back in its preferred
 // serialization (RFC 8949, section 4.1).
 import { fail, Fields, heartbeat, log, Raw, run, Value } from "./wasm_jobs";
 export { alloc } from "./wasm_jobs";
@@ -46,7 +46,7 @@ function act(chunk: Raw): Value {
 
 function failAs(asked: Fail): void {
   if (!asked) return;
-  if (asked.kind > 2) return fail<void>("chunk.kind: there is no kind " + asked.kind.toString());
+  if (asked.kind > 2) return fail<void>("chunk.kind: unknown kind " + asked.kind.toString());
   fail<void>(asked.message, asked.kind);
 }
 

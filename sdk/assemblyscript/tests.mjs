@@ -16,7 +16,7 @@ function instantiate() {
   return exports;
 }
 
-// The bytes that preferred gives for an item; null = it is none.
+// The result of preferred for an item; null = it is not an item.
 function preferred(guest, bytes) {
   const at = guest.alloc(bytes.length);
   new Uint8Array(guest.memory.buffer, at).set(bytes);
@@ -32,7 +32,7 @@ tests.push(["examples of RFC 8949", () => {
   for (const v of vectors) assert.equal(preferred(guest, Buffer.from(v.bytes, "hex")).toString("hex"), v.preferred, v.name);
 }]);
 
-// Whatever the bytes, reading them ends, and what was written is read as the same.
+// Reading any bytes ends, and a value that was read is written and read as the same.
 tests.push(["malformed bytes", () => {
   let state = 1n;
   const random = (n) => {

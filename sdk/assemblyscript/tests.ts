@@ -1,6 +1,6 @@
 // Tests of the SDK that need no host: make -C sdk/assemblyscript test. Each
-// function that is exported as test... runs on an instance of its own; preferred
-// is given bytes by tests.mjs.
+// exported function test... runs on an instance of its own; tests.mjs passes bytes
+// to preferred.
 import {
   alloc as room, AnyString, decode, encode, Entry, fail, failed, Fields, heartbeat, Id, Items, Kind, Level, log, Raw,
   Reader, Span, test, Value, Writer,
@@ -45,7 +45,7 @@ function hex(bytes: Uint8Array): string {
   return text;
 }
 
-// What reading an item as a type and writing it gives; or why it cannot be read.
+// The result of reading an item as a type and writing it, or the error.
 function again<T>(item: string): string {
   const r = Reader.of(unhex(item));
   const value = decode<T>(r);
@@ -85,11 +85,11 @@ export function testErrorsSayWhere(): void {
   same(reason("01"), "chunk: want a map, got an unsigned integer");
   same(reason("a0"), "chunk.id: missing");
   same(reason("a1 626964 20"), "chunk.id: want an unsigned integer or a text, got a negative integer");
-  same(reason("a2 626964 00 626964 00"), "chunk.id: the key stands twice");
+  same(reason("a2 626964 00 626964 00"), "chunk.id: duplicate key");
   same(reason("a2 626964 00 656974656d73 82 a2 646e616d65 60 6674656d702d63 00 a0"), "chunk.items[1].name: missing");
   same(reason("a2 626964 00 656974656d73 81 a2 646e616d65 60 6674656d702d63 6178"), "chunk.items[0].temp-c: want a float, got a text");
   same(reason("a2 626964 00 656974656d73 81 a2 646e616d65 60 6473697a65 190100"), "chunk.items[0].size: 256 does not fit u8");
-  same(reason("a3 626964 00 656974656d73 80 666c696d697473 a2 6161 00 6161 00"), "chunk.limits.a: the key stands twice");
+  same(reason("a3 626964 00 656974656d73 80 666c696d697473 a2 6161 00 6161 00"), "chunk.limits.a: duplicate key");
   same(reason("a3 626964 00 656974656d73 80 666c696d697473 a1 6161 38ff"), "chunk.limits.a: -256 does not fit i8");
   same(reason("a3 626964 00 656974656d73 80 666c696d697473 a1 01 38ff"), "chunk.limits.(key): want a text, got an unsigned integer");
   same(reason("a1 626964 61ff"), "chunk.id: text that is not UTF-8");
@@ -224,7 +224,7 @@ export function testCollectionsLeaveWhatIsInUse(): void {
   }
 }
 
-/** The preferred form of an item; 0 = it is none. Reads it in all other ways too. */
+/** The preferred form of an item; 0 = it is not an item. Reads it in all other ways too. */
 export function preferred(at: usize, size: usize): u64 {
   const r = new Reader(at, size);
   const value = decode<Value>(r);

@@ -1,8 +1,8 @@
-// What a guest in AssemblyScript needs for version 1 of the guest ABI: typed
+// The SDK for guests in AssemblyScript, for version 1 of the guest ABI: typed
 // handlers, CBOR (RFC 8949), failures, logging and heartbeats.
 //
-// Copy this file beside yours. A guest exports `alloc`, and hands what the host
-// passes to its handlers:
+// Copy this file next to yours. A guest exports `alloc`, and passes the arguments
+// of its exports to its handlers:
 //
 //     import { run } from "./wasm_jobs";
 //     export { alloc } from "./wasm_jobs";
@@ -11,23 +11,23 @@
 //
 //     function square(n: u32): u64 { return u64(n) * n; }
 //
-// An input that is not of the type that a handler takes fails the call for good,
-// with a message that says where: `chunk.items[2].name: missing`. AssemblyScript
-// has no exceptions, so a failure is kept aside: what is read after it is empty,
-// and what the handler returns is ignored.
+// An input that does not fit the type of the handler makes the call fail
+// permanently, with a message that names the place: `chunk.items[2].name: missing`.
+// AssemblyScript has no exceptions, so a failure is recorded: everything read after
+// it is empty, and the result of the handler is ignored.
 //
-// What a handler keeps in memory is gone before the next call. Only what the
-// handler of `setup` leaves in a global stays.
+// Everything that a handler keeps in memory is gone before the next call. Only
+// globals that the handler of `setup` sets stay.
 
 // Failures.
 
-/** What the host does about a failed call. */
+/** How the host treats a failed call. */
 export enum Kind {
   /** No other attempt could succeed. */
   Permanent = 0,
   /** Another attempt may succeed; it is counted. */
   Retryable = 1,
-  /** Try again later, without counting a failure; a chunk may do so 100 times. */
+  /** Try again later, without counting a failure; at most 100 times for a chunk. */
   Requeue = 2,
 }
 
@@ -36,12 +36,12 @@ export class Failure {
   constructor(public kind: Kind, public message: string) {}
 }
 
-// Of the current call; the first one counts.
+// Of the current call; the first failure counts.
 let failure: Failure | null = null;
 
 /**
- * Says that the current call failed, and returns something that a handler can
- * return: `return fail<f64>("no readings")`. The host cuts the message at 4 KiB.
+ * Makes the current call fail, and returns a value that the handler can return:
+ * `return fail<f64>("no readings")`. The host cuts the message at 4 KiB.
  */
 export function fail<T>(message: string, kind: Kind = Kind.Permanent): T {
   if (failure === null) failure = new Failure(kind, message);
@@ -53,7 +53,7 @@ export function failed(): bool {
   return failure !== null;
 }
 
-// The zero of a type, for a value that nobody will look at.
+// The zero of a type, for a value that is not used.
 // @ts-ignore: decorator
 @inline
 function nothing<T>(): T {
@@ -83,32 +83,32 @@ const SINGLE: u8 = 0xfa;
 const DOUBLE: u8 = 0xfb;
 const BREAK: u8 = 0xff;
 
-// How deep arrays, maps and tags may nest: as deep as the host lets an output,
-// with the two arrays around it in the input of `aggregate`.
+// How deep arrays, maps and tags may nest: the host's limit for an output, plus the
+// two arrays around it in the input of `aggregate`.
 const MAX_DEPTH: i32 = 258;
 
-// What is left of an array or map that runs to a break.
+// The number of elements left in an array or map that ends with a break.
 const OPEN: u64 = u64.MAX_VALUE;
 
 /**
- * Reads items one after another. It never reads beyond the end, nor trusts a
- * length. After the first error, it has one, and every item is empty.
+ * Reads items one after another. It never reads past the end and never trusts a
+ * length. It keeps the first error; every item after it is empty.
  */
 export class Reader {
   at: usize;
   end: usize;
   depth: i32 = 0;
-  error: string | null = null; // what is wrong
-  path: string = ""; // where, as in ".items[2].name"
+  error: string | null = null; // the reason
+  path: string = ""; // the place, as in ".items[2].name"
 
-  // Of the head that was read last.
+  // Of the last head.
   major: u8 = 0;
   arg: u64 = 0; // value, length, count, tag or bits
-  indefinite: bool = false; // a string, array or map that runs to a break
+  indefinite: bool = false; // a string, array or map that ends with a break
 
   private start: usize;
 
-  // The bytes stay where they are as long as the reader is used; owner keeps them.
+  // The bytes must stay in place while the reader is used; owner keeps them.
   constructor(start: usize, size: usize, private owner: Uint8Array | null = null) {
     this.at = this.start = start;
     this.end = start + size;
@@ -122,17 +122,17 @@ export class Reader {
     return this.error === null;
   }
 
-  /** Says what is wrong, where no error was before. */
+  /** Sets the error, unless there is one already. */
   fail(what: string): void {
     if (this.error === null) this.error = what;
   }
 
-  /** Says that an error, if there is one, is in the value of a key. */
+  /** Adds to the error, if there is one, that it is in the value of a key. */
   inKey(key: string): void {
     if (this.error !== null) this.path = "." + key + this.path;
   }
 
-  /** Says that an error, if there is one, is in an element of an array. */
+  /** Adds to the error, if there is one, that it is in an element of an array. */
   inIndex(index: i32): void {
     if (this.error !== null) this.path = "[" + index.toString() + "]" + this.path;
   }
@@ -142,13 +142,13 @@ export class Reader {
     return false;
   }
 
-  /** Says what the next item is, and what it should be. */
+  /** An error with the kind of the next item, and the wanted one. */
   want(what: string): void {
     const first = this.peek();
     this.fail("want " + what + ", got " + kindOf(first));
   }
 
-  /** The next byte; a break where there is none, which is an error. */
+  /** The next byte. If there is none, that is an error, and it is a break. */
   peek(): u8 {
     if (this.error !== null) return BREAK;
     if (this.at < this.end) return load<u8>(this.at);
@@ -156,7 +156,7 @@ export class Reader {
     return BREAK;
   }
 
-  /** Goes over bytes, and returns their address; 0 = there are not as many. */
+  /** Skips bytes and returns their address; 0 = there are not so many. */
   take(size: u64): usize {
     if (this.error !== null) return 0;
     if (size > u64(this.end - this.at)) {
@@ -197,7 +197,7 @@ export class Reader {
     return false;
   }
 
-  /** Reads a string of a major type; what is the type's name for messages. */
+  /** Reads a string of a major type; what is the name of the type in messages. */
   private string(major: u8, what: string): Span {
     if (!this.headOf(major, what)) return new Span(0, 0);
     if (!this.indefinite) return new Span(this.take(this.arg), this.error === null ? usize(this.arg) : 0);
@@ -205,7 +205,7 @@ export class Reader {
     while (this.peek() != BREAK) {
       if (!this.head()) break;
       if (this.major != major || this.indefinite) {
-        this.malformed("a part of a string that is no string of its type");
+        this.malformed("invalid part of a string: want a string of its type");
         break;
       }
       const from = this.take(this.arg);
@@ -227,7 +227,7 @@ export class Reader {
     return s;
   }
 
-  /** The bytes of a text or byte string, whatever they are. */
+  /** The bytes of a text or byte string, without checks. */
   anyString(): Span {
     return this.string(this.peek() >> 5 == TEXT ? TEXT : BYTES, "a text or byte string");
   }
@@ -249,19 +249,19 @@ export class Reader {
     return 0;
   }
 
-  /** Goes into an array, and returns what is left of it, for `more`. */
+  /** Enters an array and returns the number of elements left, for `more`. */
   array(): u64 {
     return this.enter(ARRAY, "an array");
   }
 
-  /** Goes into a map, and returns what is left of it, for `more`. */
+  /** Enters a map and returns the number of pairs left, for `more`. */
   map(): u64 {
     return this.enter(MAP, "a map");
   }
 
   /**
-   * Reports whether another element or pair follows; the caller reads or skips
-   * it, and takes one off left. Leaves the array or map after the last one.
+   * Reports whether another element or pair follows; the caller reads or skips it,
+   * and subtracts one from left. Leaves the array or map after the last one.
    */
   more(left: u64): bool {
     if (this.error !== null) return false;
@@ -271,7 +271,7 @@ export class Reader {
     return false;
   }
 
-  /** Reads a tag's number; the item that it tags follows, and then untag. */
+  /** Reads a tag's number; read the tagged item next, and then call untag. */
   tag(): u64 {
     if (!this.headOf(TAG, "a tag")) return 0;
     this.deeper();
@@ -282,7 +282,7 @@ export class Reader {
     this.depth--;
   }
 
-  /** Skips one item, with all that is inside, and returns its bytes. */
+  /** Skips one item, with everything inside, and returns its bytes. */
   skip(): Span {
     const from = this.at;
     const major = this.peek() >> 5;
@@ -304,7 +304,7 @@ export class Reader {
     return new Span(from, this.error === null ? this.at - from : 0);
   }
 
-  /** Reads an integer that fits between two bounds. */
+  /** Reads an integer between two bounds. */
   signed(least: i64, most: i64, name: string): i64 {
     if (!this.integer()) return 0;
     const value = this.major == UINT ? i64(this.arg) : -1 - i64(this.arg);
@@ -332,7 +332,7 @@ export class Reader {
     this.fail(value + " does not fit " + name);
   }
 
-  /** Reads a float, or an integer that is the value of one. */
+  /** Reads a float, or an integer that a float can hold exactly. */
   f64(): f64 {
     const first = this.peek();
     if (this.error !== null) return 0;
@@ -342,7 +342,7 @@ export class Reader {
       return 0;
     }
     if (!this.head()) return 0;
-    const float = f64(this.arg); // 2^64 for large ones, which is no u64
+    const float = f64(this.arg); // 2^64 for large ones, which is not a u64
     const exact = float < 18446744073709551616.0 && u64(float) == this.arg;
     if (!exact || (this.major == NEGINT && float >= 9007199254740992.0)) this.unfit("f64");
     return this.major == NEGINT ? -1.0 - float : float;
@@ -369,7 +369,7 @@ export class Reader {
     return first == TRUE;
   }
 
-  /** Reads null or undefined, where one of them is next. */
+  /** Reads null or undefined, if one of them is next. */
   nullish(): bool {
     const first = this.peek();
     if (first != NULL && first != UNDEFINED) return false;
@@ -377,14 +377,14 @@ export class Reader {
     return true;
   }
 
-  /** Says that more bytes follow an item that should be all there is. */
+  /** An error if more bytes follow an item that should be the only one. */
   finish(): void {
     if (this.error === null && this.at < this.end) {
       this.fail("more bytes follow the item (byte " + (this.at - this.start).toString() + ")");
     }
   }
 
-  /** The error in words; root is what messages call the whole item. */
+  /** The message of the error; root is the name of the whole item in it. */
   message(root: string): string {
     let place = root + this.path;
     if (place.startsWith(".")) place = place.substring(1);
@@ -393,14 +393,14 @@ export class Reader {
   }
 }
 
-/** One element or pair fewer. */
+/** One element or pair less. */
 // @ts-ignore: decorator
 @inline
 export function less(left: u64): u64 {
   return left == OPEN ? left : left - 1;
 }
 
-/** Bytes in memory that somebody else keeps. */
+/** Bytes in memory that their owner keeps. */
 export class Span {
   constructor(public at: usize, public size: usize) {}
 
@@ -467,7 +467,7 @@ function widened(half: u32): f64 {
   return half >> 15 ? -value : value;
 }
 
-// The float of 16 bits with the value of one of 32 bits; -1 = there is none.
+// The float of 16 bits with the value of a float of 32 bits; -1 = there is none.
 function narrowed(value: f32): i32 {
   const bits = reinterpret<u32>(value);
   const sign = i32(bits >> 16 & 0x8000);
@@ -484,15 +484,15 @@ function narrowed(value: f32): i32 {
 // Writing.
 
 /**
- * Writes items one after another, heads and floats in their shortest form. Keys
- * of maps that are written by hand are the caller's to sort.
+ * Writes items one after another, heads and floats in their shortest form. If you
+ * write maps by hand, sort their keys.
  */
 export class Writer {
   start: usize = 0;
   size: usize = 0;
   private capacity: usize = 0;
 
-  /** Makes room for size more bytes, and returns where they go. */
+  /** Makes room for size more bytes, and returns their address. */
   private reserve(size: usize): usize {
     if (size > this.capacity - this.size) {
       const capacity = max<u64>(2 * u64(this.capacity), 64) + size;
@@ -514,7 +514,7 @@ export class Writer {
     this.big(major << 5 | (log < 0 ? u8(arg) : u8(24 + log)), arg, log < 0 ? 0 : 1 << log);
   }
 
-  // A byte, and the lower bytes of a number, the highest first.
+  // A byte, and then the lower bytes of a number, big-endian.
   private big(first: u8, value: u64, width: i32): void {
     const to = this.reserve(1 + width);
     store<u8>(to, first);
@@ -561,7 +561,7 @@ export class Writer {
     this.raw(bytes.at, bytes.size);
   }
 
-  /** Writes a text. One with half a surrogate pair is no text, and traps. */
+  /** Writes a text. A text with half a surrogate pair is invalid, and traps. */
   text(text: string): void {
     const size = usize(String.UTF8.byteLength(text));
     this.head(TEXT, size);
@@ -590,12 +590,12 @@ export class Writer {
   }
 }
 
-// A map's pairs, encoded one after another, that are still to be sorted.
+// A map's encoded pairs, one after another, before sorting.
 class Pairs {
   private writer: Writer = new Writer();
   private ends: Array<usize> = []; // of a key and its value, in turn
 
-  // The caller writes a key, and ends it; then its value, and ends that.
+  // The caller writes a key and ends it; then its value, and ends that.
   begin(): Writer {
     return this.writer;
   }
@@ -604,7 +604,7 @@ class Pairs {
     this.ends.push(this.writer.size);
   }
 
-  // Writes the map, its keys in the order of their bytes (RFC 8949, 4.2.1).
+  // Writes the map with its keys in the order of their bytes (RFC 8949, 4.2.1).
   write(w: Writer): void {
     const pairs: Array<Pair> = [];
     let from: usize = 0;
@@ -632,9 +632,9 @@ class Pair {
 
 /**
  * Reads an item as a type: integers, floats, bool, string, Uint8Array (a byte
- * string), Array, Map, a nullable one of these, what is in this file, and
- * classes with a method `fields(f: Fields): void`, or with `decode(r: Reader):
- * void` and `encode(w: Writer): void` for all else.
+ * string), Array, Map, a nullable one of these, and the types in this file. Other
+ * classes need a method `fields(f: Fields): void`, or `decode(r: Reader): void` and
+ * `encode(w: Writer): void`.
  */
 export function decode<T>(r: Reader): T {
   if (isNullable<T>()) {
@@ -711,7 +711,7 @@ function decodeObject<T>(r: Reader): T {
   return value;
 }
 
-// A key that stands twice is an error.
+// A duplicate key is an error.
 function decodeMap<K, V>(map: Map<K, V>, r: Reader): void {
   for (let left = r.map(); r.more(left); left = less(left)) {
     const from = r.at;
@@ -720,7 +720,7 @@ function decodeMap<K, V>(map: Map<K, V>, r: Reader): void {
     if (!r.ok) return;
     const encoded = new Span(from, r.at - from);
     const twice = map.has(key);
-    if (twice) r.fail("the key stands twice");
+    if (twice) r.fail("duplicate key");
     const value = decode<V>(r);
     if (!r.ok) return r.inKey(keyName(encoded));
     map.set(key, value);
@@ -804,20 +804,20 @@ function encodeMap<K, V>(map: Map<K, V>, w: Writer): void {
 
 /**
  * The fields of a class that is a map with text keys. One method of the class
- * tells them, for reading and for writing:
+ * lists them, for reading and for writing:
  *
  *     fields(f: Fields): void {
  *       this.sensor = f.field("sensor", this.sensor);
  *       this.site = f.optional("site", this.site);
  *     }
  *
- * A field that is missing, of another type or there twice is an error that names
- * it; keys of other names are skipped.
+ * A missing or duplicate field, or one of another type, is an error that names it;
+ * other keys are ignored.
  */
 export class Fields {
-  private pairs: Pairs | null = null; // where fields are written
-  private keys: Array<Span> = []; // those of the map that is read
-  private values: Array<usize> = []; // where they are
+  private pairs: Pairs | null = null; // the written fields
+  private keys: Array<Span> = []; // of the map that is read
+  private values: Array<usize> = []; // addresses of their values
   private end: usize = 0;
 
   constructor(private r: Reader) {}
@@ -869,8 +869,8 @@ export class Fields {
   }
 
   /**
-   * Reads or writes a field that may be missing, and then has the value that the
-   * class gives it. One that is null is not written, and null reads as missing.
+   * Reads or writes a field that may be missing, and then keeps the value from the
+   * class. A field that is null is not written, and null reads as missing.
    */
   optional<T>(key: string, value: T): T {
     if (this.pairs !== null) {
@@ -895,7 +895,7 @@ export class Fields {
     return value;
   }
 
-  // Goes to the value of a key; false = there is none.
+  // Moves to the value of a key; false = there is none.
   private find(key: string): bool {
     const bytes = String.UTF8.encode(key);
     const wanted = new Span(changetype<usize>(bytes), bytes.byteLength);
@@ -905,7 +905,7 @@ export class Fields {
       this.r.at = this.values[i];
       found++;
     }
-    if (found > 1) this.r.fail("the key stands twice");
+    if (found > 1) this.r.fail("duplicate key");
     return found > 0;
   }
 }
@@ -927,7 +927,7 @@ export class Id {
   }
 }
 
-/** What `aggregate` gets of each chunk. */
+/** One element of the input of `aggregate`. */
 export class Entry<T> {
   id: Id = new Id();
   output: T = nothing<T>();
@@ -946,8 +946,8 @@ export class Entry<T> {
 }
 
 /**
- * An array that is read one element at a time: what `aggregate` takes, as
- * Items<Entry<Output>>, and `merge`, as Items<Partial>.
+ * An array that is read one element at a time: the input of `aggregate`, as
+ * Items<Entry<Output>>, and of `merge`, as Items<Partial>.
  *
  *     while (outputs.next()) sum += outputs.value.output;
  */
@@ -967,8 +967,8 @@ export class Items<T> {
   }
 
   /**
-   * Goes to the next element; false = there is none, or it is of another type,
-   * which fails the call.
+   * Moves to the next element; false = there is none, or it has another type,
+   * which makes the call fail.
    */
   next(): bool {
     const r = this.r;
@@ -1001,7 +1001,7 @@ export class AnyString {
   }
 }
 
-/** One item of any type, in the bytes that it came in. */
+/** One item of any type, as its original bytes. */
 export class Raw {
   bytes: Uint8Array = new Uint8Array(0);
 
@@ -1013,7 +1013,7 @@ export class Raw {
     w.raw(this.bytes.dataStart, this.bytes.length);
   }
 
-  /** Reads the item as a type. What is of another type fails the call. */
+  /** Reads the item as a type. If it has another type, the call fails. */
   as<T>(): T {
     const r = Reader.of(this.bytes);
     const value = decode<T>(r);
@@ -1021,7 +1021,7 @@ export class Raw {
     return r.ok ? value : fail<T>(r.message(root));
   }
 
-  /** Reads the item as a type; null = it is of another one. */
+  /** Reads the item as a type; null = it has another type. */
   tryAs<T>(): T | null {
     const r = Reader.of(this.bytes);
     const value = decode<T>(r);
@@ -1029,7 +1029,7 @@ export class Raw {
     return r.ok ? value : null;
   }
 
-  /** Reads the value of a text key; null = there is none of that type. */
+  /** Reads the value of a text key; null = there is none with that type. */
   tryField<T>(key: string): T | null {
     const r = Reader.of(this.bytes);
     const value = Fields.reading(r).field<T | null>(key, null);
@@ -1041,8 +1041,8 @@ export class Raw {
 export enum Type { Uint, Negint, Bytes, Text, Array, Map, Tag, Simple, Float }
 
 /**
- * One item of any type. It keeps tags, undefined, and the order and repetition of
- * keys; not the widths of heads and floats, nor the payloads of NaNs.
+ * One item of any type. It keeps tags, undefined, and the order and duplicates of
+ * keys, but not the widths of heads and floats, nor the payloads of NaNs.
  */
 export class Value {
   type: Type = Type.Simple;
@@ -1063,14 +1063,14 @@ export class Value {
     return v;
   }
 
-  /** The value of a text key in a map; null = it has none, or is no map. */
+  /** The value of a text key in a map; null = there is none, or it is not a map. */
   get(key: string): Value | null {
     if (this.type != Type.Map) return null;
     for (let i = 0; i < this.items.length; i += 2) if (this.items[i].text == key) return this.items[i + 1];
     return null;
   }
 
-  /** The text; null = it is none. */
+  /** The text; null = it is not a text. */
   get text(): string | null {
     if (this.type != Type.Text) return null;
     return String.UTF8.decodeUnsafe(this.bytes!.dataStart, this.bytes!.length);
@@ -1140,7 +1140,7 @@ declare function hostLog(level: i32, at: usize, size: usize): void;
 @external("wasm_jobs", "heartbeat")
 declare function hostHeartbeat(): u32;
 
-/** How much a log line matters, as in Go's log/slog. */
+/** The level of a log line, as in Go's log/slog. */
 export enum Level { Debug = -4, Info = 0, Warn = 4, Error = 8 }
 
 /** Logs one line of at most 4 KiB; a call may log 1,000 lines and 64 KiB. */
@@ -1150,27 +1150,36 @@ export function log(level: i32, line: string): void {
 }
 
 /**
- * Says that the guest still works, and renews the attempt's time limit. After
- * false the attempt has failed, and the handler should return.
+ * Logs the message of a panic, and traps. To use it, a guest is compiled with
+ * --use abort=wasm_jobs/panic.
+ */
+export function panic(message: string | null, file: string | null, line: u32, column: u32): void {
+  log(Level.Error, "panic: " + (message !== null ? message : "abort") + " at " + (file !== null ? file : "?") + ":" + line.toString() + ":" + column.toString());
+  unreachable();
+}
+
+/**
+ * Tells the host that the guest still works, and renews the attempt's time limit.
+ * After false the attempt has failed, and the handler should return.
  */
 export function heartbeat(): bool {
   return hostHeartbeat() == 1;
 }
 
 /**
- * The host's room for an input; 0 = there is none. It is never freed, since what
- * a call allocates ends with the call.
+ * Memory for an input; 0 = there is none. It is never freed, because memory that a
+ * call allocates ends with the call.
  */
 export function alloc(size: usize): usize {
   return size < 1 << 30 ? heap.alloc(size) : 0;
 }
 
-// What messages call the input of the current call.
+// The name of the input of the current call in messages.
 let root: string = "chunk";
 
 /**
- * Calls a handler with what the host passes to an export, and gives the host what
- * the handler returns: null where it returns nothing.
+ * Calls a handler with the arguments of an export, and returns its result to the
+ * host: null if it returns nothing.
  */
 export function run<I, O>(name: string, handler: (input: I) => O, at: usize, size: usize): u64 {
   const output = call<I, O>(name, handler, new Reader(at, size));
@@ -1199,12 +1208,12 @@ function call<I, O>(name: string, handler: (input: I) => O, r: Reader): Span {
   return w.span();
 }
 
-/** What became of a call. */
+/** The result of a call. */
 export class Outcome {
   constructor(public output: Uint8Array, public failure: Failure | null) {}
 }
 
-/** Runs a handler over encoded bytes, as the host does: for tests. */
+/** Runs a handler on encoded bytes, like the host: for tests. */
 export function test<I, O>(name: string, handler: (input: I) => O, input: Uint8Array): Outcome {
   const output = call<I, O>(name, handler, Reader.of(input));
   return new Outcome(failure === null ? output.copy() : new Uint8Array(0), failure);

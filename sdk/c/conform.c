@@ -1,13 +1,13 @@
-// conform is the guest in C that the conformance suite of the SDKs runs. A chunk
-// that is a map with a text under the key "do" asks for one of
+// conform is the guest in C for the conformance suite of the SDKs. A chunk that is
+// a map with a text under the key "do" asks for one of
 //
 //	{"do": "fail", "kind": 0..2, "message": text}
-//	{"do": "log", "level": integer, "message": text}    gives null
-//	{"do": "heartbeat"}                                  gives its answer, a boolean
+//	{"do": "log", "level": integer, "message": text}    returns null
+//	{"do": "heartbeat"}                                  returns its result, a boolean
 //	{"do": "trap"}
 //
-// Any other chunk, and what aggregate and merge are given, comes back in
-// preferred serialization. setup takes any context but one that asks to fail.
+// Any other chunk, and the input of aggregate and merge, comes back in preferred
+// serialization. setup accepts any context except one that asks to fail.
 #include "wasm_jobs.h"
 
 static bool asks(wj_reader request, const char *what) {
@@ -22,7 +22,7 @@ static void fail(wj_reader request) {
     wj_string message;
     if (!wj_get_uint(request, "kind", &kind) || !wj_get_text(request, "message", &message)) return;
     if (kind > WJ_REQUEUE)
-        wj_fail_at("kind", "there is none of this number");
+        wj_fail_at("kind", "unknown kind");
     else
         wj_host_fail((uint32_t)kind, message.bytes, message.size);
 }
@@ -56,7 +56,7 @@ static void exec(wj_reader chunk, wj_writer *output) {
     }
 }
 
-// fold takes its whole input: what is left of it, behind the head of the array.
+// fold writes its whole input: everything after the head of the array.
 static void fold(wj_outputs *outputs, wj_writer *result) {
     wj_write_head(result, WJ_ARRAY, outputs->items.left);
     wj_reader output;

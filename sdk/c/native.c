@@ -1,4 +1,4 @@
-// native runs the conformance guest as a program of the host, as tests of guests
+// native runs the conformance guest as a program of the host, like tests of guests
 // do. Each line of its input is the first letter of an export and an item in hex;
 // it prints the output in hex, or the kind and the message of the failure.
 #include "conform.c"

@@ -1,4 +1,4 @@
-// wasm_jobs.h: what a guest in C or C++ needs for version 1 of the guest ABI
+// wasm_jobs.h: the SDK for guests in C and C++, for version 1 of the guest ABI
 // (abi/ABI.md): exports, imports, an allocator, a reader and a writer of CBOR.
 // Copy this file into your project; it needs no C library.
 //
@@ -11,12 +11,12 @@
 //	clang --target=wasm32 -O2 -mbulk-memory -ffreestanding -nostdlib
 //	    -Wl,--no-entry,--stack-first,--strip-debug -o square.wasm square.c
 //
-// Include it in one source file a guest, since it defines the export `alloc`; a
-// guest that defines its own says WJ_OWN_ALLOC first. Where the target is not
+// Include it in only one source file of a guest, because it defines the export
+// `alloc`; to define your own, define WJ_OWN_ALLOC before. If the target is not
 // WebAssembly the same source is a program of the host, for tests: see wj_call.
 //
-// Nothing is ever freed. The host gives every call the memory that the guest
-// had before its first one, so what a call allocates ends with that call.
+// Nothing is ever freed. In every call the guest has its memory as it was before
+// its first call, so memory that a call allocates ends with the call.
 #ifndef WASM_JOBS_H
 #define WASM_JOBS_H
 
@@ -44,15 +44,15 @@ extern "C" {
 #define WJ_EXPORT(name)
 #endif
 
-// Exports. A guest says, outside of functions, what its functions are for:
+// Exports. A guest declares its functions for the host, outside of functions:
 //
 //	WJ_EXEC(fn)       void fn(wj_reader chunk, wj_writer *output)
 //	WJ_AGGREGATE(fn)  void fn(wj_outputs *outputs, wj_writer *result)
 //	WJ_MERGE(fn)      void fn(wj_outputs *partials, wj_writer *result)
 //	WJ_SETUP(fn)      void fn(wj_reader context)
 //
-// The first is needed. One function may serve for aggregate and merge, where
-// outputs and results have one shape. A function writes one item, or fails.
+// WJ_EXEC is required. One function can be both aggregate and merge, if outputs
+// and results have the same shape. A function writes one item, or fails.
 
 #define WJ_EXEC(fn)                                                                  \
     WJ_C WJ_EXPORT(exec) uint64_t wj_export_exec(const uint8_t *bytes, size_t size) { \
@@ -78,7 +78,7 @@ extern "C" {
         return 0;                                                                      \
     }
 
-// Imports. A guest has those in its binary that it calls.
+// Imports. A guest's binary imports only the ones that it calls.
 
 enum wj_kind { WJ_PERMANENT = 0, WJ_RETRYABLE = 1, WJ_REQUEUE = 2 };
 enum wj_level { WJ_DEBUG = -4, WJ_INFO = 0, WJ_WARN = 4, WJ_ERROR = 8 };
@@ -92,29 +92,29 @@ WJ_IMPORT("wasm_jobs", "heartbeat") uint32_t wj_heartbeat(void);
 // WASI: fills size bytes, and returns 0 or an error number.
 WJ_IMPORT("wasi_snapshot_preview1", "random_get") uint32_t wj_random(void *bytes, size_t size);
 
-// wj_result packs what exec, aggregate, merge and setup return.
+// wj_result packs the result of exec, aggregate, merge and setup.
 static inline uint64_t wj_result(const void *bytes, size_t size) {
     return (uint64_t)(uintptr_t)bytes << 32 | size;
 }
 
 #else
 
-// Without a host, for tests: what the guest said in the current call.
+// Without a host, for tests: the result of the current call.
 
 typedef struct {
     bool failed;
-    enum wj_kind kind;    // where it failed
-    const char *message;  // where it failed; "" otherwise
-    const uint8_t *output; // where it did not
+    enum wj_kind kind;    // if it failed
+    const char *message;  // if it failed; "" otherwise
+    const uint8_t *output; // if it did not fail
     size_t size;
 } wj_outcome;
 
 static wj_outcome wj_current = {false, WJ_PERMANENT, "", NULL, 0};
-static uint32_t wj_heartbeats = 1; // what wj_heartbeat returns
+static uint32_t wj_heartbeats = 1; // the result of wj_heartbeat
 static uint64_t wj_random_state;
 
 static inline void wj_host_fail(uint32_t kind, const void *message, size_t size) {
-    if (wj_current.failed) return; // the first one counts
+    if (wj_current.failed) return; // the first failure counts
     char *text = (char *)malloc(size + 1);
     if (!text) abort();
     memcpy(text, message, size);
@@ -132,7 +132,7 @@ static inline uint32_t wj_heartbeat(void) {
     return wj_heartbeats;
 }
 
-// wj_random fills in the same bytes in every call of a function: splitmix64.
+// wj_random returns the same bytes in every call of a function: splitmix64.
 static inline uint32_t wj_random(void *bytes, size_t size) {
     for (size_t i = 0; i < size; i++) {
         uint64_t z = wj_random_state += 0x9e3779b97f4a7c15;
@@ -149,9 +149,9 @@ static inline uint64_t wj_result(const void *bytes, size_t size) {
     return 0;
 }
 
-// wj_call calls an export on a copy of the input, as the host would, for tests:
+// wj_call calls an export on a copy of the input, like the host, for tests:
 // wj_call(wj_export_exec, "\x02", 1). The input is one CBOR item. Static
-// variables stay as the call before has left them, where a host has fresh ones.
+// variables keep their values between calls; a host makes them fresh.
 static inline wj_outcome wj_call(uint64_t (*function)(const uint8_t *, size_t), const void *bytes, size_t size) {
     uint8_t *input = (uint8_t *)malloc(size ? size : 1);
     if (!input) abort();
@@ -171,7 +171,7 @@ static inline size_t wj_length(const char *text) {
     return n;
 }
 
-// wj_fail says that the current call failed; what it then returns is ignored.
+// wj_fail makes the current call fail; the result of the call is then ignored.
 // It returns 0, so that a guest can write: return wj_fail(WJ_PERMANENT, "why").
 static inline uint64_t wj_fail(enum wj_kind kind, const char *message) {
     wj_host_fail((uint32_t)kind, message, wj_length(message));
@@ -182,6 +182,48 @@ static inline void wj_log(enum wj_level level, const char *line) {
     wj_host_log((int32_t)level, line, wj_length(line));
 }
 
+// Panics. The host shows the message of a trap that comes right after it was logged.
+
+// WJ_COLD keeps a function out of the code that calls it: it has its own frame in a
+// stack trace, which the host leaves out.
+#define WJ_COLD static __attribute__((noinline, cold, unused))
+
+// wj_panic logs a message and traps.
+WJ_COLD __attribute__((noreturn)) void wj_panic(const char *message) {
+    wj_log(WJ_ERROR, message);
+    __builtin_trap();
+}
+
+// wj_append appends a text to a message of at most size bytes, and returns its end.
+static inline char *wj_append(char *end, const char *limit, const char *text) {
+    while (*text && end < limit) *end++ = *text++;
+    return end;
+}
+
+static inline char *wj_append_number(char *end, const char *limit, uint64_t n) {
+    char digits[21];
+    char *first = digits + sizeof digits - 1;
+    *first = 0;
+    do *--first = (char)('0' + n % 10);
+    while (n /= 10);
+    return wj_append(end, limit, first);
+}
+
+// wj_panic_at logs "panic: MESSAGE at FILE:LINE", and traps.
+WJ_COLD __attribute__((noreturn)) void wj_panic_at(const char *message, const char *file, uint32_t line) {
+    char text[512];
+    char *limit = text + sizeof text - 1;
+    char *end = wj_append(wj_append(text, limit, "panic: "), limit, message);
+    end = wj_append(wj_append(wj_append(end, limit, " at "), limit, file), limit, ":");
+    *wj_append_number(end, limit, line) = 0;
+    wj_panic(text);
+}
+
+// wj_assert traps if a condition is false, with the condition, the file and the line
+// in its message. It also works with NDEBUG.
+#define wj_assert(condition) \
+    ((condition) ? (void)0 : wj_panic_at("assertion failed: " #condition, __FILE__, __LINE__))
+
 // Memory.
 
 enum { WJ_PAGE = 65536, WJ_ALIGN = 16 };
@@ -189,10 +231,10 @@ enum { WJ_PAGE = 65536, WJ_ALIGN = 16 };
 #ifdef __wasm__
 
 extern uint8_t __heap_base; // from the linker: the end of static data and stack
-static uintptr_t wj_top;    // of what is allocated; 0 = nothing yet
+static uintptr_t wj_top;    // end of the allocated memory; 0 = nothing yet
 
-// wj_alloc returns size zeroed bytes aligned to 16, or NULL where the host
-// denies the memory.
+// wj_alloc returns size zeroed bytes aligned to 16, or NULL if the host denies the
+// memory.
 static inline void *wj_alloc(size_t size) {
     uint64_t start = wj_top ? wj_top : (uintptr_t)&__heap_base;
     start = (start + WJ_ALIGN - 1) & ~(uint64_t)(WJ_ALIGN - 1);
@@ -213,8 +255,8 @@ static inline void *wj_alloc(size_t size) {
 
 #endif
 
-// wj_must_alloc traps where there is no memory: after a denied growth the host
-// calls that a failure of class memory.
+// wj_must_alloc traps if there is no memory: after a denied growth the host
+// reports a failure of class memory.
 static inline void *wj_must_alloc(size_t size) {
     void *p = wj_alloc(size);
     if (!p) __builtin_trap();
@@ -227,8 +269,8 @@ WJ_EXPORT(alloc) void *wj_export_alloc(size_t size) {
 }
 #endif
 
-// wj_copy is memcpy. Most of what it copies is short, and a loop is then
-// quicker than memory.copy, for which engines leave compiled code.
+// wj_copy is memcpy. Most copies are short, and a loop is then faster than
+// memory.copy, for which engines leave compiled code.
 static inline void wj_copy(void *to, const void *from, size_t size) {
     if (size > 64) {
         __builtin_memcpy(to, from, size);
@@ -244,6 +286,71 @@ static inline bool wj_equal(const void *a, size_t a_size, const void *b, size_t 
     return true;
 }
 
+// Guests that clang compiles with -fsanitize=bounds (or undefined) and
+// -fno-sanitize-recover=all call these functions when they find a mistake, such as an
+// index outside of an array. Without them, it would read or overwrite other data.
+#if defined(__wasm__) && !defined(WJ_OWN_SANITIZER)
+
+typedef struct {
+    const char *file;
+    uint32_t line, column;
+} wj_place;
+
+typedef struct {
+    uint16_t kind, info; // kind 0 is an integer; info is twice the logarithm of its bits, plus 1 if it has a sign
+    char name[1]; // and more
+} wj_type;
+
+typedef struct {
+    wj_place place;
+    const wj_type *array, *index;
+} wj_bounds;
+
+WJ_COLD char *wj_append_index(char *end, const char *limit, const wj_type *type, uintptr_t value) {
+    uint32_t bits = type->kind == 0 ? 1u << (type->info >> 1) : 0;
+    if (bits == 0 || bits > 64) return wj_append(end, limit, "?");
+    // A value that does not fit into a pointer is passed by its address.
+    uint64_t n = bits > 32 ? *(const uint64_t *)value : value;
+    bool negative = (type->info & 1) && (bits > 32 ? (int64_t)n < 0 : (int32_t)n < 0);
+    if (!negative) return wj_append_number(end, limit, n);
+    n = bits > 32 ? 0 - n : (uint32_t)(0 - (uint32_t)n);
+    return wj_append_number(wj_append(end, limit, "-"), limit, n);
+}
+
+#define WJ_SANITIZER(name) WJ_C __attribute__((weak, noinline, noreturn)) void __ubsan_handle_##name##_abort
+
+WJ_SANITIZER(out_of_bounds)(const wj_bounds *at, uintptr_t index) {
+    char text[256];
+    char *limit = text + sizeof text - 1;
+    char *end = wj_append_index(wj_append(text, limit, "index "), limit, at->index, index);
+    end = wj_append(wj_append(end, limit, " out of bounds for "), limit, at->array->name);
+    for (char *c = text; c + 5 < end; c++) // a second name of the type follows the first
+        if (wj_equal(c, 5, " (aka", 5)) end = c;
+    *end = 0;
+    wj_panic_at(text, at->place.file, at->place.line);
+}
+
+WJ_SANITIZER(divrem_overflow)(const wj_place *at) { wj_panic_at("division by zero or overflow", at->file, at->line); }
+WJ_SANITIZER(shift_out_of_bounds)(const wj_place *at) { wj_panic_at("shift out of bounds", at->file, at->line); }
+WJ_SANITIZER(add_overflow)(const wj_place *at) { wj_panic_at("overflow of an addition", at->file, at->line); }
+WJ_SANITIZER(sub_overflow)(const wj_place *at) { wj_panic_at("overflow of a subtraction", at->file, at->line); }
+WJ_SANITIZER(mul_overflow)(const wj_place *at) { wj_panic_at("overflow of a multiplication", at->file, at->line); }
+WJ_SANITIZER(negate_overflow)(const wj_place *at) { wj_panic_at("overflow of a negation", at->file, at->line); }
+WJ_SANITIZER(pointer_overflow)(const wj_place *at) { wj_panic_at("overflow of a pointer", at->file, at->line); }
+WJ_SANITIZER(load_invalid_value)(const wj_place *at) { wj_panic_at("invalid value of a bool or enum", at->file, at->line); }
+WJ_SANITIZER(vla_bound_not_positive)(const wj_place *at) { wj_panic_at("invalid length of an array", at->file, at->line); }
+WJ_SANITIZER(float_cast_overflow)(const wj_place *at) { wj_panic_at("overflow of a conversion from floating point", at->file, at->line); }
+WJ_SANITIZER(nonnull_arg)(const wj_place *at) { wj_panic_at("invalid null pointer", at->file, at->line); }
+WJ_SANITIZER(type_mismatch_v1)(const wj_place *at) { wj_panic_at("invalid or misaligned pointer", at->file, at->line); }
+WJ_C __attribute__((weak, noinline, noreturn)) void __ubsan_handle_builtin_unreachable(const wj_place *at) {
+    wj_panic_at("unreachable code", at->file, at->line);
+}
+WJ_C __attribute__((weak, noinline, noreturn)) void __ubsan_handle_missing_return(const wj_place *at) {
+    wj_panic_at("missing return", at->file, at->line);
+}
+
+#endif
+
 // wj_fail_at fails permanently with "key: what".
 static inline void wj_fail_at(const char *key, const char *what) {
     size_t n = wj_length(key), m = wj_length(what);
@@ -256,8 +363,8 @@ static inline void wj_fail_at(const char *key, const char *what) {
 
 // Reading CBOR (RFC 8949).
 //
-// The host passes well-formed items only. On bytes that are not, the reader
-// gives wrong answers, but it never reads beyond the end.
+// The host passes only well-formed items. If bytes are malformed, the reader
+// gives wrong results, but it never reads past the end.
 
 enum wj_major { WJ_UINT, WJ_NEGINT, WJ_BYTES, WJ_TEXT, WJ_ARRAY, WJ_MAP, WJ_TAG, WJ_SIMPLE };
 enum { WJ_FALSE = 20, WJ_TRUE = 21, WJ_NULL = 22, WJ_UNDEFINED = 23 };  // arguments of WJ_SIMPLE
@@ -270,9 +377,9 @@ typedef struct {
 
 typedef struct {
     enum wj_major major;
-    bool indefinite; // a string, array or map that runs to a break
+    bool indefinite; // a string, array or map that ends with a break
     uint64_t arg;    // value, length, count, tag or bits, by major
-    uint8_t info;    // the last five bits of the first byte: which floats there are
+    uint8_t info;    // the last five bits of the first byte: the kind of float
 } wj_head;
 
 static inline wj_reader wj_read(const void *bytes, size_t size) {
@@ -311,14 +418,14 @@ static inline bool wj_advance(wj_reader *r, uint64_t size) {
     return true;
 }
 
-// wj_at_break passes a break, where one is next or nothing is left.
+// wj_at_break skips a break; true if there was one, or if nothing is left.
 static inline bool wj_at_break(wj_reader *r) {
     if (r->at < r->end && *r->at != WJ_BREAK) return false;
     wj_advance(r, 1);
     return true;
 }
 
-// wj_skip skips one item, with all that is inside; false = there is none.
+// wj_skip skips one item, with everything inside; false = there is none.
 static inline bool wj_skip(wj_reader *r) {
     for (uint64_t items = 1; items; items--) {
         wj_head h;
@@ -343,7 +450,7 @@ static inline bool wj_skip(wj_reader *r) {
     return true;
 }
 
-// wj_read_item reads the next item, whatever it is, as a reader of it alone.
+// wj_read_item reads the next item, of any type, as a reader of only that item.
 static inline bool wj_read_item(wj_reader *r, wj_reader *item) {
     item->at = r->at;
     bool found = wj_skip(r);
@@ -351,9 +458,9 @@ static inline bool wj_read_item(wj_reader *r, wj_reader *item) {
     return found;
 }
 
-// The wj_read_… functions read a value of one type; false = the next item is of
-// another one, or out of range. The reader is then anywhere: fail, or keep a
-// copy of it from before.
+// The wj_read_… functions read a value of one type; false = the next item has
+// another type, or is out of range. The position of the reader is then
+// undefined: fail, or use a copy from before.
 
 static inline bool wj_read_uint(wj_reader *r, uint64_t *value) {
     wj_head h;
@@ -387,9 +494,9 @@ static inline bool wj_read_tag(wj_reader *r, uint64_t *tag) {
     return true;
 }
 
-// Floats are moved as bits, so that no step of arithmetic can change a NaN.
+// Floats are moved as bits, so that no arithmetic can change a NaN.
 
-// wj_widen returns the bits of a double for those of a float with the given
+// wj_widen returns the bits of a double for the bits of a float with the given
 // numbers of bits for exponent and fraction.
 static inline uint64_t wj_widen(uint64_t bits, unsigned exponent_bits, unsigned fraction_bits) {
     uint64_t sign = bits >> (exponent_bits + fraction_bits) << 63, most = (1u << exponent_bits) - 1;
@@ -398,14 +505,14 @@ static inline uint64_t wj_widen(uint64_t bits, unsigned exponent_bits, unsigned 
     if (exponent == most) return sign | (uint64_t)2047 << 52 | fraction << (52 - fraction_bits);
     if (exponent) return sign | (exponent + bias) << 52 | fraction << (52 - fraction_bits);
     if (!fraction) return sign;
-    // Subnormal: its first bit becomes the one that doubles leave out.
+    // Subnormal: its first bit becomes the implicit bit of a double.
     unsigned shift = (unsigned)__builtin_clzll(fraction) - (63 - fraction_bits);
     fraction = fraction << shift & (((uint64_t)1 << fraction_bits) - 1);
     return sign | (bias + 1 - shift) << 52 | fraction << (52 - fraction_bits);
 }
 
-// wj_narrow is the inverse of wj_widen; false = the value is none of the
-// narrower type. NaNs are not for it.
+// wj_narrow is the inverse of wj_widen; false = the narrower type does not have
+// the value. It does not handle NaNs.
 static inline bool wj_narrow(uint64_t bits, unsigned exponent_bits, unsigned fraction_bits, uint64_t *narrow) {
     uint64_t most = (1u << exponent_bits) - 1, sign = bits >> 63 << (exponent_bits + fraction_bits);
     uint64_t fraction = bits & (((uint64_t)1 << 52) - 1);
@@ -414,7 +521,7 @@ static inline bool wj_narrow(uint64_t bits, unsigned exponent_bits, unsigned fra
     if (!(bits << 1)) return *narrow = sign, true;
     if ((bits >> 52 & 2047) == 2047) return *narrow = sign | most << fraction_bits, fraction == 0;
     if (exponent >= (int64_t)most) return false;
-    if (exponent < 1) { // subnormal there
+    if (exponent < 1) { // subnormal in the narrower type
         if (exponent < 1 - (int64_t)fraction_bits) return false;
         fraction |= (uint64_t)1 << 52;
         drop += (unsigned)(1 - exponent);
@@ -449,8 +556,8 @@ typedef struct {
 } wj_string;
 
 // wj_read_string reads a string of the given major type, WJ_BYTES or WJ_TEXT;
-// false = the next item is none. The bytes are those of the input, or a copy
-// where the string stands there in parts. Text is not checked for UTF-8.
+// false = the next item is not one. The bytes are in the input, or a copy if the
+// string has several parts. Text is not checked for UTF-8.
 static inline bool wj_read_string(wj_reader *r, enum wj_major major, wj_string *s) {
     wj_head h;
     if (!wj_is(r, major) || !wj_read_head(r, &h)) return false;
@@ -459,7 +566,7 @@ static inline bool wj_read_string(wj_reader *r, enum wj_major major, wj_string *
         s->size = (size_t)h.arg;
         return wj_advance(r, h.arg);
     }
-    uint8_t *joined = (uint8_t *)wj_must_alloc((size_t)(r->end - r->at)); // as the parts are there, they fit
+    uint8_t *joined = (uint8_t *)wj_must_alloc((size_t)(r->end - r->at)); // the parts fit, as they are in the input
     s->bytes = joined;
     s->size = 0;
     while (r->at < r->end && *r->at != WJ_BREAK) {
@@ -479,7 +586,7 @@ static inline bool wj_is_utf8(wj_string s) {
         if (first < 0x80) continue;
         unsigned more = first >= 0xf0 ? 3 : first >= 0xe0 ? 2 : 1;
         if (first < 0xc2 || first > 0xf4 || more > (size_t)(end - at)) return false;
-        // What the first byte leaves open: no longer forms, no surrogates, no more than 0x10ffff.
+        // Checks beyond the first byte: no longer forms, no surrogates, at most 0x10ffff.
         uint8_t low = first == 0xe0 ? 0xa0 : first == 0xf0 ? 0x90 : 0x80;
         uint8_t high = first == 0xed ? 0x9f : first == 0xf4 ? 0x8f : 0xbf;
         for (; more--; at++, low = 0x80, high = 0xbf)
@@ -488,13 +595,13 @@ static inline bool wj_is_utf8(wj_string s) {
     return true;
 }
 
-// An array or map that is being read: its elements follow, a map's by twos.
+// An array or map that is being read: its elements or pairs follow.
 typedef struct {
     bool indefinite;
-    uint64_t left; // elements or pairs, where their number is known
+    uint64_t left; // elements or pairs, if their number is known
 } wj_items;
 
-// wj_enter goes into an array or map, by major; false = the next item is none.
+// wj_enter enters an array or map, by major; false = the next item is not one.
 static inline bool wj_enter(wj_reader *r, enum wj_major major, wj_items *items) {
     wj_head h;
     if (!wj_is(r, major) || !wj_read_head(r, &h)) return false;
@@ -511,9 +618,9 @@ static inline bool wj_next(wj_reader *r, wj_items *items) {
 }
 
 // wj_find looks for a text key at the top level of the map that is the next
-// item. It returns how often the key stands there, which in a valid map is 0 or
-// 1, and sets value to a reader of the last one's value. What is no map has no
-// keys.
+// item. It returns the number of times that the map has the key, which is 0 or 1
+// in a valid map, and sets value to a reader of the last value. An item that is
+// not a map has no keys.
 static inline unsigned wj_find(wj_reader map, const char *key, wj_reader *value) {
     unsigned found = 0;
     wj_items pairs;
@@ -534,13 +641,13 @@ static inline unsigned wj_find(wj_reader map, const char *key, wj_reader *value)
 }
 
 // The wj_get_… functions read the value of a text key of the map that is the
-// next item. Where that cannot be, they fail the call, naming the key, and
-// return false: the function should then return.
+// next item. If that is not possible, they make the call fail with the name of
+// the key, and return false: the function should then return.
 
 static inline bool wj_get(wj_reader map, const char *key, wj_reader *value) {
-    if (!wj_is(&map, WJ_MAP)) return wj_fail_at(key, "missing, since this is no map"), false;
+    if (!wj_is(&map, WJ_MAP)) return wj_fail_at(key, "missing: the item is not a map"), false;
     unsigned found = wj_find(map, key, value);
-    if (found != 1) wj_fail_at(key, found ? "there more than once" : "missing");
+    if (found != 1) wj_fail_at(key, found ? "duplicate key" : "missing");
     return found == 1;
 }
 
@@ -561,12 +668,12 @@ WJ_GETTER(wj_get_bytes, wj_string, wj_read_string(&r, WJ_BYTES, value), "not a b
 
 #undef WJ_GETTER
 
-// What aggregate is given, outputs with their ids, or merge, partial results.
+// The input of aggregate, outputs with their ids, or of merge, partial results.
 typedef struct {
     wj_reader rest;
     wj_items items;
-    bool entries; // [id, output], and not outputs alone
-    wj_reader id; // of the output that was read last: an unsigned integer or a text
+    bool entries; // elements are [id, output], not only outputs
+    wj_reader id; // of the last output: an unsigned integer or a text
 } wj_outputs;
 
 static inline wj_outputs wj_read_outputs(wj_reader r, bool entries) {
@@ -575,7 +682,7 @@ static inline wj_outputs wj_read_outputs(wj_reader r, bool entries) {
     return o;
 }
 
-// wj_next_output reads the next output or partial result; false = that was all.
+// wj_next_output reads the next output or partial result; false = none is left.
 static inline bool wj_next_output(wj_outputs *o, wj_reader *output) {
     wj_items entry;
     if (!wj_next(&o->rest, &o->items)) return false;
@@ -583,15 +690,15 @@ static inline bool wj_next_output(wj_outputs *o, wj_reader *output) {
     return wj_read_item(&o->rest, output);
 }
 
-// Writing CBOR, each head in its shortest form. Keys of maps are the caller's to
-// sort: the deterministic order is bytewise, of the encoded keys.
+// Writing CBOR, each head in its shortest form. The caller must sort the keys of
+// maps: the deterministic order is bytewise, by the encoded keys.
 
 typedef struct {
     uint8_t *bytes;
     size_t size, capacity;
 } wj_writer;
 
-// wj_reserve makes room for size more bytes, and returns where they go.
+// wj_reserve makes room for size more bytes, and returns their address.
 static inline uint8_t *wj_reserve(wj_writer *w, size_t size) {
     if (size > w->capacity - w->size) {
         uint64_t capacity = 2 * (uint64_t)w->capacity + size;
@@ -613,8 +720,8 @@ static inline unsigned wj_head_size(uint64_t arg) {
     return arg < 24 ? 1 : arg <= UINT8_MAX ? 2 : arg <= UINT16_MAX ? 3 : arg <= UINT32_MAX ? 5 : 9;
 }
 
-// wj_write_head writes the head of an item; those of arrays, maps and tags are
-// followed by their contents, which the caller writes.
+// wj_write_head writes the head of an item. For arrays, maps and tags the caller
+// then writes the content.
 static inline void wj_write_head(wj_writer *w, enum wj_major major, uint64_t arg) {
     unsigned size = wj_head_size(arg), width = size - 1;
     uint8_t *to = wj_reserve(w, size);
@@ -678,30 +785,30 @@ static inline void wj_write_float(wj_writer *w, double value) {
     wj_write_float_bits(w, bits);
 }
 
-// wj_write_double writes eight bytes, also where fewer would do.
+// wj_write_double writes eight bytes, even if fewer would do.
 static inline void wj_write_double(wj_writer *w, double value) {
     uint64_t bits;
     __builtin_memcpy(&bits, &value, sizeof bits);
     wj_write_bits(w, WJ_DOUBLE, bits, 8);
 }
 
-// wj_written returns what was written to the host.
+// wj_written returns the written bytes to the host.
 static inline uint64_t wj_written(const wj_writer *w) {
     return wj_result(w->bytes, w->size);
 }
 
-// Copying whatever comes, in preferred serialization (RFC 8949, section 4.1):
-// with the shortest heads and floats, and definite lengths. Order and number of
-// a map's pairs stay, and so do tags and simple values.
+// Copying any item, in preferred serialization (RFC 8949, section 4.1): with the
+// shortest heads and floats, and definite lengths. The order and number of a map's
+// pairs do not change, nor do tags and simple values.
 
-// What stands open while an item is walked through.
+// An open array, map, tag or string while an item is copied.
 typedef struct {
     bool indefinite;
-    uint64_t left; // elements to come, or the number of its length where that is indefinite
+    uint64_t left; // elements to come, or the index of its length if that is indefinite
 } wj_open;
 
-// wj_walk goes through one item. Without an output it collects the lengths of
-// all that is of indefinite length, in order; with one, it uses them.
+// wj_walk walks through one item. Without an output it collects the lengths of all
+// parts of indefinite length, in order; with an output, it uses them.
 static inline bool wj_walk(wj_reader *r, wj_writer *lengths, wj_writer *output) {
     wj_open *stack = (wj_open *)wj_must_alloc((WJ_MAX_DEPTH + 1) * sizeof *stack), root = {false, 1};
     size_t depth = 0, known = 0;
@@ -759,7 +866,7 @@ static inline bool wj_walk(wj_reader *r, wj_writer *lengths, wj_writer *output) 
 }
 
 // wj_write_item writes the next item in preferred serialization; false = it is
-// not well-formed, and what was written of it is no item.
+// malformed, and the written bytes are not an item.
 static inline bool wj_write_item(wj_writer *w, wj_reader *r) {
     wj_writer lengths = {NULL, 0, 0};
     wj_reader ahead = *r;

@@ -1,5 +1,5 @@
-// Package wasmjobs is what a guest in Go needs for version 1 of the guest ABI of
-// wasm-jobs. Copy this file into your project; it needs
+// Package wasmjobs is the SDK for guests in Go, for version 1 of the guest ABI of
+// wasm-jobs. Copy this file into your project. It needs
 // github.com/fxamacker/cbor/v2, whose struct tags name the fields.
 //
 //	type Chunk struct {
@@ -15,14 +15,15 @@
 //
 //	GOOS=wasip1 GOARCH=wasm go build -buildmode=c-shared -o square.wasm
 //
-// The export alloc comes from here. Which of exec, aggregate, merge and setup a
-// guest has, its own lines say, since a host asks for what is exported.
+// The export alloc is in this file. Your own file exports exec, and aggregate,
+// merge and setup if the guest has them: the host calls functions that are
+// exported.
 //
-// An error that a function returns fails the call for good; see [Retryable] and
-// [Requeue]. What does not fit the function's type fails it too, naming the
-// place: decoding takes no null, no missing or unknown key, no key twice and no
-// other type for a right one. On the host the same code is tested with go test:
-// [Function.Call] does all that a host would have done.
+// If a function returns an error, the call fails permanently, unless the error
+// comes from [Retryable] or [Requeue]. Input that does not fit the type of the
+// function is an error too, which names the place: null, a missing, unknown or
+// duplicate key, and a value of another type are invalid. On the host, test the
+// same code with go test: [Function.Call] does the part of a host.
 package wasmjobs
 
 import (
@@ -45,17 +46,17 @@ import (
 	"github.com/fxamacker/cbor/v2"
 )
 
-// inGuest is false in tests on the host. What is behind it there is never
-// linked, so that the imports need no second file with a build tag.
+// inGuest is false in tests on the host. Code for guests is not linked there, so
+// the imports need no second file with a build tag.
 const inGuest = runtime.GOOS == "wasip1"
 
-// Function is one function of the ABI over typed values.
+// Function is one function of the ABI with typed values.
 type Function struct {
 	call func(input []byte) (output []byte, err error)
 }
 
-// Serve is what the export of the function returns. Both arguments come from the
-// host. A panic is logged, and then ends the call as a trap.
+// Serve returns the result of the exported function. The host passes both
+// arguments. A panic is logged and then ends the call as a trap.
 func (f *Function) Serve(_, size uint32) uint64 {
 	defer func() {
 		if p := recover(); p != nil {
@@ -84,7 +85,7 @@ func (f *Function) Call(input []byte) (output []byte, err error) {
 	return f.call(input)
 }
 
-// Exec makes the function exec: a chunk in, its output out.
+// Exec makes the function exec. It takes a chunk and returns its output.
 func Exec[Chunk, Output any](fn func(Chunk) (Output, error)) *Function {
 	decode, encode := decoderOf[Chunk]("chunk"), encoderOf[Output]()
 	return &Function{func(input []byte) ([]byte, error) {
@@ -100,10 +101,10 @@ func Exec[Chunk, Output any](fn func(Chunk) (Output, error)) *Function {
 	}}
 }
 
-// Aggregate makes the function aggregate: all outputs with their ids in, in id
-// order, and the job's result out. Each output is decoded when it is asked for;
-// where one is not of the type, the iteration ends, and so does the call, with
-// an error that names it.
+// Aggregate makes the function aggregate. It takes all outputs with their ids, in
+// id order, and returns the job's result. Each output is decoded when the
+// iteration reaches it. If one does not fit the type, the iteration ends, and the
+// call fails with an error that names it.
 func Aggregate[Output, Result any](fn func(iter.Seq2[ID, Output]) (Result, error)) *Function {
 	decode, encode := decoderOf[Output]("output"), encoderOf[Result]()
 	return &Function{func(input []byte) ([]byte, error) {
@@ -125,7 +126,7 @@ func Aggregate[Output, Result any](fn func(iter.Seq2[ID, Output]) (Result, error
 	}}
 }
 
-// Outputs are the outputs without their ids.
+// Outputs returns the outputs without their ids.
 func Outputs[Output any](outputs iter.Seq2[ID, Output]) iter.Seq[Output] {
 	return func(yield func(Output) bool) {
 		for _, output := range outputs {
@@ -136,8 +137,8 @@ func Outputs[Output any](outputs iter.Seq2[ID, Output]) iter.Seq[Output] {
 	}
 }
 
-// Merge makes the function merge: results of aggregate and of itself in, in
-// order, and one result out. Decoding is that of [Aggregate].
+// Merge makes the function merge. It takes results of aggregate and of itself, in
+// order, and returns one result. Results are decoded as in [Aggregate].
 func Merge[Result any](fn func(iter.Seq[Result]) (Result, error)) *Function {
 	decode, encode := decoderOf[Result]("partial result"), encoderOf[Result]()
 	return &Function{func(input []byte) ([]byte, error) {
@@ -155,8 +156,8 @@ func Merge[Result any](fn func(iter.Seq[Result]) (Result, error)) *Function {
 	}}
 }
 
-// Setup makes the function setup: the job's context in, which is null where it
-// has none: a pointer takes that, as nil.
+// Setup makes the function setup. It takes the job's context, which is null if the
+// job has none: a pointer accepts null, as nil.
 func Setup[Context any](fn func(Context) error) *Function {
 	decode := decoderOf[Context]("context")
 	return &Function{func(input []byte) ([]byte, error) {
@@ -179,13 +180,13 @@ func folded[Seq, Result any](fn func(Seq) (Result, error), inputs Seq, failed *e
 	return encode(r)
 }
 
-// elements calls each with a reader at every element of an array, while it asks
-// for more.
+// elements calls each with a reader at every element of an array, until it
+// returns false.
 func elements(input []byte, each func(r *reader, i int) (more bool, err error)) error {
 	r := &reader{data: input}
 	h := r.head()
 	if h.major != majorArray {
-		return errors.New("not an array")
+		return errors.New("want an array")
 	}
 	for i := 0; r.more(h, i); i++ {
 		if more, err := each(r, i); err != nil || !more {
@@ -195,7 +196,7 @@ func elements(input []byte, each func(r *reader, i int) (more bool, err error)) 
 	return nil
 }
 
-// ID is a chunk's id: the Text where IsText says so, and the Int otherwise.
+// ID is a chunk's id: Text if IsText is true, and Int otherwise.
 type ID struct {
 	Int    uint64
 	Text   string
@@ -210,7 +211,7 @@ func (id ID) String() string {
 	return strconv.FormatUint(id.Int, 10)
 }
 
-// Failing.
+// Failures.
 
 // The kinds of failure of the ABI.
 const (
@@ -226,10 +227,11 @@ type failure struct {
 
 func (f *failure) Unwrap() error { return f.error }
 
-// Retryable says of an error that another attempt may succeed. It is counted.
+// Retryable marks an error after which another attempt may succeed. The failure is
+// counted.
 func Retryable(err error) error { return &failure{retryable, err} }
 
-// Requeue says of an error that the chunk should be tried again later, without
+// Requeue marks an error after which the chunk should be tried again later, without
 // counting a failure.
 func Requeue(err error) error { return &failure{requeue, err} }
 
@@ -241,7 +243,7 @@ func kindOf(err error) uint32 {
 	return permanent
 }
 
-// Level is that of a log line, as in log/slog.
+// Level is the level of a log line, as in log/slog.
 type Level int32
 
 // The levels of log lines.
@@ -252,7 +254,7 @@ const (
 	LevelError Level = 8
 )
 
-// Log logs one line, formatted as by fmt.Sprintf: to standard error in tests.
+// Log logs one line, formatted by fmt.Sprintf. In tests it goes to standard error.
 func Log(level Level, format string, args ...any) {
 	line := fmt.Appendf(nil, format, args...)
 	if inGuest {
@@ -262,17 +264,17 @@ func Log(level Level, format string, args ...any) {
 	fmt.Fprintf(os.Stderr, "log %d: %s\n", level, line)
 }
 
-// Heartbeat says that the guest still works, which renews its time; false means
-// that the attempt is being cancelled, and that the function should return. In
-// tests it is true.
+// Heartbeat tells the host that the guest still works, which renews its time limit.
+// false means that the attempt is being cancelled, and that the function should
+// return. In tests it is always true.
 func Heartbeat() bool {
 	return !inGuest || hostHeartbeat() != 0
 }
 
-// The border.
+// The interface to the host.
 
-// input and result keep the bytes of the current call reachable, since the host
-// is no holder that the garbage collector knows of.
+// input and result keep the bytes of the current call reachable, because the
+// garbage collector does not know that the host uses them.
 var input, result []byte
 
 //go:wasmexport alloc
@@ -281,11 +283,11 @@ func alloc(size uint32) uint32 {
 	return address(input)
 }
 
-var _ = alloc // on the host nobody calls it
+var _ = alloc // on the host nothing calls it
 
 func address(b []byte) uint32 { return uint32(uintptr(unsafe.Pointer(unsafe.SliceData(b)))) }
 
-// A function without a body needs a linkname where it is not an import.
+// A function without a body needs a linkname if it is not an import.
 
 //go:wasmimport wasm_jobs fail
 //go:linkname hostFail
@@ -301,7 +303,7 @@ func hostHeartbeat() uint32
 
 // Decoding and encoding.
 
-// maxDepth is how deep the items of the ABI nest.
+// maxDepth is the maximum nesting of items of the ABI.
 const maxDepth = 256
 
 var decoding = must(cbor.DecOptions{
@@ -313,8 +315,8 @@ var decoding = must(cbor.DecOptions{
 	MaxNestedLevels:   maxDepth,
 }.DecMode())
 
-// encodingMode is the deterministic one of RFC 8949, section 4.2. A nil slice is an
-// empty array, since decoding takes no null for one.
+// encodingMode is the deterministic encoding of RFC 8949, section 4.2. A nil slice
+// is an empty array, because null is invalid for a slice.
 var encodingMode = must(func() (cbor.EncMode, error) {
 	o := cbor.CoreDetEncOptions()
 	o.NilContainers = cbor.NilContainerAsEmpty
@@ -328,8 +330,8 @@ func must[T any](mode T, err error) T {
 	return mode
 }
 
-// decoderOf returns how a T is read. what names the item in errors. All that can
-// be prepared is: the host takes its snapshot afterwards.
+// decoderOf returns the decoder of a T. what names the item in errors. Everything
+// that can be prepared is, because the host takes its snapshot afterwards.
 func decoderOf[T any](what string) func(item []byte) (T, error) {
 	if reflect.TypeFor[T]() == reflect.TypeFor[Value]() {
 		return func(item []byte) (v T, err error) {
@@ -357,7 +359,7 @@ func encoderOf[T any]() func(T) ([]byte, error) {
 	return func(v T) ([]byte, error) { return encodingMode.Marshal(v) }
 }
 
-// shapes are those that are prepared, by type.
+// shapes are the prepared shapes, by type.
 var shapes sync.Map
 
 func preparedShape[T any]() *shape {
@@ -375,16 +377,16 @@ func preparedShape[T any]() *shape {
 	return s
 }
 
-// prepare calls what may panic, in methods of the guest's own types for values
+// prepare calls code that may panic, in methods of the guest's own types, for values
 // that they never see otherwise.
 func prepare(f func()) {
 	defer func() { _ = recover() }()
 	f()
 }
 
-// shape is what an item must look like to be read as a Go type. The library is
-// more lenient: it reads null as a zero value, for instance, integers as bytes,
-// and an absent field as none.
+// shape describes the items that can be read as a Go type. The library accepts
+// more: for instance, it reads null as a zero value, integers as bytes, and a
+// missing field as a zero field.
 type shape struct {
 	kind     shapeKind
 	typ      reflect.Type
@@ -392,7 +394,7 @@ type shape struct {
 	key      *shape // of a map
 	elem     *shape // of a pointer, slice, array or map
 	fields   []field
-	keys     map[string]int // of a struct, to fields; texts, or "#1" for integers
+	keys     map[string]int // of a struct: keys to fields; texts, or "#1" for integers
 }
 
 type field struct {
@@ -417,7 +419,7 @@ const (
 	structArray
 )
 
-// wrongShape says where an item is not as it must be.
+// wrongShape says which part of an item is invalid, and why.
 type wrongShape struct{ path, what string }
 
 func wrong(format string, args ...any) *wrongShape {
@@ -431,7 +433,7 @@ func (w *wrongShape) within(part string) *wrongShape {
 	return w
 }
 
-// ownReading are the interfaces of types that read themselves.
+// ownReading are the interfaces of types with their own decoding.
 var ownReading = []reflect.Type{
 	reflect.TypeFor[cbor.Unmarshaler](), reflect.TypeFor[encoding.BinaryUnmarshaler](), reflect.TypeFor[encoding.TextUnmarshaler](),
 }
@@ -489,8 +491,8 @@ func (s *shape) byKind(t reflect.Type, known map[reflect.Type]*shape) {
 	}
 }
 
-// addFields adds the fields of a struct, and then of what is embedded in it,
-// but for names that stand further out.
+// addFields adds the fields of a struct, and then the fields of embedded structs,
+// except for names of outer fields.
 func (s *shape) addFields(t reflect.Type, known map[reflect.Type]*shape) {
 	var embedded []reflect.Type
 	for i := range t.NumField() {
@@ -535,7 +537,7 @@ func (s *shape) addFields(t reflect.Type, known map[reflect.Type]*shape) {
 	}
 }
 
-// check passes one item, and says where it is not of the shape.
+// check passes one item. If it does not fit the shape, check says why.
 func (s *shape) check(r *reader) *wrongShape {
 	if s.kind == anything && s.nullable {
 		r.item()
@@ -545,7 +547,7 @@ func (s *shape) check(r *reader) *wrongShape {
 		if s.nullable {
 			return nil
 		}
-		return wrong("null, where %s is needed", s)
+		return wrong("want %s, got null", s)
 	}
 	switch s.kind {
 	case anything:
@@ -580,10 +582,10 @@ func (s *shape) check(r *reader) *wrongShape {
 		return s.checkElements(r, h)
 	}
 	r.off = at
-	return wrong("%s, where %s is needed", r.describe(), s)
+	return wrong("want %s, got %s", s, r.describe())
 }
 
-// String says what is needed.
+// String describes the items that fit.
 func (s *shape) String() string {
 	switch s.kind {
 	case boolean:
@@ -621,21 +623,21 @@ func (s *shape) checkRange(h head) *wrongShape {
 	return nil
 }
 
-// checkExact lets integers pass for floats that can hold them.
+// checkExact accepts integers for floats that can hold them exactly.
 func (s *shape) checkExact(h head) *wrongShape {
 	digits := 53
 	if s.typ.Kind() == reflect.Float32 {
 		digits = 24
 	}
 	if h.major <= majorNegint && h.arg >= 1<<digits {
-		return wrong("%s is no exact %v", h.integer(), s.typ.Kind())
+		return wrong("%s does not fit %v exactly", h.integer(), s.typ.Kind())
 	}
 	return nil
 }
 
 func (s *shape) checkSize(n int) *wrongShape {
 	if s.typ.Kind() == reflect.Array && n != s.typ.Len() {
-		return wrong("%d, where exactly %d are needed", n, s.typ.Len())
+		return wrong("want a length of %d, got %d", s.typ.Len(), n)
 	}
 	return nil
 }
@@ -673,7 +675,7 @@ func (s *shape) checkFields(r *reader, h head) *wrongShape {
 		case !known:
 			return wrong("unknown key %s", diagnose(key))
 		case seen[i]:
-			return wrong("there more than once").within("." + s.fields[i].name)
+			return wrong("duplicate key").within("." + s.fields[i].name)
 		}
 		seen[i] = true
 		if w := s.fields[i].shape.check(r); w != nil {
@@ -725,7 +727,7 @@ func diagnose(item []byte) string {
 	return s
 }
 
-// Reading CBOR that is well-formed.
+// Reading well-formed CBOR.
 
 // The major types of CBOR.
 const (
@@ -751,7 +753,7 @@ type head struct {
 
 func (h head) indefinite() bool { return h.info == 31 }
 
-// integer returns the number, which may be beyond 64 bits.
+// integer returns the number, which may have more than 64 bits.
 func (h head) integer() string {
 	n := new(big.Int).SetUint64(h.arg)
 	if h.major == majorNegint {
@@ -774,8 +776,8 @@ func (r *reader) head() head {
 	return h
 }
 
-// more reports whether an array or map has an element or pair number n, and
-// passes the break behind the last one.
+// more reports whether an array or map has an element or pair number n. After the
+// last one it skips the break.
 func (r *reader) more(h head, n int) bool {
 	if !h.indefinite() {
 		return uint64(n) < h.arg
@@ -795,8 +797,8 @@ func (r *reader) null() bool {
 	return true
 }
 
-// text returns the contents of a string: those of the input, or a copy where
-// it is in parts.
+// text returns the content of a string. It shares memory with the input, except for
+// a string in parts.
 func (r *reader) text(h head) []byte {
 	if !h.indefinite() {
 		r.off += int(h.arg)
@@ -809,7 +811,7 @@ func (r *reader) text(h head) []byte {
 	return joined
 }
 
-// item passes one item and returns its bytes.
+// item skips one item and returns its bytes.
 func (r *reader) item() []byte {
 	at := r.off
 	r.skip()
@@ -843,7 +845,7 @@ func (r *reader) skip() {
 // entry reads the head and the id of [id, output].
 func (r *reader) entry() (ID, error) {
 	if h := r.head(); h.major != majorArray || h.arg != 2 {
-		return ID{}, errors.New("not a pair of id and output")
+		return ID{}, errors.New("want a pair of id and output")
 	}
 	switch h := r.head(); h.major {
 	case majorUint:
@@ -851,7 +853,7 @@ func (r *reader) entry() (ID, error) {
 	case majorText:
 		return ID{Text: string(r.text(h)), IsText: true}, nil
 	default:
-		return ID{}, errors.New("an id is neither an unsigned integer nor a text")
+		return ID{}, errors.New("invalid id: want an unsigned integer or a text")
 	}
 }
 
@@ -881,7 +883,7 @@ func (r *reader) describe() string {
 	}
 }
 
-// Kind says what a [Value] is.
+// Kind is the kind of a [Value].
 type Kind byte
 
 // The kinds of values.
@@ -891,16 +893,16 @@ const (
 	KindBytes              // Bytes
 	KindText               // Bytes, which should be UTF-8
 	KindArray              // Items
-	KindMap                // Items: keys and values by turns, in the order in which they stand
+	KindMap                // Items: keys and values in turn, in the order of the item
 	KindTag                // Num, and its content in Items
 	KindSimple             // Num: 20 = false, 21 = true, 22 = null, 23 = undefined
 	KindFloat              // Float
 )
 
-// Value is any item, for functions that take what comes. It keeps all but how
-// long heads and floats were, what was of indefinite length, and the bits of
-// NaNs; it is written in preferred serialization (RFC 8949, section 4.1).
-// The zero Value is the integer 0.
+// Value is any item, for functions that accept any. It keeps everything except the
+// lengths of heads and floats, indefinite lengths, and the bits of NaNs. It is
+// written in preferred serialization (RFC 8949, section 4.1). The zero Value is the
+// integer 0.
 type Value struct {
 	Kind  Kind
 	Num   uint64
@@ -916,7 +918,7 @@ var (
 	True  = Value{Kind: KindSimple, Num: 21}
 )
 
-// ValueOf returns what v is encoded to.
+// ValueOf returns v as a Value, by encoding it.
 func ValueOf(v any) (Value, error) {
 	b, err := encodingMode.Marshal(v)
 	if err != nil {
@@ -925,7 +927,7 @@ func ValueOf(v any) (Value, error) {
 	return decodeValue(b)
 }
 
-// Decode returns v as a T, read as strictly as a chunk is.
+// Decode returns v as a T, as strictly as a chunk is read.
 func Decode[T any](v Value) (T, error) {
 	b, err := v.append(nil, 0)
 	if err != nil {
@@ -934,8 +936,8 @@ func Decode[T any](v Value) (T, error) {
 	return decoderOf[T]("value")(b)
 }
 
-// Get returns the value of a text key of a map; false where the key is not there
-// exactly once.
+// Get returns the value of a text key of a map; false if the map does not have the
+// key exactly once.
 func (v Value) Get(key string) (value Value, ok bool) {
 	if v.Kind != KindMap {
 		return Value{}, false
@@ -951,10 +953,10 @@ func (v Value) Get(key string) (value Value, ok bool) {
 	return value, ok
 }
 
-// Text returns the text that v is.
+// Text returns the text of v; false if v is not a text.
 func (v Value) Text() (string, bool) { return string(v.Bytes), v.Kind == KindText }
 
-// Int returns the integer that v is, where it has 64 bits.
+// Int returns the integer of v; false if v is not an integer of 64 bits.
 func (v Value) Int() (int64, bool) {
 	if v.Kind > KindNegint || v.Num > math.MaxInt64 {
 		return 0, false
@@ -968,13 +970,13 @@ func (v Value) Int() (int64, bool) {
 // MarshalCBOR returns v in preferred serialization.
 func (v Value) MarshalCBOR() ([]byte, error) { return v.append(nil, 0) }
 
-// UnmarshalCBOR reads one item, of which it keeps a copy.
+// UnmarshalCBOR reads one item and keeps a copy of it.
 func (v *Value) UnmarshalCBOR(item []byte) (err error) {
 	*v, err = decodeValue(append([]byte(nil), item...))
 	return err
 }
 
-// decodeValue reads a well-formed item, which the value shares memory with.
+// decodeValue reads a well-formed item. The value shares memory with it.
 func decodeValue(item []byte) (Value, error) {
 	r := &reader{data: item}
 	return r.value()
@@ -1014,10 +1016,10 @@ func (r *reader) append(items *[]Value, n int) error {
 	return nil
 }
 
-// append appends v, which stands at the given depth, in preferred serialization.
+// append appends v, which is nested at the given depth, in preferred serialization.
 func (v Value) append(b []byte, depth int) ([]byte, error) {
 	if depth > maxDepth {
-		return nil, fmt.Errorf("a value is nested deeper than %d levels", maxDepth)
+		return nil, fmt.Errorf("a value has more than %d levels of nesting", maxDepth)
 	}
 	switch v.Kind {
 	case KindUint, KindNegint:
@@ -1033,19 +1035,19 @@ func (v Value) append(b []byte, depth int) ([]byte, error) {
 		b = appendHead(b, majorMap, uint64(len(v.Items)/2))
 	case KindTag:
 		if len(v.Items) != 1 {
-			return nil, fmt.Errorf("tag %d has %d contents, not one", v.Num, len(v.Items))
+			return nil, fmt.Errorf("tag %d has %d items, want 1", v.Num, len(v.Items))
 		}
 		b = appendHead(b, majorTag, v.Num)
 	case KindSimple:
 		if v.Num > math.MaxUint8 || v.Num >= 24 && v.Num < 32 {
-			return nil, fmt.Errorf("there is no simple value %d", v.Num)
+			return nil, fmt.Errorf("invalid simple value %d", v.Num)
 		}
 		return appendHead(b, majorSimple, v.Num), nil
 	case KindFloat:
 		f, err := encodingMode.Marshal(v.Float)
 		return append(b, f...), err
 	default:
-		return nil, fmt.Errorf("there is no kind %d of values", v.Kind)
+		return nil, fmt.Errorf("unknown kind %d of a value", v.Kind)
 	}
 	for _, item := range v.Items {
 		var err error

@@ -45,7 +45,7 @@ func valid() map[any]any {
 	}
 }
 
-// with is a valid chunk but for one key. deleted removes it.
+// with returns a valid chunk with one key changed. deleted removes the key.
 func with(key, value any) map[any]any {
 	c := valid()
 	c[key] = value
@@ -68,34 +68,34 @@ func TestWrongChunks(t *testing.T) {
 		{with("next", valid()), ""},
 		{with("extra", []any{nil, 1.5}), ""},
 		{with("raw", nil), ""},
-		{nil, "chunk: null, where a map is needed"},
-		{1, "chunk: an integer, where a map is needed"},
-		{[]int{1}, "chunk: an array, where a map is needed"},
-		{cbor.Tag{Number: 5, Content: valid()}, "chunk: tag 5, where a map is needed"},
+		{nil, "chunk: want a map, got null"},
+		{1, "chunk: want a map, got an integer"},
+		{[]int{1}, "chunk: want a map, got an array"},
+		{cbor.Tag{Number: 5, Content: valid()}, "chunk: want a map, got tag 5"},
 		{with("id", deleted), "chunk.id: missing"},
-		{with("id", nil), "chunk.id: null, where an integer is needed"},
+		{with("id", nil), "chunk.id: want an integer, got null"},
 		{with("id", -1), "chunk.id: -1 is out of range for uint64"},
-		{with("id", 1.0), "chunk.id: a float, where an integer is needed"},
+		{with("id", 1.0), "chunk.id: want an integer, got a float"},
 		{with("unknown", 1), `chunk: unknown key "unknown"`},
 		{with("Name", "a"), `chunk: unknown key "Name"`},
 		{with(8, 1), "chunk: unknown key 8"},
 		{with(7, deleted), "chunk.7: missing"},
-		{with("name", []byte("a")), "chunk.name: a byte string, where a text is needed"},
-		{with("name", cbor.Tag{Number: 1, Content: "a"}), "chunk.name: tag 1, where a text is needed"},
+		{with("name", []byte("a")), "chunk.name: want a text, got a byte string"},
+		{with("name", cbor.Tag{Number: 1, Content: "a"}), "chunk.name: want a text, got tag 1"},
 		{with("name", cbor.RawMessage("\x61\xff")), "chunk.name: not UTF-8"},
-		{with("data", []int{1}), "chunk.data: an array, where a byte string is needed"},
-		{with("data", nil), "chunk.data: null, where a byte string is needed"},
-		{with("key", []byte{1}), "chunk.key: 1, where exactly 4 are needed"},
-		{with("points", nil), "chunk.points: null, where an array is needed"},
+		{with("data", []int{1}), "chunk.data: want a byte string, got an array"},
+		{with("data", nil), "chunk.data: want a byte string, got null"},
+		{with("key", []byte{1}), "chunk.key: want a length of 4, got 1"},
+		{with("points", nil), "chunk.points: want an array, got null"},
 		{with("points", []any{map[string]any{"x": 1, "y": 1}, map[string]any{"x": 128, "y": 1}}), "chunk.points[1].x: 128 is out of range for int8"},
-		{with("points", []any{map[string]any{"x": 1, "y": 1 << 24}}), "chunk.points[0].y: 16777216 is no exact float32"},
+		{with("points", []any{map[string]any{"x": 1, "y": 1 << 24}}), "chunk.points[0].y: 16777216 does not fit float32 exactly"},
 		{with("counts", map[string]int{"b": 256}), `chunk.counts["b"]: 256 is out of range for uint8`},
-		{with("counts", map[int]int{1: 1}), "chunk.counts(key): an integer, where a text is needed"},
+		{with("counts", map[int]int{1: 1}), "chunk.counts(key): want a text, got an integer"},
 		{with("counts", cbor.RawMessage("\xa2\x61a\x01\x61a\x02")), "duplicate map key"},
 		{with("pair", []bool{true}), "chunk.pair.B: missing"},
 		{with("pair", []bool{true, true, true}), "chunk.pair: more than 2 elements"},
-		{with("next", with("name", true)), "chunk.next.name: a boolean, where a text is needed"},
-		{cbor.RawMessage("\xa2\x62id\x01\x62id\x01"), "chunk.id: there more than once"},
+		{with("next", with("name", true)), "chunk.next.name: want a text, got a boolean"},
+		{cbor.RawMessage("\xa2\x62id\x01\x62id\x01"), "chunk.id: duplicate key"},
 		{cbor.RawMessage("\xa2\x62id"), "EOF"},
 		{cbor.RawMessage("\x01\x02"), "extra"},
 	} {
@@ -112,7 +112,7 @@ func TestWrongChunks(t *testing.T) {
 			t.Errorf("%v: %v", tt.chunk, err)
 		case tt.want == "":
 			if again, err := f.Call(output); err != nil || !bytes.Equal(again, output) {
-				t.Errorf("%v: what was written is read as %x, %v", tt.chunk, again, err)
+				t.Errorf("%v: the output is read as %x, %v", tt.chunk, again, err)
 			}
 		case err == nil || !strings.Contains(err.Error(), tt.want):
 			t.Errorf("%v: got %v, want %s", tt.chunk, err, tt.want)
@@ -173,13 +173,13 @@ func TestFolding(t *testing.T) {
 		{sum, "80", "00", ""},
 		{sum, "83820003820104826161181a", "1821", ""},
 		{sum, "8382000382012082026178", "03", ""}, // stops before the text
-		{sum, "8282000382016178", "", "chunk 1: output: a text, where an integer is needed"},
-		{sum, "818100", "", "not a pair"},
-		{sum, "81822001", "", "an id is neither"},
-		{sum, "a0", "", "not an array"},
+		{sum, "8282000382016178", "", "chunk 1: output: want an integer, got a text"},
+		{sum, "818100", "", "want a pair"},
+		{sum, "81822001", "", "invalid id"},
+		{sum, "a0", "", "want an array"},
 		{product, "80", "01", ""},
 		{product, "9f0304ff", "0c", ""},
-		{product, "8203f6", "", "number 1: partial result: null"},
+		{product, "8203f6", "", "number 1: partial result: want an integer, got null"},
 	} {
 		input, err := hex.DecodeString(tt.input)
 		if err != nil {
@@ -212,8 +212,8 @@ func TestSetup(t *testing.T) {
 	}
 }
 
-// Whatever is well-formed comes back as an item that says the same, and that
-// comes back as it is.
+// A well-formed item comes back as an item with the same meaning, and that item
+// comes back unchanged.
 func FuzzValue(f *testing.F) {
 	for _, seed := range []string{"00", "fa7fc00001", "bf61615f4101ffff", "a201f60102", "c249010000000000000000", "f820", "f7", "fb3ff0000000000000"} {
 		b, err := hex.DecodeString(seed)
@@ -251,7 +251,7 @@ func TestValue(t *testing.T) {
 		t.Errorf("%d %v %q %v", i, isInt, s, isText)
 	}
 	if _, ok := (Value{Kind: KindMap, Items: append(v.Items, v.Items...)}).Get("n"); ok {
-		t.Error("a key that stands twice is given")
+		t.Error("Get returns a duplicate key")
 	}
 	type typed struct {
 		N int    `cbor:"n"`

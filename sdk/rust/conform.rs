@@ -1,5 +1,5 @@
-//! A guest that shows all of the SDK to the conformance tests: it does what the
-//! key "do" of a chunk says, and gives any other chunk back in its preferred
+//! A guest with all of the SDK, for the conformance tests: the key "do" of a chunk
+//! says which part to use, and any other chunk comes back in its preferred
 //! serialization (RFC 8949, section 4.1).
 mod wasm_jobs;
 
@@ -40,7 +40,7 @@ fn failure(asked: Fail) -> Result<Failure, Failure> {
         0 => Kind::Permanent,
         1 => Kind::Retryable,
         2 => Kind::Requeue,
-        other => return Err(format!("chunk.kind: there is no kind {}", other).into()),
+        other => return Err(format!("chunk.kind: unknown kind {}", other).into()),
     };
     Ok(Failure { kind, message: asked.message })
 }

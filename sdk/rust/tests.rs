@@ -54,7 +54,7 @@ fn structs_go_both_ways() {
     let item = || Item { name: "a".into(), r#type: Some(3), celsius: 1.5 };
     let chunk = Chunk { id: Id::Text("x".into()), items: vec![item(), Item { r#type: None, ..item() }], limits: [("b".into(), (-1, true)), ("aa".into(), (2, false))].into() };
     let bytes = to_vec(&chunk);
-    // Keys by length and then bytes; a None is left out.
+    // Keys by length and then bytes; None is left out.
     assert_eq!(bytes, unhex("a3 626964 6178 656974656d73 82 a3 646e616d65 6161 6474797065 03 6674656d702d63 f93e00 a2 646e616d65 6161 6674656d702d63 f93e00 666c696d697473 a2 6162 8220f5 626161 8202f4"));
     assert_eq!(from_slice::<Chunk>(&bytes), Ok(chunk));
 }
@@ -65,11 +65,11 @@ fn errors_say_where() {
         ("01", "chunk: want a map, got an unsigned integer"),
         ("a0", "chunk.id: missing"),
         ("a1 626964 20", "chunk.id: want an unsigned integer or a text, got a negative integer"),
-        ("a2 626964 00 626964 00", "chunk.id: the key stands twice"),
+        ("a2 626964 00 626964 00", "chunk.id: duplicate key"),
         ("a1 656974656d73 82 a2 646e616d65 60 6674656d702d63 00 a0", "chunk.items[1].name: missing"),
         ("a1 656974656d73 81 a1 6674656d702d63 61 78", "chunk.items[0].temp-c: want a float, got a text"),
         ("a1 656974656d73 81 a1 6474797065 190100", "chunk.items[0].type: 256 does not fit u8"),
-        ("a1 666c696d697473 a2 6161 8200f4 6161 8200f4", "chunk.limits.a: the key stands twice"),
+        ("a1 666c696d697473 a2 6161 8200f4 6161 8200f4", "chunk.limits.a: duplicate key"),
         ("a1 666c696d697473 a1 6161 8138ff", "chunk.limits.a[0]: -256 does not fit i8"),
         ("a1 666c696d697473 a1 6161 8101", "chunk.limits.a: want an array of 2"),
         ("a1 666c696d697473 a1 6161 8301f4f4", "chunk.limits.a: want an array of 2"),
@@ -185,8 +185,8 @@ fn context_is_kept() {
     assert_eq!(CONTEXT.get(), Some(&vec![1, 2]));
 }
 
-/// Whatever the bytes, reading them ends, and what was read is written and read
-/// as the same.
+/// Reading any bytes ends, and a value that was read is written and read as the
+/// same.
 #[test]
 fn malformed_bytes_are_errors() {
     let mut state = 1u64;

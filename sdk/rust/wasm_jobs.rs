@@ -1,8 +1,8 @@
-//! What a guest in Rust needs for version 1 of the guest ABI: typed handlers,
-//! CBOR (RFC 8949), failures, logging and heartbeats, over std alone.
+//! The SDK for guests in Rust, for version 1 of the guest ABI: typed handlers,
+//! CBOR (RFC 8949), failures, logging and heartbeats. It needs only std.
 //!
-//! Copy this file beside your `lib.rs`, and say `mod wasm_jobs;` at the top of
-//! it. Then write functions, and export them:
+//! Copy this file next to your `lib.rs`, and write `mod wasm_jobs;` at the top of
+//! that. Then write functions, and export them:
 //!
 //! ```ignore
 //! wasm_jobs::guest! { exec: square }
@@ -12,11 +12,11 @@
 //! }
 //! ```
 //!
-//! An input that is not of the type that a handler takes fails the call for good,
-//! with a message that says where: `chunk.items[2].name: missing`.
+//! An input that does not fit the type of the handler makes the call fail
+//! permanently, with a message that names the place: `chunk.items[2].name: missing`.
 //!
-//! What a handler keeps in memory is gone before the next call. Only what
-//! `setup` leaves in a [`Context`] stays.
+//! Everything that a handler keeps in memory is gone before the next call. Only
+//! values in a [`Context`] that `setup` sets stay.
 #![allow(dead_code, unused_imports, unused_macros)]
 
 use std::collections::BTreeMap;
@@ -26,14 +26,14 @@ use std::sync::Mutex;
 
 // Failures.
 
-/// What the host does about a failed call.
+/// How the host treats a failed call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// No other attempt could succeed.
     Permanent = 0,
     /// Another attempt may succeed; it is counted.
     Retryable = 1,
-    /// Try again later, without counting a failure; a chunk may do so 100 times.
+    /// Try again later, without counting a failure; at most 100 times for a chunk.
     Requeue = 2,
 }
 
@@ -56,8 +56,8 @@ pub fn requeue(message: impl Into<String>) -> Failure {
     Failure { kind: Kind::Requeue, message: message.into() }
 }
 
-/// Why bytes could not be read as a type, and where. It turns into a permanent
-/// [`Failure`] with `?`.
+/// Why bytes could not be read as a type, and at which place. `?` turns it into a
+/// permanent [`Failure`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Error {
     path: String, // as in ".items[2].name"; empty = the whole item
@@ -69,19 +69,19 @@ impl Error {
         Error { path: String::new(), what: what.into() }
     }
 
-    /// Says that the error is in the value of a key.
+    /// Adds to the error that it is in the value of a key.
     pub fn in_key(mut self, key: impl fmt::Display) -> Error {
         self.path = format!(".{}{}", key, self.path);
         self
     }
 
-    /// Says that the error is in an element of an array.
+    /// Adds to the error that it is in an element of an array.
     pub fn in_index(mut self, index: usize) -> Error {
         self.path = format!("[{}]{}", index, self.path);
         self
     }
 
-    /// Says what messages call the whole item.
+    /// Sets the name of the whole item in messages.
     fn of(mut self, name: &str) -> Error {
         self.path = format!("{}{}", name, self.path);
         self
@@ -123,7 +123,7 @@ impl From<&str> for Failure {
 pub trait Decode: Sized {
     fn decode(r: &mut Reader) -> Result<Self, Error>;
 
-    /// What a field of the type is where its key is missing; None = an error.
+    /// The value of a field of the type if its key is missing; None = an error.
     fn missing() -> Option<Self> {
         None
     }
@@ -134,7 +134,7 @@ pub fn from_slice<T: Decode>(bytes: &[u8]) -> Result<T, Error> {
     whole(bytes, "")
 }
 
-/// Reads bytes that are exactly one item, of which messages have a name.
+/// Reads bytes that are exactly one item, with the given name in messages.
 fn whole<T: Decode>(bytes: &[u8], name: &'static str) -> Result<T, Error> {
     let mut r = Reader { name, ..Reader::new(bytes) };
     let value = T::decode(&mut r).map_err(|e| e.of(name))?;
@@ -159,11 +159,11 @@ const NULL: u64 = 22;
 const UNDEFINED: u64 = 23;
 const BREAK: u8 = 0xff;
 
-/// How deep arrays, maps and tags may nest: as deep as the host lets an output,
-/// with the two arrays around it in the input of `aggregate`.
+/// How deep arrays, maps and tags may nest: the host's limit for an output, plus
+/// the two arrays around it in the input of `aggregate`.
 const MAX_DEPTH: usize = 258;
 
-/// Reads items one after another. It never reads beyond the end, nor trusts a
+/// Reads items one after another. It never reads past the end and never trusts a
 /// length: malformed bytes are an error.
 pub struct Reader<'a> {
     bytes: &'a [u8],
@@ -176,7 +176,7 @@ struct Head {
     major: u8,
     info: u8,        // of the first byte
     arg: u64,        // value, length, count, tag or bits
-    indefinite: bool, // a string, array or map that runs to a break
+    indefinite: bool, // a string, array or map that ends with a break
 }
 
 /// The elements or pairs of an array or map that are still to be read.
@@ -187,7 +187,7 @@ impl<'a> Reader<'a> {
         Reader { bytes, at: 0, depth: 0, name: "" }
     }
 
-    /// The name of the next item, where it is the whole one.
+    /// The name of the next item, if it is the whole item.
     fn own_name(&self) -> &'static str {
         if self.at == 0 { self.name } else { "" }
     }
@@ -200,7 +200,7 @@ impl<'a> Reader<'a> {
         Error::new(format!("malformed CBOR: {} (byte {})", what, self.at))
     }
 
-    /// An error that says what the next item is, and what it should be.
+    /// An error with the kind of the next item, and the wanted one.
     pub fn want(&self, what: &str) -> Error {
         match self.peek() {
             Ok(first) => Error::new(format!("want {}, got {}", what, kind_of(first))),
@@ -238,7 +238,7 @@ impl<'a> Reader<'a> {
         Ok(Head { major, info, arg, indefinite })
     }
 
-    /// The next item's head, where it is of the major type.
+    /// The next item's head, if it has the major type.
     fn head_of(&mut self, major: u8, what: &str) -> Result<Head, Error> {
         if self.peek()? >> 5 != major {
             return Err(self.want(what));
@@ -255,7 +255,7 @@ impl<'a> Reader<'a> {
         while self.peek()? != BREAK {
             let part = self.head()?;
             if part.major != major || part.indefinite {
-                return Err(self.malformed("a part of a string that is no string of its type"));
+                return Err(self.malformed("invalid part of a string: want a string of its type"));
             }
             joined.extend_from_slice(self.take(part.arg)?);
         }
@@ -283,12 +283,12 @@ impl<'a> Reader<'a> {
         Ok(Left(Some(h.arg)))
     }
 
-    /// Goes into an array; then [`Reader::next`] says whether an element follows.
+    /// Enters an array; then [`Reader::next`] reports whether an element follows.
     pub fn array(&mut self) -> Result<Left, Error> {
         self.enter(ARRAY, "an array")
     }
 
-    /// Goes into a map; then [`Reader::next`] says whether a key and its value
+    /// Enters a map; then [`Reader::next`] reports whether a key and its value
     /// follow.
     pub fn map(&mut self) -> Result<Left, Error> {
         self.enter(MAP, "a map")
@@ -312,7 +312,7 @@ impl<'a> Reader<'a> {
         Ok(more)
     }
 
-    /// Reads the next key of a map where it is a text, and skips it otherwise.
+    /// Reads the next key of a map if it is a text, and skips it otherwise.
     pub fn key(&mut self) -> Result<Option<String>, Error> {
         if self.peek()? >> 5 == TEXT {
             return String::decode(self).map(Some);
@@ -320,7 +320,7 @@ impl<'a> Reader<'a> {
         self.skip().map(|_| None)
     }
 
-    /// Skips one item, with all that is inside, and returns its bytes.
+    /// Skips one item, with everything inside, and returns its bytes.
     pub fn skip(&mut self) -> Result<&'a [u8], Error> {
         let start = self.at;
         match self.peek()? >> 5 {
@@ -436,7 +436,7 @@ fn widened(half: u16) -> f64 {
     if half >> 15 == 0 { size } else { -size }
 }
 
-/// The float of 16 bits that has the value of one of 32 bits, where there is one.
+/// The float of 16 bits with the value of a float of 32 bits, if there is one.
 fn narrowed(value: f32) -> Option<u16> {
     let bits = value.to_bits();
     let sign = (bits >> 16 & 0x8000) as u16;
@@ -458,9 +458,9 @@ fn narrowed(value: f32) -> Option<u16> {
 
 /// A type that can be written as CBOR.
 ///
-/// What is here writes deterministically (RFC 8949, section 4.2.1): heads and
-/// floats in their shortest form, keys in the order of their encoded bytes. A
-/// [`Value`] keeps the order that it has.
+/// The implementations here write deterministically (RFC 8949, section 4.2.1): heads
+/// and floats in their shortest form, keys in the order of their encoded bytes. A
+/// [`Value`] keeps its own order.
 pub trait Encode {
     fn encode(&self, w: &mut Writer);
 
@@ -516,17 +516,17 @@ impl Writer {
         }
     }
 
-    /// Begins an array; its elements are to follow.
+    /// Begins an array; write its elements next.
     pub fn array(&mut self, size: usize) {
         self.head(ARRAY, size as u64);
     }
 
-    /// Begins a map; its keys and values are to follow, the keys in order.
+    /// Begins a map; write its keys and values next, with the keys in order.
     pub fn map(&mut self, size: usize) {
         self.head(MAP, size as u64);
     }
 
-    /// Writes a whole map with text keys, which this puts in order.
+    /// Writes a whole map with text keys, and sorts them.
     pub fn fields(&mut self, fields: &mut [(&str, &dyn Encode)]) {
         fields.sort_by(|a, b| (a.0.len(), a.0).cmp(&(b.0.len(), b.0)));
         self.map(fields.iter().filter(|f| !f.1.absent()).count());
@@ -560,7 +560,7 @@ macro_rules! integers {
 integers! { unsigned: u8 u16 u32 u64 usize }
 integers! { signed: i8 i16 i32 i64 isize }
 
-/// A float is also read from an integer, where it has just that value.
+/// A float is also read from an integer, if it can hold that exactly.
 impl Decode for f64 {
     fn decode(r: &mut Reader) -> Result<Self, Error> {
         if r.peek()? >> 5 > NEGINT {
@@ -677,8 +677,8 @@ impl Encode for AnyString {
     }
 }
 
-/// Null and undefined are None, and so is a field that is missing. A map leaves
-/// out a field that is None.
+/// Null and undefined are None, and so is a missing field. A map leaves out a
+/// field that is None.
 impl<T: Decode> Decode for Option<T> {
     fn decode(r: &mut Reader) -> Result<Self, Error> {
         match r.simple(&[NULL, UNDEFINED]) {
@@ -770,7 +770,7 @@ tuples! {
     (5 A 0 B 1 C 2 D 3 E 4) (6 A 0 B 1 C 2 D 3 E 4 F 5)
 }
 
-/// A key that stands twice is an error.
+/// A duplicate key is an error.
 impl<K: Decode + Encode + Ord, V: Decode> Decode for BTreeMap<K, V> {
     fn decode(r: &mut Reader) -> Result<Self, Error> {
         let mut left = r.map()?;
@@ -800,9 +800,9 @@ impl<K: Encode, V: Encode> Encode for BTreeMap<K, V> {
     }
 }
 
-/// The error that a key of a map stands there twice.
+/// The error for a duplicate key of a map.
 pub fn twice(key: impl fmt::Display) -> Error {
-    Error::new("the key stands twice").in_key(key)
+    Error::new("duplicate key").in_key(key)
 }
 
 /// The text of an encoded key, or its bytes in hex.
@@ -839,7 +839,7 @@ impl Encode for Id {
     }
 }
 
-/// One item of any type, in the bytes that it came in.
+/// One item of any type, as its original bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Raw {
     bytes: Vec<u8>,
@@ -851,7 +851,7 @@ impl Raw {
         whole(&self.bytes, self.name)
     }
 
-    /// Reads the value of a text key, of an item that is a map.
+    /// Reads the value of a text key, if the item is a map.
     pub fn field<T: Decode>(&self, name: &str) -> Result<T, Error> {
         self.find(name).map_err(|e| e.of(self.name))
     }
@@ -888,8 +888,8 @@ impl Encode for Raw {
     }
 }
 
-/// An array that is decoded one element at a time: what `aggregate` takes, as
-/// `Items<(Id, Output)>`, and `merge`, as `Items<Partial>`.
+/// An array that is decoded one element at a time: the input of `aggregate`, as
+/// `Items<(Id, Output)>`, and of `merge`, as `Items<Partial>`.
 #[derive(Debug, Clone)]
 pub struct Items<T> {
     raw: Vec<u8>,
@@ -935,8 +935,8 @@ impl<T: Decode> Iterator for Items<T> {
     }
 }
 
-/// One item of any type. It keeps tags, undefined, and the order and repetition of
-/// keys; not the widths of heads and floats, nor the payloads of NaNs.
+/// One item of any type. It keeps tags, undefined, and the order and duplicates of
+/// keys, but not the widths of heads and floats, nor the payloads of NaNs.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Value {
     Uint(u64),
@@ -956,7 +956,7 @@ pub enum Value {
 }
 
 impl Value {
-    /// The value of a text key in a map; None = it has none, or is no map.
+    /// The value of a text key in a map; None = there is none, or it is not a map.
     pub fn get(&self, key: &str) -> Option<&Value> {
         match self {
             Value::Map(pairs) => pairs.iter().find(|p| p.0.text() == Some(key)).map(|p| &p.1),
@@ -1047,16 +1047,16 @@ impl Encode for Value {
 }
 
 /// Makes a struct that is a map with text keys. Fields are read in any order, and
-/// written in the deterministic one. A field that is missing (unless it is an
-/// Option), of another type or there twice is an error that names it; keys of
-/// other names are skipped.
+/// written in deterministic order. A missing field (unless it is an Option), a
+/// duplicate one or one of another type is an error that names it; other keys are
+/// ignored.
 ///
 /// ```ignore
 /// wasm_jobs::cbor_struct! {
 ///     #[derive(Debug)]
 ///     pub struct Reading {
 ///         pub sensor: String,
-///         pub celsius: Option<f64> = "temp-c", // under another key than its name
+///         pub celsius: Option<f64> = "temp-c", // its key is not its name
 ///     }
 /// }
 /// ```
@@ -1100,7 +1100,7 @@ macro_rules! cbor_struct {
 }
 pub(crate) use cbor_struct;
 
-/// The key of a field: its name, or the literal that stands for it.
+/// The key of a field: its name, or the given literal.
 macro_rules! key {
     ($field:ident = $key:literal) => { $key };
     ($field:ident) => { stringify!($field).trim_start_matches("r#") };
@@ -1109,7 +1109,7 @@ pub(crate) use key;
 
 // The host.
 
-/// How much a log line matters.
+/// The level of a log line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Level {
     Debug = -4,
@@ -1123,18 +1123,18 @@ pub fn log(level: Level, line: impl AsRef<str>) {
     log_at(level as i32, line.as_ref())
 }
 
-/// Logs at any level, as of Go's log/slog.
+/// Logs at any level, as in Go's log/slog.
 pub fn log_at(level: i32, line: &str) {
     host::log_line(level, line)
 }
 
-/// Says that the guest still works, and renews the attempt's time limit. After
-/// false the attempt has failed, and the handler should return.
+/// Tells the host that the guest still works, and renews the attempt's time limit.
+/// After false the attempt has failed, and the handler should return.
 pub fn heartbeat() -> bool {
     host::beat()
 }
 
-/// What `setup` made of the job's context, for the other handlers to read.
+/// The value that `setup` made of the job's context, for the other handlers.
 ///
 /// ```ignore
 /// static LIMITS: wasm_jobs::Context<Limits> = wasm_jobs::Context::new();
@@ -1159,8 +1159,8 @@ impl<T: Sync> Context<T> {
     }
 }
 
-/// Runs a handler over encoded bytes, as the host does: for tests. The export
-/// says what messages call the input.
+/// Runs a handler on encoded bytes, like the host: for tests. Messages name the
+/// input by the export.
 pub fn call<I: Decode, O: Encode>(export: &str, handler: impl Fn(I) -> Result<O, Failure>, input: &[u8]) -> Result<Vec<u8>, Failure> {
     let root = match export {
         "exec" => "chunk",
@@ -1172,7 +1172,7 @@ pub fn call<I: Decode, O: Encode>(export: &str, handler: impl Fn(I) -> Result<O,
 }
 
 /// Exports handlers: functions from a type that is [`Decode`] to a Result of one
-/// that is [`Encode`]. `exec` is needed; `aggregate`, `merge` and `setup` are not.
+/// that is [`Encode`]. `exec` is required; `aggregate`, `merge` and `setup` are not.
 macro_rules! guest {
     ($($export:ident : $handler:expr),+ $(,)?) => {$(
         const _: () = {
@@ -1190,7 +1190,7 @@ macro_rules! guest {
 }
 pub(crate) use guest;
 
-/// The border to the host.
+/// The interface to the host.
 #[cfg(target_arch = "wasm32")]
 pub mod host {
     use super::{call, Decode, Encode, Failure};
@@ -1211,8 +1211,8 @@ pub mod host {
         unsafe { heartbeat() == 1 }
     }
 
-    /// The host's room for an input; 0 = there is none. It is never freed, since
-    /// what a call allocates ends with the call.
+    /// Memory for an input; 0 = there is none. It is never freed, because memory
+    /// that a call allocates ends with the call.
     #[no_mangle]
     extern "C" fn alloc(size: usize) -> *mut u8 {
         match Layout::from_size_align(size.max(1), 8) {
@@ -1221,12 +1221,12 @@ pub mod host {
         }
     }
 
-    /// A panic traps; its message is logged before.
+    /// A panic traps; its message is logged first.
     fn log_panics() {
-        std::panic::set_hook(Box::new(|panic| log_line(8, &panic.to_string())));
+        std::panic::set_hook(Box::new(|panic| log_line(8, &panic.to_string().replace('\n', " "))));
     }
 
-    /// Calls a handler with what lies at an address of [`alloc`].
+    /// Calls a handler with the bytes at an address of [`alloc`].
     ///
     /// # Safety
     /// The bytes are readable, and nobody else writes them.
@@ -1247,8 +1247,8 @@ pub mod host {
     }
 }
 
-/// What stands for the host in native tests: lines go to standard error, and
-/// every heartbeat is answered with true.
+/// Replaces the host in native tests: lines go to standard error, and every
+/// heartbeat returns true.
 #[cfg(not(target_arch = "wasm32"))]
 mod host {
     pub(super) fn log_line(level: i32, line: &str) {

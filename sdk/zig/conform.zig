@@ -1,5 +1,5 @@
-//! A guest that shows all of the SDK to the conformance tests: it does what the
-//! key "do" of a chunk says, and gives any other chunk back in its preferred
+//! A guest with all of the SDK, for the conformance tests: the key "do" of a chunk
+//! says which part to use, and any other chunk comes back in its preferred
 //! serialization (RFC 8949, section 4.1).
 const std = @import("std");
 const wasm_jobs = @import("wasm_jobs.zig");
@@ -30,7 +30,7 @@ fn exec(chunk: Raw) !Value {
 }
 
 fn failure(asked: Fail) wasm_jobs.Error {
-    if (asked.kind > 2) return wasm_jobs.fail(.permanent, "chunk.kind: there is no kind {d}", .{asked.kind});
+    if (asked.kind > 2) return wasm_jobs.fail(.permanent, "chunk.kind: unknown kind {d}", .{asked.kind});
     return wasm_jobs.fail(@enumFromInt(asked.kind), "{s}", .{asked.message});
 }
 

@@ -20,7 +20,7 @@ fn unhex(text: []const u8) []const u8 {
     return std.fmt.hexToBytes(bytes, digits.items) catch unreachable;
 }
 
-/// Reads an item as a type, and writes that; or why it cannot be read.
+/// Reads an item as a type and writes it, or returns the error.
 fn again(comptime T: type, item: []const u8) ![]const u8 {
     const echo = struct {
         fn echo(value: T) T {
@@ -71,11 +71,11 @@ test "errors say where" {
     try expect(Chunk, "01", "chunk: want a map, got an unsigned integer");
     try expect(Chunk, "a0", "chunk.id: missing");
     try expect(Chunk, "a1 626964 20", "chunk.id: want an unsigned integer or a text, got a negative integer");
-    try expect(Chunk, "a2 626964 00 626964 00", "chunk.id: the key stands twice");
+    try expect(Chunk, "a2 626964 00 626964 00", "chunk.id: duplicate key");
     try expect(Chunk, "a1 656974656d73 82 a2 646e616d65 60 6674656d702d63 00 a0", "chunk.items[1].name: missing");
     try expect(Chunk, "a1 656974656d73 81 a1 6674656d702d63 6178", "chunk.items[0].temp-c: want a float, got a text");
     try expect(Chunk, "a1 656974656d73 81 a1 6473697a65 190100", "chunk.items[0].size: 256 does not fit u8");
-    try expect(Chunk, "a1 666c696d697473 a2 6161 8200f4 6161 8200f4", "chunk.limits.a: the key stands twice");
+    try expect(Chunk, "a1 666c696d697473 a2 6161 8200f4 6161 8200f4", "chunk.limits.a: duplicate key");
     try expect(Chunk, "a1 666c696d697473 a1 6161 8238fff4", "chunk.limits.a[0]: -256 does not fit i8");
     try expect(Chunk, "a1 666c696d697473 a1 6161 8101", "chunk.limits.a: want an array of 2");
     try expect(Chunk, "a1 666c696d697473 a1 6161 8301f4f4", "chunk.limits.a: want an array of 2");
@@ -173,8 +173,8 @@ test "failures and the host" {
 
 fn takeChunk(_: Chunk) void {}
 
-/// Whether bytes are one item. They are read in all ways, and what is written is
-/// read as the same.
+/// Reports whether bytes are one item. They are read in all ways, and the written
+/// value is read as the same.
 fn check(bytes: []const u8) !bool {
     _ = wasm_jobs.call("exec", takeChunk, bytes);
     _ = wasm_jobs.call("aggregate", sum, bytes);

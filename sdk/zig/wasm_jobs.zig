@@ -1,7 +1,7 @@
-//! What a guest in Zig needs for version 1 of the guest ABI: typed handlers, CBOR
-//! (RFC 8949), failures, logging and heartbeats, over the standard library alone.
+//! The SDK for guests in Zig, for version 1 of the guest ABI: typed handlers, CBOR
+//! (RFC 8949), failures, logging and heartbeats. It needs only the standard library.
 //!
-//! Copy this file beside yours. Then write functions, and export them:
+//! Copy this file next to yours. Then write functions, and export them:
 //!
 //!     const wasm_jobs = @import("wasm_jobs.zig");
 //!
@@ -13,12 +13,12 @@
 //!         return @as(u64, n) * n;
 //!     }
 //!
-//! An input that is not of the type that a handler takes fails the call for good,
-//! with a message that says where: `chunk.items[2].name: missing`.
+//! An input that does not fit the type of the handler makes the call fail
+//! permanently, with a message that names the place: `chunk.items[2].name: missing`.
 //!
-//! What a handler keeps in memory is gone before the next call. Only what the
-//! handler of `setup` leaves in a global stays. Strings of an input lie in the
-//! input's own bytes.
+//! Everything that a handler keeps in memory is gone before the next call. Only
+//! globals that the handler of `setup` sets stay. Strings of an input share memory
+//! with the input.
 const std = @import("std");
 const builtin = @import("builtin");
 
@@ -26,29 +26,29 @@ const is_wasm = builtin.cpu.arch.isWasm();
 
 // Failures.
 
-/// What the host does about a failed call.
+/// How the host treats a failed call.
 pub const Kind = enum(u32) {
     /// No other attempt could succeed.
     permanent = 0,
     /// Another attempt may succeed; it is counted.
     retryable = 1,
-    /// Try again later, without counting a failure; a chunk may do so 100 times.
+    /// Try again later, without counting a failure; at most 100 times for a chunk.
     requeue = 2,
 };
 
 /// Why a call failed. The host cuts the message at 4 KiB.
 pub const Failure = struct { kind: Kind, message: []const u8 };
 
-/// Failed: `fail` was called. Invalid: bytes are not of the type that was asked
-/// for; a reader says why. A denied growth of memory traps.
+/// Failed: `fail` was called. Invalid: bytes do not fit the wanted type; the reader
+/// has the reason. A denied growth of memory traps.
 pub const Error = error{ Failed, Invalid, OutOfMemory };
 
-// Of the current call; the first one counts.
+// Of the current call; the first failure counts.
 var failure: ?Failure = null;
 
-/// Says that the current call failed, for: return wasm_jobs.fail(.retryable,
-/// "no {s} yet", .{name}). Any other error that a handler returns is a permanent
-/// failure with its name.
+/// Makes the current call fail, for: return wasm_jobs.fail(.retryable, "no {s} yet",
+/// .{name}). Any other error that a handler returns is a permanent failure with its
+/// name.
 pub fn fail(kind: Kind, comptime format: []const u8, args: anytype) Error {
     if (failure == null) failure = .{ .kind = kind, .message = try print(format, args) };
     return error.Failed;
@@ -60,15 +60,15 @@ fn print(comptime format: []const u8, args: anytype) Error![]const u8 {
 
 // Memory.
 
-/// For all that a call allocates. What it has ends with the call.
+/// For everything that a call allocates. Its memory ends with the call.
 pub const allocator: std.mem.Allocator = if (is_wasm)
     .{ .ptr = undefined, .vtable = &Bump.vtable }
 else
     .{ .ptr = &native, .vtable = &native_vtable };
 
-/// Memory that is only ever given out; the latest piece can grow, and go back.
+/// Memory that is never freed, except that the last piece can grow and be freed.
 const Bump = struct {
-    var top: usize = 0; // 0 = nothing was given out yet
+    var top: usize = 0; // 0 = nothing allocated yet
     const page = 65536;
     const vtable = std.mem.Allocator.VTable{ .alloc = alloc, .resize = resize, .free = free };
 
@@ -115,7 +115,7 @@ fn nativeFree(_: *anyopaque, old: []u8, log2_align: u8, address: usize) void {
     native.allocator().rawFree(old, log2_align, address);
 }
 
-/// Gives back what was allocated so far, in native tests.
+/// Frees all allocated memory, in native tests.
 pub fn reset() void {
     if (!is_wasm) _ = native.reset(.retain_capacity);
 }
@@ -133,8 +133,8 @@ const SINGLE: u8 = 0xfa;
 const DOUBLE: u8 = 0xfb;
 const BREAK: u8 = 0xff;
 
-/// How deep arrays, maps and tags may nest: as deep as the host lets an output,
-/// with the two arrays around it in the input of `aggregate`.
+/// How deep arrays, maps and tags may nest: the host's limit for an output, plus
+/// the two arrays around it in the input of `aggregate`.
 const max_depth = 258;
 
 /// The elements or pairs of an array or map that are still to be read.
@@ -143,19 +143,19 @@ pub const Left = ?u64; // null = up to a break
 const Head = struct {
     major: Major,
     arg: u64, // value, length, count, tag or bits
-    indefinite: bool, // a string, array or map that runs to a break
+    indefinite: bool, // a string, array or map that ends with a break
 };
 
-/// Reads items one after another. It never reads beyond the end, nor trusts a
-/// length: malformed bytes are error.Invalid, as are items of another type.
+/// Reads items one after another. It never reads past the end and never trusts a
+/// length: malformed bytes are error.Invalid, and so are items of another type.
 pub const Reader = struct {
     bytes: []const u8,
     at: usize = 0,
     depth: usize = 0,
-    what: []const u8 = "", // is wrong, after error.Invalid
-    path: []const u8 = "", // where, as in ".items[2].name"
+    what: []const u8 = "", // the reason, after error.Invalid
+    path: []const u8 = "", // the place, as in ".items[2].name"
 
-    /// Says what is wrong.
+    /// Sets the reason.
     pub fn invalid(r: *Reader, comptime format: []const u8, args: anytype) Error {
         r.what = try print(format, args);
         r.path = "";
@@ -166,24 +166,24 @@ pub const Reader = struct {
         return r.invalid("malformed CBOR: " ++ what ++ " (byte {d})", .{r.at});
     }
 
-    /// Says what the next item is, and what it should be.
+    /// An error with the kind of the next item, and the wanted one.
     pub fn want(r: *Reader, what: []const u8) Error {
         return r.invalid("want {s}, got {s}", .{ what, kindOf(try r.peek()) });
     }
 
-    /// Says that an error is in the value of a key.
+    /// Adds to the error that it is in the value of a key.
     pub fn inKey(r: *Reader, e: Error, name: []const u8) Error {
         if (e == error.Invalid) r.path = try print(".{s}{s}", .{ name, r.path });
         return e;
     }
 
-    /// Says that an error is in an element of an array.
+    /// Adds to the error that it is in an element of an array.
     pub fn inIndex(r: *Reader, e: Error, index: usize) Error {
         if (e == error.Invalid) r.path = try print("[{d}]{s}", .{ index, r.path });
         return e;
     }
 
-    /// The error in words; item is what messages call the whole item.
+    /// The message of the error; item is the name of the whole item in it.
     pub fn message(r: *const Reader, item: []const u8) Error![]const u8 {
         const place = try print("{s}{s}", .{ item, r.path });
         const named = std.mem.trimLeft(u8, place, ".");
@@ -233,7 +233,7 @@ pub const Reader = struct {
         var joined = std.ArrayListUnmanaged(u8){};
         while (try r.peek() != BREAK) {
             const part = try r.head();
-            if (part.major != wanted or part.indefinite) return r.malformed("a part of a string that is no string of its type");
+            if (part.major != wanted or part.indefinite) return r.malformed("invalid part of a string: want a string of its type");
             try joined.appendSlice(allocator, try r.take(part.arg));
         }
         r.at += 1;
@@ -258,12 +258,12 @@ pub const Reader = struct {
         return if (h.arg > (r.bytes.len - r.at) / width) r.malformed("truncated") else h.arg;
     }
 
-    /// Goes into an array; then `next` says whether an element follows.
+    /// Enters an array; then `next` reports whether an element follows.
     pub fn array(r: *Reader) Error!Left {
         return r.enter(.array, "an array");
     }
 
-    /// Goes into a map; then `next` says whether a key and its value follow.
+    /// Enters a map; then `next` reports whether a key and its value follow.
     pub fn map(r: *Reader) Error!Left {
         return r.enter(.map, "a map");
     }
@@ -284,14 +284,14 @@ pub const Reader = struct {
         return false;
     }
 
-    /// Reads the next key of a map where it is a text, and skips it otherwise.
+    /// Reads the next key of a map if it is a text, and skips it otherwise.
     pub fn key(r: *Reader) Error!?[]const u8 {
         if (try r.major() == .text) return try r.text();
         _ = try r.skip();
         return null;
     }
 
-    /// Skips one item, with all that is inside, and returns its bytes.
+    /// Skips one item, with everything inside, and returns its bytes.
     pub fn skip(r: *Reader) Error![]const u8 {
         const start = r.at;
         switch (try r.major()) {
@@ -321,7 +321,7 @@ pub const Reader = struct {
         return std.math.cast(T, value) orelse r.invalid("{d} does not fit {s}", .{ value, @typeName(T) });
     }
 
-    /// Reads a float, or an integer that is the value of one.
+    /// Reads a float, or an integer that a float can hold exactly.
     fn float(r: *Reader, comptime T: type) Error!T {
         if (try r.peek() >> 5 <= 1) {
             const value = try r.integer(i66);
@@ -343,7 +343,7 @@ pub const Reader = struct {
         return r.invalid("{d} does not fit {s}", .{ value, @typeName(T) });
     }
 
-    /// Says that more bytes follow an item that should be all there is.
+    /// An error if more bytes follow an item that should be the only one.
     fn finish(r: *Reader) Error!void {
         if (r.at < r.bytes.len) return r.invalid("more bytes follow the item (byte {d})", .{r.at});
     }
@@ -375,10 +375,10 @@ fn kindOf(first: u8) []const u8 {
 /// - []const u8 is a text in UTF-8, another slice an array; a tuple is an array of
 ///   its size;
 /// - an enum is the text of one of its names;
-/// - a struct is a map with its fields as text keys. A field that is missing
-///   (unless it is optional or has a default), of another type or there twice is
-///   an error that names it; keys of other names are skipped;
-/// - what has `pub fn decode(r: *Reader) Error!@This()`, as the types below.
+/// - a struct is a map with its fields as text keys. A missing field (unless it is
+///   optional or has a default), a duplicate one or one of another type is an error
+///   that names it; other keys are ignored;
+/// - types with `pub fn decode(r: *Reader) Error!@This()`, such as those below.
 pub fn decode(comptime T: type, r: *Reader) Error!T {
     switch (@typeInfo(T)) {
         .Void => if (try r.peek() == NULL) {
@@ -404,7 +404,7 @@ pub fn decode(comptime T: type, r: *Reader) Error!T {
         },
         .Enum => {
             if (@hasDecl(T, "decode")) return T.decode(r);
-            return std.meta.stringToEnum(T, try r.text()) orelse r.invalid("the text is no " ++ @typeName(T), .{});
+            return std.meta.stringToEnum(T, try r.text()) orelse r.invalid("invalid text: want a " ++ @typeName(T), .{});
         },
         .Struct => |s| {
             if (@hasDecl(T, "decode")) return T.decode(r);
@@ -446,7 +446,7 @@ fn decodeStruct(comptime T: type, r: *Reader) Error!T {
         const key = try r.key() orelse "";
         inline for (fields, 0..) |f, i| {
             if (std.mem.eql(u8, key, f.name)) {
-                if (found[i]) return r.inKey(r.invalid("the key stands twice", .{}), f.name);
+                if (found[i]) return r.inKey(r.invalid("duplicate key", .{}), f.name);
                 @field(value, f.name) = decode(f.type, r) catch |e| return r.inKey(e, f.name);
                 found[i] = true;
                 continue :pairs;
@@ -468,8 +468,8 @@ fn decodeStruct(comptime T: type, r: *Reader) Error!T {
 
 // Writing.
 
-/// Writes items one after another, heads and floats in their shortest form. Keys
-/// of maps that are written by hand are the caller's to sort.
+/// Writes items one after another, heads and floats in their shortest form. If you
+/// write maps by hand, sort their keys.
 pub const Writer = struct {
     bytes: std.ArrayListUnmanaged(u8) = .{},
 
@@ -507,20 +507,20 @@ pub const Writer = struct {
         return w.big(DOUBLE, u64, @as(u64, @bitCast(value)));
     }
 
-    /// Begins an array; its elements are to follow.
+    /// Begins an array; write its elements next.
     pub fn array(w: *Writer, size: usize) Error!void {
         return w.head(.array, size);
     }
 
-    /// Begins a map; its keys and values are to follow, the keys in order.
+    /// Begins a map; write its keys and values next, with the keys in order.
     pub fn map(w: *Writer, size: usize) Error!void {
         return w.head(.map, size);
     }
 };
 
-/// Writes a value of any type that `decode` reads. What has `pub fn encode(value:
+/// Writes a value of any type that `decode` reads. A type with `pub fn encode(value:
 /// @This(), w: *Writer) Error!void` writes itself. A struct leaves out fields that
-/// are null, and has its keys in the deterministic order (RFC 8949, 4.2.1).
+/// are null, and has its keys in deterministic order (RFC 8949, 4.2.1).
 pub fn encode(value: anytype, w: *Writer) Error!void {
     const T = @TypeOf(value);
     switch (@typeInfo(T)) {
@@ -630,7 +630,7 @@ pub const AnyString = struct {
 };
 
 /// A map from keys to values of one type each; `of` is a hash map of the standard
-/// library. A key that stands twice is an error when it is read.
+/// library. A duplicate key is an error when the map is read.
 pub fn Map(comptime K: type, comptime V: type) type {
     return struct {
         of: Of = .{},
@@ -655,7 +655,7 @@ pub fn Map(comptime K: type, comptime V: type) type {
                 const encoded = r.bytes[start..r.at];
                 const value = sdk.decode(V, r) catch |e| return r.inKey(e, try keyName(encoded));
                 const entry = try m.of.getOrPut(allocator, key);
-                if (entry.found_existing) return r.inKey(r.invalid("the key stands twice", .{}), try keyName(encoded));
+                if (entry.found_existing) return r.inKey(r.invalid("duplicate key", .{}), try keyName(encoded));
                 entry.value_ptr.* = value;
             }
             return m;
@@ -680,7 +680,7 @@ pub fn Map(comptime K: type, comptime V: type) type {
     };
 }
 
-/// Where an encoded key is among others.
+/// The position of an encoded key among others.
 const Key = struct {
     start: usize,
     end: usize,
@@ -718,8 +718,8 @@ pub const Id = union(enum) {
     }
 };
 
-/// An array that is read one element at a time: what `aggregate` takes, as
-/// Items(struct { Id, Output }), and `merge`, as Items(Partial).
+/// An array that is read one element at a time: the input of `aggregate`, as
+/// Items(struct { Id, Output }), and of `merge`, as Items(Partial).
 ///
 ///     while (try outputs.next()) |entry| sum += entry[1];
 pub fn Items(comptime T: type) type {
@@ -738,8 +738,8 @@ pub fn Items(comptime T: type) type {
             return .{ .r = inside, .left = left };
         }
 
-        /// The next element; null = there is none. One of another type fails the
-        /// call.
+        /// The next element; null = there is none. If it has another type, the call
+        /// fails.
         pub fn next(items: *Self) Error!?T {
             if (items.done or !try items.r.next(&items.left)) {
                 items.done = true;
@@ -754,7 +754,7 @@ pub fn Items(comptime T: type) type {
     };
 }
 
-/// One item of any type, in the bytes that it came in.
+/// One item of any type, as its original bytes.
 pub const Raw = struct {
     bytes: []const u8,
 
@@ -766,19 +766,19 @@ pub const Raw = struct {
         return w.raw(raw.bytes);
     }
 
-    /// Reads the item as a type. One of another type fails the call.
+    /// Reads the item as a type. If it has another type, the call fails.
     pub fn as(raw: Raw, comptime T: type) Error!T {
         var r = Reader{ .bytes = raw.bytes };
         return whole(T, &r) catch |e| refused(&r, e);
     }
 
-    /// Reads the item as a type; null = it is of another one.
+    /// Reads the item as a type; null = it has another type.
     pub fn tryAs(raw: Raw, comptime T: type) ?T {
         var r = Reader{ .bytes = raw.bytes };
         return whole(T, &r) catch null;
     }
 
-    /// Reads the value of a text key; null = there is not one of that type.
+    /// Reads the value of a text key; null = there is none with that type.
     pub fn tryField(raw: Raw, comptime T: type, name: []const u8) ?T {
         return raw.find(T, name) catch null;
     }
@@ -800,8 +800,8 @@ pub const Raw = struct {
     }
 };
 
-/// One item of any type. It keeps tags, undefined, and the order and repetition
-/// of keys; not the widths of heads and floats, nor the payloads of NaNs.
+/// One item of any type. It keeps tags, undefined, and the order and duplicates of
+/// keys, but not the widths of heads and floats, nor the payloads of NaNs.
 pub const Value = union(enum) {
     uint: u64,
     negint: u64, // the integer -1 - n
@@ -819,7 +819,7 @@ pub const Value = union(enum) {
     pub const Pair = struct { key: Value, value: Value };
     pub const Tagged = struct { tag: u64, value: Value };
 
-    /// The value of a text key in a map; null = it has none, or is no map.
+    /// The value of a text key in a map; null = there is none, or it is not a map.
     pub fn get(v: Value, key: []const u8) ?Value {
         if (v == .map) for (v.map) |pair| {
             if (pair.key == .text and std.mem.eql(u8, pair.key.text, key)) return pair.value;
@@ -914,7 +914,7 @@ fn whole(comptime T: type, r: *Reader) Error!T {
     return value;
 }
 
-/// Fails the call for what a reader found.
+/// Makes the call fail with the error of a reader.
 fn refused(r: *const Reader, e: Error) Error {
     return if (e == error.Invalid) fail(.permanent, "{s}", .{try r.message(input_name)}) else e;
 }
@@ -926,7 +926,7 @@ pub fn toBytes(value: anytype) Error![]const u8 {
     return w.bytes.items;
 }
 
-/// Reads bytes that are exactly one item. One of another type is error.Failed.
+/// Reads bytes that are exactly one item. Another type is error.Failed.
 pub fn fromBytes(comptime T: type, bytes: []const u8) Error!T {
     var r = Reader{ .bytes = bytes };
     return whole(T, &r) catch |e| refused(&r, e);
@@ -941,7 +941,7 @@ const host = if (is_wasm) struct {
     extern "wasm_jobs" fn log(level: i32, ptr: [*]const u8, size: usize) void;
     extern "wasm_jobs" fn heartbeat() u32;
 } else struct {
-    // What stands for the host in native tests.
+    // Replaces the host in native tests.
     fn log(level: i32, ptr: [*]const u8, size: usize) void {
         std.debug.print("{d} {s}\n", .{ level, ptr[0..size] });
     }
@@ -951,7 +951,7 @@ const host = if (is_wasm) struct {
     }
 };
 
-/// How much a log line matters.
+/// The level of a log line.
 pub const Level = enum(i32) { debug = -4, info = 0, warn = 4, err = 8 };
 
 /// Logs one line of at most 4 KiB; a call may log 1,000 lines and 64 KiB.
@@ -959,37 +959,38 @@ pub fn log(level: Level, comptime format: []const u8, args: anytype) void {
     logAt(@intFromEnum(level), print(format, args) catch return);
 }
 
-/// Logs at any level, as of Go's log/slog.
+/// Logs at any level, as in Go's log/slog.
 pub fn logAt(level: i32, line: []const u8) void {
     host.log(level, within(line), line.len);
 }
 
-/// The address of bytes; that of empty ones is within memory too.
+/// The address of bytes; it is within memory even if they are empty.
 fn within(bytes: []const u8) [*]const u8 {
     return if (bytes.len == 0) "." else bytes.ptr;
 }
 
-/// Says that the guest still works, and renews the attempt's time limit. After
-/// false the attempt has failed, and the handler should return.
+/// Tells the host that the guest still works, and renews the attempt's time limit.
+/// After false the attempt has failed, and the handler should return.
 pub fn heartbeat() bool {
     return host.heartbeat() == 1;
 }
 
-/// Logs the message of a panic, and traps. A guest takes it with: pub const panic
+/// Logs the message of a panic, and traps. To use it, a guest has: pub const panic
 /// = wasm_jobs.panic;
 pub fn panic(message: []const u8, _: ?*std.builtin.StackTrace, _: ?usize) noreturn {
-    logAt(@intFromEnum(Level.err), message);
+    var line: [512]u8 = undefined;
+    logAt(@intFromEnum(Level.err), std.fmt.bufPrint(&line, "panic: {s}", .{message}) catch message);
     @trap();
 }
 
-// What messages call the input of the current call.
+// The name of the input of the current call in messages.
 var input_name: []const u8 = "";
 
-/// What became of a call.
+/// The result of a call.
 pub const Outcome = union(enum) { output: []const u8, failure: Failure };
 
-/// Runs a handler over encoded bytes, as the host does: for tests. The export says
-/// what messages call the input.
+/// Runs a handler on encoded bytes, like the host: for tests. Messages name the
+/// input by the export.
 pub fn call(comptime name: []const u8, comptime handler: anytype, input: []const u8) Outcome {
     failure = null;
     input_name = if (comptime std.mem.eql(u8, name, "exec"))
@@ -1018,9 +1019,9 @@ fn failed(e: anyerror) []const u8 {
     return "";
 }
 
-/// Exports handlers: functions of one type that `decode` reads, to one that
-/// `encode` writes, or an error. `.exec` is needed; `.aggregate`, `.merge` and
-/// `.setup` are not. Say it within a `comptime` block.
+/// Exports handlers: functions from a type that `decode` reads to one that `encode`
+/// writes, or an error. `.exec` is required; `.aggregate`, `.merge` and `.setup` are
+/// not. Call it in a `comptime` block.
 pub fn guest(comptime handlers: anytype) void {
     if (!@hasField(@TypeOf(handlers), "exec")) @compileError("a guest needs .exec");
     inline for (@typeInfo(@TypeOf(handlers)).Struct.fields) |f| {
@@ -1035,7 +1036,7 @@ pub fn guest(comptime handlers: anytype) void {
     if (is_wasm) @export(allocInput, .{ .name = "alloc" });
 }
 
-/// The host's room for an input; null = there is none.
+/// Memory for an input; null = there is none.
 fn allocInput(size: usize) callconv(.C) ?[*]u8 {
     const room = allocator.alignedAlloc(u8, 8, @max(size, 1)) catch return null;
     return room.ptr;

@@ -11,7 +11,7 @@ import (
 	"github.com/wasm-jobs/wasm-jobs/store"
 )
 
-// records returns tiny outputs for the ids from up to to, in id order.
+// records returns tiny outputs for the ids from..to-1, in id order.
 func records(from, to int) []store.Record {
 	all := make([]store.Record, 0, to-from)
 	for i := from; i < to; i++ {
@@ -104,7 +104,7 @@ func BenchmarkAll(b *testing.B) {
 	perRow(b, benchRows)
 }
 
-// finishAll is fill with a span for each batch, as a run of a job has it.
+// finishAll is like fill, but records a span for each batch, as a run of a job does.
 func finishAll(t testing.TB, s *Store, n, batch int) {
 	run := begin(t, s, jobA)
 	for i := 0; i < n; i += batch {
@@ -112,11 +112,11 @@ func finishAll(t testing.TB, s *Store, n, batch int) {
 	}
 }
 
-// finishRows are enough for what a run costs by itself not to count.
+// finishRows is large enough for the constant cost of a run not to matter.
 const finishRows = 1_000_000
 
-// BenchmarkFinish compares Finish with Put of the same records. The records are
-// made in the loop of both.
+// BenchmarkFinish compares Finish with Put of the same records. Both times include
+// making the records.
 func BenchmarkFinish(b *testing.B) {
 	for _, batch := range []int{1000, 4096} {
 		for _, test := range []struct {
@@ -139,7 +139,7 @@ func BenchmarkFinish(b *testing.B) {
 	}
 }
 
-// BenchmarkPutShuffled puts outputs whose order is not that of their ids.
+// BenchmarkPutShuffled puts outputs in another order than their ids.
 func BenchmarkPutShuffled(b *testing.B) {
 	all := records(0, benchRows)
 	rand.New(rand.NewPCG(1, 2)).Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })

@@ -1,6 +1,7 @@
 package sqlite
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io/fs"
@@ -18,25 +19,25 @@ func Exists(dir string) bool {
 	return !errors.Is(err, fs.ErrNotExist)
 }
 
-// CheckReport says what Check found.
+// CheckReport is the result of Check.
 type CheckReport struct {
-	Outputs int `json:"outputs"` // that passed their checksum
-	Damaged int `json:"damaged"` // that did not, and were dropped
+	Outputs int `json:"outputs"` // that match their checksum
+	Damaged int `json:"damaged"` // that do not, and were deleted
 	Jobs    int `json:"jobs"`
 }
 
-// Check reads every page of the file and every output, and holds them to their
-// checksums. Outputs that do not pass are dropped, and named by
-// [Options.Damaged]; a file that is beyond reading is set aside, as ever.
-// progress is told how many outputs were read so far.
+// Check reads every page of the file and every output, and compares them with their
+// checksums. Outputs that do not match are reported to [Options.Damaged] and
+// deleted; a file that cannot be read is set aside. progress is called with the
+// number of outputs read so far.
 func (s *Store) Check(ctx context.Context, progress func(outputs int)) (report CheckReport, err error) {
 	if err := ctx.Err(); err != nil {
 		return report, err
 	}
 	var actions []store.Action
 	before := s.damaged.Load()
-	err = s.do("check", func(db *database) error {
-		return db.read(func(c *conn) error {
+	err = s.do(ctx, "check", func(db *database) error {
+		return db.read(ctx, func(c *conn) error {
 			actions, report.Jobs = actions[:0], 0
 			if err := c.integrity(); err != nil {
 				return err
@@ -65,7 +66,7 @@ func (s *Store) Check(ctx context.Context, progress func(outputs int)) (report C
 	return report, nil
 }
 
-// integrity reads all of the file, and checks how it hangs together.
+// integrity reads the whole file and checks its structure.
 func (c *conn) integrity() error {
 	verdict := ""
 	err := c.rows(func(r *columns) {
@@ -79,19 +80,19 @@ func (c *conn) integrity() error {
 	return err
 }
 
-// Size is what the store takes on disk, in bytes.
+// Size is the size of a store on disk, in bytes.
 type Size struct {
-	Used  int64 `json:"used"`  // by what is kept
-	Files int64 `json:"files"` // by the file and its log
+	Used  int64 `json:"used"`  // pages in use
+	Files int64 `json:"files"` // the file and its log
 }
 
-// Size returns what the store takes on disk.
+// Size returns the size of the store on disk.
 func (s *Store) Size(ctx context.Context) (size Size, err error) {
 	if err := ctx.Err(); err != nil {
 		return size, err
 	}
-	err = s.do("read", func(db *database) error {
-		return db.read(func(c *conn) error {
+	err = s.do(ctx, "read", func(db *database) error {
+		return db.read(ctx, func(c *conn) error {
 			var pages, free int64
 			if _, err := c.ints("pragma page_count", []*int64{&pages}); err != nil {
 				return err
@@ -109,29 +110,32 @@ func (s *Store) Size(ctx context.Context) (size Size, err error) {
 	return size, err
 }
 
-// Compact gives the space of what was deleted back to the system. It needs as
-// much again for a while. Others can read meanwhile.
+// Compact gives the space of deleted rows back to the system. For a while it needs
+// as much space again as the file has. Others can read meanwhile.
 func (s *Store) Compact(ctx context.Context) error {
-	return s.submit(ctx, &request{compact: true})
+	return s.submit(ctx, &request{compact: true, ctx: ctx})
 }
 
-func (db *database) compact() error {
-	if err := db.writer.Exec("vacuum"); err != nil {
-		return err
+func (db *database) compact(ctx context.Context) error {
+	old := db.writer.SetInterrupt(ctx)
+	err := db.writer.Exec("vacuum")
+	db.writer.SetInterrupt(old)
+	if err != nil {
+		return cmp.Or(ctx.Err(), err)
 	}
-	err := db.truncateLog()
-	return errors.Join(err, db.writer.BusyTimeout(patience))
+	err = db.truncateLog()
+	return errors.Join(err, db.store.waitsFor(db.writer, busyTimeout))
 }
 
-// AsideFile is a file that was set aside since it was beyond reading.
+// AsideFile is a damaged file that was set aside.
 type AsideFile struct {
 	Path string    `json:"path"`
 	Size int64     `json:"size"` // bytes
 	Time time.Time `json:"time"` // of its last change
 }
 
-// AsideFiles returns the files in dir that were set aside and whose outputs
-// were carried over: nobody needs them any more but to see what happened.
+// AsideFiles returns the files in dir that were set aside and whose outputs were
+// copied into the new file. They are only of use for finding the cause.
 func AsideFiles(dir string) (files []AsideFile, err error) {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -20,12 +20,13 @@ import (
 	"github.com/wasm-jobs/wasm-jobs/store"
 )
 
-// copyStore copies the file and its log as they stand, as a crash leaves them.
+// copyStore copies the file and its log in their current state, as a crash leaves
+// them.
 func copyStore(t *testing.T, from string) (to string) {
 	t.Helper()
 	to = t.TempDir()
-	// The log first would miss what is written back to the file meanwhile; a
-	// crash is one moment, so the caller lets nobody write.
+	// If the log were copied first, pages written back to the file meanwhile would
+	// be missing. A crash is one moment, so the caller must stop all writers.
 	for _, name := range []string{FileName, FileName + "-wal"} {
 		b, err := os.ReadFile(filepath.Join(from, name))
 		if errors.Is(err, os.ErrNotExist) {
@@ -47,7 +48,10 @@ func TestLikeAMap(t *testing.T) {
 	seed := rand.Uint64()
 	rng := rand.New(rand.NewPCG(seed, 0))
 	dir := t.TempDir()
-	o := Options{Notice: func(line string) { t.Errorf("seed %d: %s", seed, line) }}
+	o := Options{
+		Notice:     func(line string) { t.Errorf("seed %d: %s", seed, line) },
+		fewEntries: rng.Int64N(500), // up to so many, all entries are read at once
+	}
 	s, err := Open(t.Context(), dir, o)
 	if err != nil {
 		t.Fatal(err)
@@ -133,8 +137,8 @@ func TestLikeAMap(t *testing.T) {
 			}
 		case 10:
 			if rng.IntN(2) == 0 {
-				if err := s.submit(t.Context(), &request{action: action, move: true}); err != nil {
-					fail("move: %v", err)
+				if err := s.submit(t.Context(), &request{action: action, merge: true}); err != nil {
+					fail("merge: %v", err)
 				}
 			}
 		case 11:
@@ -151,13 +155,13 @@ func TestLikeAMap(t *testing.T) {
 	}
 }
 
-// TestCrashWhileWriting makes a copy while writers are at it. What was
-// acknowledged before the copy began must be there.
+// TestCrashWhileWriting copies the store while it is being written. The copy must
+// have all outputs that were acknowledged before it began.
 func TestCrashWhileWriting(t *testing.T) {
 	dir := t.TempDir()
 	var disk sync.RWMutex // held for reading while a file is written
 	s := open(t, dir, Options{fault: func(string, string) error {
-		disk.RLock() // waits while the copy is made: it is one moment
+		disk.RLock() // waits while the copy is made, so that the copy is of one moment
 		defer disk.RUnlock()
 		return nil
 	}})
@@ -229,8 +233,8 @@ func TestGroupCommit(t *testing.T) {
 	}
 }
 
-// TestFailingCalls lets the n-th write, sync or truncation fail, for every n:
-// what was acknowledged survives, and the same store works again afterwards.
+// TestFailingCalls makes the n-th write, sync or truncation fail, for every n:
+// acknowledged outputs survive, and the same store works again afterwards.
 func TestFailingCalls(t *testing.T) {
 	all := records(0, 300)
 	for n := int64(1); ; n++ {
@@ -302,8 +306,8 @@ func TestFailingCalls(t *testing.T) {
 	}
 }
 
-// TestProcesses lets processes race on one file, of which half put other
-// bytes for every tenth chunk.
+// TestProcesses makes processes race on one file; half of them put other bytes for
+// every tenth chunk.
 func TestProcesses(t *testing.T) {
 	const processes, chunks = 4, 2000
 	if dir := os.Getenv("WASM_JOBS_RACE_DIR"); dir != "" {

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"flag"
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -12,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/wasm-jobs/wasm-jobs/store"
+	"github.com/wasm-jobs/wasm-jobs/store/storetest"
 )
 
 var (
@@ -19,8 +21,36 @@ var (
 	step  = flag.Int("step", 4093, "bytes between the cuts of TestTruncated")
 )
 
-// sample makes a store in a new directory, closed, and returns what is in it.
+// sample makes a store in a new directory, closes it, and returns its records.
 func sample(t *testing.T, n int) (dir string, all []store.Record) {
+	t.Helper()
+	return makeSample(t, n, func(s *Store, action store.Action, _ int, some []store.Record) error {
+		return s.Put(t.Context(), action, some)
+	})
+}
+
+// recordedSample is like sample, with a job for each action and a derived output for
+// each job.
+func recordedSample(t *testing.T, n int) (dir string, all []store.Record) {
+	t.Helper()
+	runs := map[store.Action]store.RunKey{}
+	return makeSample(t, n, func(s *Store, action store.Action, first int, some []store.Record) error {
+		if _, begun := runs[action]; !begun {
+			derived := store.Action{9, action[0]}
+			runs[action] = begin(t, s, store.JobRecord{ID: store.JobID(action), Action: action, Derived: []store.Action{derived}, Total: n, Spec: []byte(`{}`)})
+			if err := s.Put(t.Context(), derived, []store.Record{{Value: store.Value{Output: []byte("all")}}}); err != nil {
+				return err
+			}
+		}
+		span := store.Span{First: first, Detail: []byte(`{}`)}
+		for _, r := range some {
+			span.Chunks = append(span.Chunks, r.Chunk)
+		}
+		return s.Finish(t.Context(), runs[action], action, some, span)
+	})
+}
+
+func makeSample(t *testing.T, n int, put func(s *Store, action store.Action, first int, some []store.Record) error) (dir string, all []store.Record) {
 	t.Helper()
 	dir = t.TempDir()
 	s, err := Open(t.Context(), dir, Options{})
@@ -36,7 +66,7 @@ func sample(t *testing.T, n int) (dir string, all []store.Record) {
 		}
 	}
 	for i := 0; i < n; i += 500 {
-		if err := s.Put(t.Context(), store.Action{byte(i / 500 % 2)}, all[i:min(n, i+500)]); err != nil {
+		if err := put(s, store.Action{byte(i / 500 % 2)}, i, all[i:min(n, i+500)]); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -65,8 +95,8 @@ func damagedStore(t *testing.T, dir string, files map[string][]byte) {
 	}
 }
 
-// check opens the store, makes sure that no wrong byte comes out of it and
-// that it takes everything again, and returns how many outputs it had.
+// check opens the store, checks that it returns no wrong byte and accepts all records
+// again, and returns how many outputs it had.
 func check(t *testing.T, dir string, all []store.Record) (had int) {
 	t.Helper()
 	var notices []string
@@ -80,6 +110,7 @@ func check(t *testing.T, dir string, all []store.Record) (had int) {
 		return 0
 	}
 	defer func() {
+		recordsAgree(t, s)
 		if err := s.Close(); err != nil {
 			t.Errorf("close: %v", err)
 		}
@@ -91,6 +122,7 @@ func check(t *testing.T, dir string, all []store.Record) (had int) {
 	for _, r := range all {
 		want[r.Chunk] = r.Output
 	}
+	recordsAgree(t, s)
 	for a := range 2 {
 		action := store.Action{byte(a)}
 		for r, err := range s.All(t.Context(), action) {
@@ -99,7 +131,7 @@ func check(t *testing.T, dir string, all []store.Record) (had int) {
 				break
 			}
 			wanted, ok := want[r.Chunk]
-			if !ok { // not of this part
+			if !ok { // not in this part
 				wanted = bytes.Repeat(r.Chunk[:], len(r.Output)/len(r.Chunk))
 			}
 			if !bytes.Equal(wanted, r.Output) {
@@ -137,12 +169,59 @@ func check(t *testing.T, dir string, all []store.Record) (had int) {
 	return had
 }
 
+// recordsAgree is storetest.Agree, and checks that a job with pending chunks has no
+// derived output.
+func recordsAgree(t *testing.T, s *Store) {
+	t.Helper()
+	if err := readAll(t, s); err != nil && !errors.Is(err, store.ErrNoJob) { // the file may be set aside, with the jobs
+		t.Errorf("read: %v", err)
+	}
+	storetest.Agree(t, s)
+	for a := range 2 {
+		for _, err := range s.All(t.Context(), store.Action{9, byte(a)}) {
+			if err != nil {
+				t.Errorf("all: %v", err)
+			}
+			chunks := 0
+			for e, err := range s.Extents(t.Context(), store.JobID{byte(a)}) {
+				if err != nil {
+					t.Errorf("job %d has a result, and its spans %v", a, err)
+				}
+				chunks += e.Count
+			}
+			if chunks == 0 {
+				t.Errorf("job %d has a result, and no chunk that is finished", a)
+			}
+		}
+	}
+}
+
+// readAll reads all records and outputs of two jobs.
+func readAll(t *testing.T, s *Store) (err error) {
+	for a := range 2 {
+		for _, allErr := range s.All(t.Context(), store.Action{byte(a)}) {
+			err = errors.Join(err, allErr)
+		}
+		for span, spanErr := range s.Spans(t.Context(), store.JobID{byte(a)}, 0, 1<<20) {
+			var keys []store.Key
+			for _, chunk := range span.Chunks {
+				keys = append(keys, store.Key{Chunk: chunk})
+			}
+			err = errors.Join(err, spanErr, s.Get(t.Context(), store.Action{byte(a)}, keys, func(int, store.Value) error { return nil }))
+		}
+		for _, attemptErr := range s.Attempts(t.Context(), store.JobID{byte(a)}, 0, 1<<20) {
+			err = errors.Join(err, attemptErr)
+		}
+	}
+	return err
+}
+
 func TestFlippedBits(t *testing.T) {
 	n := 500
 	if *flips > 1000 {
 		n = 30_000 // 10 MB
 	}
-	dir, all := sample(t, n)
+	dir, all := recordedSample(t, n)
 	clean, err := os.ReadFile(filepath.Join(dir, FileName))
 	if err != nil {
 		t.Fatal(err)
@@ -153,15 +232,15 @@ func TestFlippedBits(t *testing.T) {
 	lost, worst := 0, 0
 	for i := range *flips {
 		b := bytes.Clone(clean)
-		where := rng.IntN(len(b))
+		at := rng.IntN(len(b))
 		if i%10 == 0 {
-			where = rng.IntN(2 * pageSize) // where it hurts
+			at = rng.IntN(2 * pageSize) // the pages on which damage is worst
 		}
-		b[where] ^= 1 << rng.IntN(8)
+		b[at] ^= 1 << rng.IntN(8)
 		damagedStore(t, dir, map[string][]byte{FileName: b})
 		part := all
 		if *flips > 1000 {
-			part = all[:3000] // of which a part of the flips is noticed
+			part = all[:3000] // enough to notice some of the flips
 		}
 		missing := len(part) - check(t, dir, part)
 		lost, worst = lost+missing, max(worst, missing)
@@ -169,7 +248,7 @@ func TestFlippedBits(t *testing.T) {
 			t.Logf("%d flips", i+1)
 		}
 		if t.Failed() {
-			t.Fatalf("seed %d, flip %d at byte %d (page %d)", seed, i, where, where/pageSize+1)
+			t.Fatalf("seed %d, flip %d at byte %d (page %d)", seed, i, at, at/pageSize+1)
 		}
 	}
 	t.Logf("%d outputs lost by %d flips, at most %d by one", lost, *flips, worst)
@@ -180,7 +259,7 @@ func TestFlippedBits(t *testing.T) {
 
 func TestTruncated(t *testing.T) {
 	const n = 500
-	dir, all := sample(t, n)
+	dir, all := recordedSample(t, n)
 	clean, err := os.ReadFile(filepath.Join(dir, FileName))
 	if err != nil {
 		t.Fatal(err)
@@ -192,7 +271,7 @@ func TestTruncated(t *testing.T) {
 			t.Fatalf("%d bytes cut off: %d outputs", cut, had)
 		}
 		if had == 0 && cut < len(clean)/4 {
-			t.Errorf("%d of %d bytes cut off: nothing was carried over", cut, len(clean))
+			t.Errorf("%d of %d bytes cut off: no output was copied", cut, len(clean))
 		}
 		if cut%4096 == 4095 {
 			t.Logf("%d bytes cut off", cut)
@@ -233,7 +312,7 @@ func TestDeletedLog(t *testing.T) {
 	check(t, other, all)
 	damagedStore(t, other, map[string][]byte{FileName: file[:50], FileName + "-wal": log})
 	if had := check(t, other, all); had != len(all) {
-		t.Errorf("from the log alone, %d outputs", had)
+		t.Errorf("only from the log, %d outputs", had)
 	}
 	rng := rand.New(rand.NewPCG(3, 4))
 	for range 20 {
@@ -299,8 +378,56 @@ func TestSetAside(t *testing.T) {
 	}
 }
 
-// TestRenamesFail lets every renaming fail in turn while a damaged file is set
-// aside: that is told of, and nothing is lost.
+// The jobs whose records are in a file that is set aside are named.
+func TestSetAsideNamesJobs(t *testing.T) {
+	dir := t.TempDir()
+	s, err := Open(t.Context(), dir, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n := range byte(7) {
+		job := store.JobRecord{ID: store.JobID{n, 0xab}, Action: store.Action{n}, Total: int(n) + 3, Spec: []byte(`{}`)}
+		for range 2 {
+			if _, err := s.Begin(t.Context(), job, func(func([]byte) bool) {}, []byte(`{}`)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, FileName)
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	clear(b[:100]) // the header
+	if err := os.WriteFile(path, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var notices []string
+	s, err = Open(t.Context(), dir, Options{Notice: func(line string) { notices = append(notices, line) }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	last := notices[len(notices)-1]
+	if !strings.HasPrefix(last, "its records of jobs are not copied: 7 jobs, ") || !strings.HasSuffix(last, ", ...; run them again, which reuses their outputs") || strings.Count(last, " chunks)") != 5 {
+		t.Errorf("notices %q", notices)
+	}
+	named := 0
+	for n := range 7 {
+		if strings.Contains(last, fmt.Sprintf(" %02xab00000000 (%d chunks)", n, n+3)) {
+			named++
+		}
+	}
+	if named != 5 {
+		t.Errorf("%d jobs are named in %q", named, last)
+	}
+}
+
+// TestRenamesFail makes every renaming fail in turn while a damaged file is set
+// aside: the error is returned, and nothing is lost.
 func TestRenamesFail(t *testing.T) {
 	const n = 500
 	dir, all := sample(t, n)
@@ -341,8 +468,8 @@ func TestRenamesFail(t *testing.T) {
 	}
 }
 
-// TestSetAsideInterrupted opens a store whose set-aside was cut off by a crash
-// between any two of its steps.
+// TestSetAsideInterrupted opens a store after a crash between any two of the steps
+// that set a file aside.
 func TestSetAsideInterrupted(t *testing.T) {
 	const n = 1000
 	dir, all := sample(t, n)

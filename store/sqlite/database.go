@@ -1,6 +1,7 @@
 package sqlite
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/url"
@@ -13,58 +14,19 @@ import (
 	"github.com/ncruces/go-sqlite3"
 
 	"github.com/wasm-jobs/wasm-jobs/store"
+	"github.com/wasm-jobs/wasm-jobs/store/sqlite/internal/dbfile"
 )
 
 const (
-	// pageSize is fixed, so that outputs are found in a file whose header is
-	// gone.
-	pageSize = 4096
-	// usableSize leaves room for the checksum that each page ends with.
-	usableSize = pageSize - 8
+	pageSize   = dbfile.PageSize
+	usableSize = dbfile.UsableSize
 )
 
-// schema holds the outputs in the order in which a job makes them, in packs;
-// the view outputs is for those who look.
-//
-// batches is a log of what each commit added: for each output the first 8
-// bytes of its chunk's digest, and its order. Processes follow it to know
-// which chunks there are. chunks is the same as an index, into which the log is
-// moved when an output has to be found under another order.
-const schema = `
-create table actions(
-	id integer primary key autoincrement,
-	digest blob not null unique,
-	indexed integer not null default 0); -- batches up to it are in chunks
-` + packSchema + `
-create table batches(
-	action integer not null, seq integer not null,
-	count integer not null, entries blob not null,
-	primary key(action, seq)) without rowid;
-create table chunks(
-	action integer not null, prefix integer not null, ord blob not null,
-	primary key(action, prefix, ord)) without rowid;
-`
-
-const packSchema = `
-create table packs(
-	id integer primary key,
-	action integer not null, ord blob not null, chunk blob not null,
-	places text not null, body blob not null,
-	unique(action, ord, chunk));
-create view outputs as select packs.action as action,
-	substr(body, p.value->>0 + 1, p.value->>1) as ord,
-	substr(body, p.value->>0 + p.value->>1 + 1, 32) as chunk,
-	substr(body, p.value->>0 + p.value->>1 + 33, 16) as checksum,
-	p.value->>3 as fuel,
-	substr(body, p.value->>0 + p.value->>1 + 49, p.value->>2) as output
-	from packs, json_each(places) as p;
-`
-
-// conn is a connection that keeps its statements.
+// conn is a connection that caches its statements.
 type conn struct {
 	*sqlite3.Conn
 	stmts map[string]*sqlite3.Stmt
-	pack  pack // of packOf; kept for its memory
+	pack  pack // used by packOf; kept for its memory
 }
 
 func (s *Store) connect(path string) (*conn, error) {
@@ -77,15 +39,60 @@ func (s *Store) connect(path string) (*conn, error) {
 		return nil, err
 	}
 	c := &conn{Conn: raw, stmts: map[string]*sqlite3.Stmt{}}
-	// SQLite deletes the log by its name when the last connection closes; by
-	// then the name may belong to another file, where this one was set aside.
+	if err := c.harden(); err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	if s.vfs.image != nil {
+		return c, c.isolate()
+	}
+	// SQLite deletes the log by its name when the last connection closes. If this
+	// file was set aside, the name may belong to another file by then.
 	if _, err := c.FileControl("", sqlite3.FCNTL_PERSIST_WAL, true); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
-	if err := c.BusyTimeout(patience); err != nil {
+	if err := s.waitsFor(c, busyTimeout); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
 	return c, nil
+}
+
+// isolate makes the connection one to an image: it needs no shared index of the
+// log, and does not write the log back into the file.
+func (c *conn) isolate() error {
+	err := c.Exec("pragma locking_mode=exclusive; pragma wal_autocheckpoint=0")
+	if err == nil {
+		_, err = c.Config(sqlite3.DBCONFIG_NO_CKPT_ON_CLOSE, true)
+	}
+	if err != nil {
+		return errors.Join(err, c.Close())
+	}
+	return nil
+}
+
+// limits are the maxima that our own statements and rows need, or the lowest that
+// SQLite allows; a hostile file that exceeds them gets an error. The length of a row
+// is limited to SQLite's default.
+var limits = map[sqlite3.LimitCategory]int{
+	sqlite3.LIMIT_LENGTH: 1_000_000_000, sqlite3.LIMIT_SQL_LENGTH: 64 << 10, sqlite3.LIMIT_COLUMN: 32, sqlite3.LIMIT_EXPR_DEPTH: 64,
+	sqlite3.LIMIT_COMPOUND_SELECT: 4, sqlite3.LIMIT_VDBE_OP: 10_000, sqlite3.LIMIT_FUNCTION_ARG: 8,
+	sqlite3.LIMIT_LIKE_PATTERN_LENGTH: 64, sqlite3.LIMIT_VARIABLE_NUMBER: 16, sqlite3.LIMIT_TRIGGER_DEPTH: 1,
+}
+
+// harden protects against a hostile schema in the file: it cannot call functions
+// with side effects, run triggers or change itself.
+func (c *conn) harden() error {
+	for limit, value := range limits {
+		c.Limit(limit, value)
+	}
+	for option, on := range map[sqlite3.DBConfig]bool{
+		sqlite3.DBCONFIG_TRUSTED_SCHEMA: false, sqlite3.DBCONFIG_DEFENSIVE: true, sqlite3.DBCONFIG_ENABLE_TRIGGER: false,
+		sqlite3.DBCONFIG_WRITABLE_SCHEMA: false,
+	} {
+		if _, err := c.Config(option, on); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (c *conn) Close() error {
@@ -96,7 +103,7 @@ func (c *conn) Close() error {
 	return c.Conn.Close()
 }
 
-// text is an argument that is a text, and no blob.
+// text is an argument that is bound as a text, not as a blob.
 type text []byte
 
 // prepare returns the statement of a query, reset and with its arguments
@@ -110,7 +117,7 @@ func (c *conn) prepare(query string, args ...any) (*sqlite3.Stmt, error) {
 		}
 		c.stmts[query] = stmt
 	}
-	stmt.Reset() // its error is that of its last run
+	stmt.Reset() // its error was returned by the last run
 	for i, arg := range args {
 		var err error
 		switch arg := arg.(type) {
@@ -132,7 +139,7 @@ func (c *conn) prepare(query string, args ...any) (*sqlite3.Stmt, error) {
 	return stmt, nil
 }
 
-// bind binds a blob; no bytes are an empty one and not NULL.
+// bind binds a blob; nil is bound as an empty blob, not as NULL.
 func bind(stmt *sqlite3.Stmt, i int, b []byte) error {
 	if b == nil {
 		b = []byte{}
@@ -166,7 +173,7 @@ func (r *columns) blob() []byte {
 	return r.stmt.ColumnBlob(r.next-1, nil)
 }
 
-// exec runs a statement that gives no rows.
+// exec runs a statement that returns no rows.
 func (c *conn) exec(query string, args ...any) error {
 	stmt, err := c.prepare(query, args...)
 	if err != nil {
@@ -175,7 +182,7 @@ func (c *conn) exec(query string, args ...any) error {
 	return stmt.Exec()
 }
 
-// ints runs a query for one row of integers; ok is false where there is none.
+// ints runs a query for one row of integers; ok is false if there is no row.
 func (c *conn) ints(query string, into []*int64, args ...any) (ok bool, err error) {
 	stmt, err := c.prepare(query, args...)
 	if err != nil {
@@ -205,82 +212,103 @@ func (c *conn) transaction(begin string, f func() error) error {
 		stmt.Reset()
 	}
 	if !c.GetAutocommit() {
-		c.Exec("rollback") // its error would be that of the same file
+		c.Exec("rollback") // its error would say no more than err
 	}
 	return err
 }
 
-// database is the file as it is open now.
+// database is the open file.
 type database struct {
 	store   *Store
 	info    os.FileInfo
-	broken  bool  // it is closed, and no other could be opened yet
+	broken  bool  // the file is closed, and no new one could be opened yet
+	failed  error // of the engine: it is never opened again
 	writer  *conn // of the committer
 	readers chan *conn
 
 	mu      sync.Mutex
-	shelves map[store.Action]*shelf
+	indexes map[store.Action]*actionIndex
 }
 
 // maxReaders bounds the connections that Get and All keep open.
 const maxReaders = 8
 
-// open opens the file, and lays it out where it is new. The caller holds the
-// lock.
-func (s *Store) open() (*database, error) {
-	f, err := os.OpenFile(s.path, os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
+// open opens the file, and creates it if it is missing. The caller holds the lock.
+func (s *Store) open(ctx context.Context) (*database, error) {
+	if err := s.create(); err != nil {
 		return nil, err
 	}
-	info, err := f.Stat()
-	if err = errors.Join(err, f.Close()); err != nil {
+	db, err := s.openFile(ctx)
+	if !errors.Is(err, errEmpty) || s.vfs.image != nil {
+		return db, err
+	}
+	if err := s.layOutFile(); err != nil {
+		return nil, err
+	}
+	return s.openFile(ctx)
+}
+
+// openFile opens an existing file. The error is errEmpty if it has no tables.
+func (s *Store) openFile(ctx context.Context) (*database, error) {
+	info, err := os.Stat(s.path)
+	if err != nil {
 		return nil, err
 	}
 	c, err := s.connect(s.path)
 	if err != nil {
 		return nil, err
 	}
-	db := &database{store: s, info: info, writer: c, readers: make(chan *conn, maxReaders), shelves: map[store.Action]*shelf{}}
-	if err := db.layOut(); err != nil {
+	db := &database{store: s, info: info, writer: c, readers: make(chan *conn, maxReaders), indexes: map[store.Action]*actionIndex{}}
+	c.SetInterrupt(ctx)
+	if err := db.prepare(); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
 	return db, nil
 }
 
-func (db *database) layOut() error {
+// prepare makes sure that the file is a store, and converts an older layout.
+func (db *database) prepare() error {
 	c := db.writer
 	var tables int64
 	if _, err := c.ints("select count(*) from sqlite_schema", []*int64{&tables}); err != nil {
 		return err
 	}
-	if tables == 0 {
-		if err := c.Exec(fmt.Sprintf("pragma page_size=%d; pragma application_id=%d; pragma user_version=%d",
-			pageSize, applicationID, Version<<16|Version)); err != nil {
-			return err
-		}
-		if err := c.EnableChecksums("main"); err != nil {
-			return err
-		}
-	}
-	if err := c.Exec("pragma journal_mode=wal; pragma synchronous=full; pragma wal_autocheckpoint=4000; pragma cell_size_check=on; pragma cache_size=-16384"); err != nil {
-		return err
-	}
-	if err := db.renew(); err != nil {
-		return err
+	if tables == 0 && db.store.vfs.image == nil {
+		return errEmpty
 	}
 	if tables == 0 {
-		if err := c.transaction("begin immediate", func() error { return c.Exec(schema + jobSchema) }); err != nil {
-			return err
-		}
-		if _, _, err := c.WALCheckpoint("", sqlite3.CHECKPOINT_FULL); err != nil {
-			return err
-		}
+		return errors.Join(c.layOut(), db.check())
+	}
+	version, err := c.version()
+	if err != nil {
+		return err
+	}
+	switch {
+	case version == 0:
+		return fmt.Errorf("%w: invalid application id or version", errDamaged)
+	case version > Version:
+		return &VersionError{db.store.path, int(version)}
+	}
+	if err := errors.Join(c.checkSchema(version), db.settle()); err != nil {
+		return err
+	}
+	if err := db.migrate(); err != nil {
+		return err
 	}
 	return db.check()
 }
 
-// check makes sure that this is a store: a file that is none, or whose schema
-// is damaged, is beyond reading.
+// settle configures the connection that writes.
+func (db *database) settle() error {
+	c := db.writer
+	if db.store.vfs.image != nil {
+		return c.Exec("pragma cell_size_check=on")
+	}
+	return c.Exec("pragma journal_mode=wal; pragma synchronous=full; pragma wal_autocheckpoint=4000; pragma cell_size_check=on; pragma cache_size=-16384")
+}
+
+// check makes sure that the file is a store. If it is not, or if its schema is
+// damaged, the error is errDamaged.
 func (db *database) check() error {
 	var id, version, size int64
 	for pragma, into := range map[string]*int64{"application_id": &id, "user_version": &version, "page_size": &size} {
@@ -289,11 +317,12 @@ func (db *database) check() error {
 		}
 	}
 	if id != applicationID || version != Version<<16|Version || size != pageSize {
-		return fmt.Errorf("%w: it has application id %#x, version %#x and pages of %d bytes", errDamaged, id, version, size)
+		return fmt.Errorf("%w: application id %#x, version %#x and pages of %d bytes, want %#x, %#x and %d",
+			errDamaged, id, version, size, applicationID, Version<<16|Version, pageSize)
 	}
 	for _, query := range []string{
-		"select id, digest, indexed from actions limit 1", "select action, ord, chunk, places, body from packs limit 1",
-		"select action, seq, count, entries from batches limit 1", "select action, prefix, ord from chunks limit 1",
+		"select id, digest from actions limit 1", "select action, ord, chunk, places, body from packs limit 1",
+		"select action, seq, count, size, first, pages, entries from batches limit 1", "select id, entries from batch_pages limit 1",
 		"select id, digest, action, derived, input, total, created, spec from jobs limit 1", "select job, part, ids from job_ids limit 1",
 		"select id, job, number, started, seen, ended, info, active, report from runs limit 1",
 		"select job, first, count, run, chunks, detail from spans limit 1", "select id, job, chunk, run, final, class, detail from attempts limit 1",
@@ -308,12 +337,12 @@ func (db *database) check() error {
 	return nil
 }
 
-// readerCache lets a connection keep 24 MiB of pages, against 2: the index of
-// a million chunks, which is read at random.
+// readerCache lets a connection cache 24 MiB of pages instead of 2: the index of a
+// million chunks, which is read at random.
 const readerCache = "pragma cache_size=-24576"
 
 // read calls f with a connection for reading, in one transaction.
-func (db *database) read(f func(*conn) error) error {
+func (db *database) read(ctx context.Context, f func(*conn) error) error {
 	var c *conn
 	select {
 	case c = <-db.readers:
@@ -326,7 +355,9 @@ func (db *database) read(f func(*conn) error) error {
 			return errors.Join(err, c.Close())
 		}
 	}
+	c.SetInterrupt(ctx)
 	err := c.transaction("begin", func() error { return f(c) })
+	c.SetInterrupt(context.Background())
 	if err != nil {
 		return errors.Join(err, c.Close())
 	}
@@ -338,8 +369,11 @@ func (db *database) read(f func(*conn) error) error {
 	}
 }
 
-// close closes all connections. Nobody uses them any more.
+// close closes all connections, which must not be in use.
 func (db *database) close(checkpoint bool) (err error) {
+	if db.broken {
+		return nil
+	}
 	for {
 		select {
 		case c := <-db.readers:
@@ -349,15 +383,16 @@ func (db *database) close(checkpoint bool) (err error) {
 		}
 		break
 	}
-	if checkpoint {
+	if checkpoint && db.store.vfs.image == nil {
 		err = errors.Join(err, db.truncateLog())
 	}
 	return errors.Join(err, db.writer.Close())
 }
 
-// truncateLog writes the log back into the file. Another process that reads
-// keeps some of it from that; then its own Close does it. While it is waited
-// for nobody can write, so that the writer's patience is short from here on.
+// truncateLog writes the log back into the file, however short it is: otherwise, other
+// tools that open the file would do that, and write no checksums. If another process is
+// reading, a part of the log stays, and the Close of that process writes it. Nobody can
+// write during the wait, so the writer's busyTimeout is short from here on.
 func (db *database) truncateLog() error {
 	if err := db.writer.BusyTimeout(100 * time.Millisecond); err != nil {
 		return err
@@ -368,7 +403,7 @@ func (db *database) truncateLog() error {
 	return nil
 }
 
-// moved tells whether the path no longer names the file that is open.
+// moved reports whether the path no longer names the open file.
 func (db *database) moved() bool {
 	info, err := os.Stat(db.store.path)
 	return err != nil || !os.SameFile(info, db.info)

@@ -9,20 +9,20 @@ import (
 	"github.com/wasm-jobs/wasm-jobs/store"
 )
 
-// Others can write between two transactions that delete: one takes at most
-// deleteAtOnce rows, and no more steps of deleteStep rows after deleteFor, for
-// large outputs cost some 1 ms for 100 KB.
+// Deletion is split into transactions, so that others can write in between. A
+// transaction deletes at most deleteAtOnce rows, in steps of deleteStep rows, and
+// begins no step after deleteFor, since large outputs cost about 1 ms for 100 KB.
 const (
 	deleteAtOnce = 20_000
 	deleteStep   = 64
 	deleteFor    = 50 * time.Millisecond
 )
 
-// Delete implements [store.Jobs]. With the last job of an action goes the row
-// that names it, so that its outputs are out of reach at once; they and the
-// rest of the job are then swept in pieces.
+// Delete implements [store.Journal]. If it is the last job of its action, the row
+// of the action is deleted too, which makes the outputs unreachable at once; they
+// and the rest of the job are then deleted in pieces by Sweep.
 func (s *Store) Delete(ctx context.Context, job store.JobID) error {
-	var shared [][]store.Digest // outputs that go although their action stays
+	var shared [][]store.Digest // chunks whose outputs are deleted although their action stays
 	var action store.Action
 	err := s.submit(ctx, &request{record: func(tx *transaction, r *request) error {
 		shared = nil
@@ -31,7 +31,7 @@ func (s *Store) Delete(ctx context.Context, job store.JobID) error {
 			r.conflicts = append(r.conflicts, store.ErrNoJob)
 			return err
 		}
-		var found []store.Job
+		var found []store.JobRecord
 		err = tx.conn.rows(func(r *columns) { found = append(found, readJob(r)) },
 			"select digest, action, derived, input, total, created, spec from jobs where id=?", row)
 		if err != nil || len(found) == 0 {
@@ -63,11 +63,11 @@ func (s *Store) Delete(ctx context.Context, job store.JobID) error {
 	return s.Sweep(ctx)
 }
 
-// forget removes the rows that name actions. What is put later in the same
-// transaction makes them anew.
+// forget deletes the rows of actions. A later Put in the same transaction inserts
+// them again.
 func (tx *transaction) forget(actions []store.Action) error {
 	for _, action := range actions {
-		delete(tx.works, action)
+		delete(tx.pending, action)
 		if err := tx.conn.exec("delete from actions where digest=?", action[:]); err != nil {
 			return err
 		}
@@ -75,8 +75,9 @@ func (tx *transaction) forget(actions []store.Action) error {
 	return nil
 }
 
-// forgetResults removes what is kept of a job's outputs as a whole.
-func (tx *transaction) forgetResults(job *store.Job) error {
+// forgetResults deletes the outputs of the job's derived actions, which are made of
+// all its outputs.
+func (tx *transaction) forgetResults(job *store.JobRecord) error {
 	for _, action := range job.Derived {
 		at, ok, err := tx.conn.locate(action)
 		if err == nil && ok {
@@ -90,7 +91,7 @@ func (tx *transaction) forgetResults(job *store.Job) error {
 }
 
 // unshared returns the chunks of a job's spans that no other job of the action
-// has, in pieces. It may leave some out: one in a million.
+// has, in pieces. It may omit one chunk in a million.
 func (c *conn) unshared(action store.Action, job int64) (pieces [][]store.Digest, err error) {
 	others, err := c.chunksOfOthers(action, job)
 	if err != nil {
@@ -108,15 +109,15 @@ func (c *conn) unshared(action store.Action, job int64) (pieces [][]store.Digest
 	return pieces, err
 }
 
-// chunksOfOthers returns the chunks of the spans of an action's jobs but one.
-func (c *conn) chunksOfOthers(action store.Action, job int64) (*seen, error) {
-	others := &seen{}
+// chunksOfOthers returns the chunks in the spans of all jobs of an action except one.
+func (c *conn) chunksOfOthers(action store.Action, job int64) (*digestFilter, error) {
+	others := &digestFilter{}
 	err := c.eachChunk(func(d store.Digest) { others.add(prefixOf(d)) },
 		"select chunks from spans where job in (select id from jobs where action=? and id<>?)", action[:], job)
 	return others, err
 }
 
-// eachChunk calls f with the digests in the blobs that a query gives.
+// eachChunk calls f with the digests in the blobs that a query returns.
 func (c *conn) eachChunk(f func(store.Digest), query string, args ...any) error {
 	return c.rows(func(r *columns) {
 		for b := r.blob(); len(b) >= len(store.Digest{}); b = b[len(store.Digest{}):] {
@@ -125,11 +126,11 @@ func (c *conn) eachChunk(f func(store.Digest), query string, args ...any) error 
 	}, query, args...)
 }
 
-// remove deletes outputs of an action, wherever they lie, but those that a job
-// has taken up since its caller looked.
+// remove deletes the outputs of chunks of an action, except those that another job
+// has come to share meanwhile.
 func (s *Store) remove(ctx context.Context, action store.Action, chunks []store.Digest) error {
-	// Where they lie is found as Get finds it: by the log, moved into the index.
-	if err := s.submit(ctx, &request{action: action, move: true}); err != nil {
+	// Their orders are looked up in the batches, which is faster in one than in many.
+	if err := s.submit(ctx, &request{action: action, merge: true}); err != nil {
 		return err
 	}
 	for len(chunks) > 0 {
@@ -146,7 +147,7 @@ func (s *Store) remove(ctx context.Context, action store.Action, chunks []store.
 	return nil
 }
 
-// remove deletes the first of some outputs, and returns how many these were.
+// remove deletes the outputs of the first of the chunks, and returns how many.
 func (tx *transaction) remove(action store.Action, chunks []store.Digest) (done int, err error) {
 	start := time.Now()
 	at, ok, err := tx.conn.locate(action)
@@ -157,7 +158,11 @@ func (tx *transaction) remove(action store.Action, chunks []store.Digest) (done 
 	if err != nil {
 		return 0, err
 	}
-	end := time.Now().Add(max(deleteFor, time.Since(start))) // the look is to be worth it
+	batches, err := tx.conn.batches(at, 0)
+	if err != nil {
+		return 0, err
+	}
+	end := time.Now().Add(max(deleteFor, time.Since(start))) // as long as the look-up took, to be worth it
 	for some := range slices.Chunk(chunks, deleteStep) {
 		if done > 0 && time.Now().After(end) {
 			break
@@ -167,10 +172,12 @@ func (tx *transaction) remove(action store.Action, chunks []store.Digest) (done 
 			if others.has(prefixOf(chunk)) {
 				continue
 			}
-			err := tx.conn.rows(func(r *columns) { keys = append(keys, store.Key{Chunk: chunk, Order: r.blob()}) },
-				"select ord from chunks where action=? and prefix=?", at.id, int64(prefixOf(chunk)))
+			orders, _, err := tx.conn.orders(batches, prefixOf(chunk))
 			if err != nil {
 				return done, err
+			}
+			for _, order := range orders {
+				keys = append(keys, store.Key{Chunk: chunk, Order: order})
 			}
 		}
 		slices.SortFunc(keys, store.Key.Compare)
@@ -182,11 +189,11 @@ func (tx *transaction) remove(action store.Action, chunks []store.Digest) (done 
 	return done, nil
 }
 
-// Sweep deletes what deleted jobs and actions left, in pieces. A Delete that
-// was killed leaves more to the next one.
+// Sweep deletes the rows that deleted jobs and actions left, in pieces. It also
+// finishes a Delete that was killed.
 func (s *Store) Sweep(ctx context.Context) error {
 	for _, table := range []struct{ name, key, owner string }{
-		{"packs", "action", "actions"}, {"batches", "action", "actions"}, {"chunks", "action", "actions"},
+		{"packs", "action", "actions"}, {"batches", "action", "actions"},
 		{"job_ids", "job", "jobs"}, {"runs", "job", "jobs"}, {"spans", "job", "jobs"}, {"attempts", "job", "jobs"},
 	} {
 		for last := int64(-1); ; {
@@ -220,35 +227,51 @@ func (s *Store) Sweep(ctx context.Context) error {
 	return nil
 }
 
-// sweep deletes some rows of a dead owner; more tells whether some may be left.
+// sweep deletes some rows of a deleted owner; more is true if some may be left.
 func (tx *transaction) sweep(table, key string, owner int64) (more bool, err error) {
 	query := "delete from " + table + " where rowid in (select rowid from " + table + " where " + key + "=? limit ?)"
-	switch table { // those without a rowid
-	case "batches":
-		query = "delete from batches where (action, seq) in (select action, seq from batches where action=? limit ?)"
-	case "chunks":
-		query = "delete from chunks where (action, prefix, ord) in (select action, prefix, ord from chunks where action=? limit ?)"
+	step := func() (done bool, err error) {
+		err = tx.conn.exec(query, owner, int64(deleteStep))
+		return tx.conn.Changes() < deleteStep, err
+	}
+	if table == "batches" {
+		step = func() (bool, error) { return tx.conn.sweepBatch(owner) }
 	}
 	start := time.Now()
 	for n := 0; n < deleteAtOnce && time.Since(start) < deleteFor; n += deleteStep {
-		if err := tx.conn.exec(query, owner, int64(deleteStep)); err != nil {
+		if done, err := step(); done || err != nil {
 			return false, err
-		}
-		if tx.conn.Changes() < deleteStep {
-			return false, nil
 		}
 	}
 	return true, nil
 }
 
-// Orphans returns the actions that no job has, which are those whose job's
-// record was lost, and of programs that keep no records.
+// sweepBatch deletes some pages of a batch of a deleted action, and the batch with
+// its last pages; done is true if there was no batch.
+func (c *conn) sweepBatch(action int64) (done bool, err error) {
+	var seq, first, pages int64
+	ok, err := c.ints("select seq, first, pages from batches where action=? limit 1", []*int64{&seq, &first, &pages}, action)
+	if err != nil || !ok {
+		return true, err
+	}
+	some := min(pages, deleteStep)
+	if err := c.exec("delete from batch_pages where id>=? and id<?", first, first+some); err != nil {
+		return false, err
+	}
+	if some == pages {
+		return false, c.exec("delete from batches where action=? and seq=?", action, seq)
+	}
+	return false, c.exec("update batches set first=?, pages=? where action=? and seq=?", first+some, pages-some, action, seq)
+}
+
+// Orphans returns the actions that no job has: the record of their job was lost, or
+// a program that keeps no records put their outputs.
 func (s *Store) Orphans(ctx context.Context) (actions []store.Action, err error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	err = s.do("read", func(db *database) error {
-		return db.read(func(c *conn) (err error) {
+	err = s.do(ctx, "read", func(db *database) error {
+		return db.read(ctx, func(c *conn) (err error) {
 			actions, err = c.orphans()
 			return err
 		})
@@ -277,10 +300,11 @@ func (c *conn) orphans() (actions []store.Action, err error) {
 	return actions, err
 }
 
-// DeleteOrphans deletes what is kept under actions that no job has.
+// DeleteOrphans deletes the outputs of actions that no job has, and returns the
+// number of actions.
 func (s *Store) DeleteOrphans(ctx context.Context) (count int, err error) {
-	// They are looked up where they are deleted: a job that begins in between
-	// would lose what it has found.
+	// The look-up and the deletion share a transaction: a job that begins in between
+	// would lose outputs that it has found.
 	err = s.record(ctx, func(tx *transaction) error {
 		actions, err := tx.conn.orphans()
 		if err != nil {

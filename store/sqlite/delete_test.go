@@ -9,11 +9,11 @@ import (
 )
 
 var (
-	jobA = store.Job{ID: store.JobID{1}, Action: store.Action{1}, Derived: []store.Action{{9}}, Total: 1 << 20, Spec: []byte(`{}`)}
-	jobB = store.Job{ID: store.JobID{2}, Action: store.Action{1}, Derived: []store.Action{{9}}, Total: 1 << 20, Spec: []byte(`{}`)}
+	jobA = store.JobRecord{ID: store.JobID{1}, Action: store.Action{1}, Derived: []store.Action{{9}}, Total: 1 << 20, Spec: []byte(`{}`)}
+	jobB = store.JobRecord{ID: store.JobID{2}, Action: store.Action{1}, Derived: []store.Action{{9}}, Total: 1 << 20, Spec: []byte(`{}`)}
 )
 
-func begin(t testing.TB, s *Store, job store.Job) store.RunKey {
+func begin(t testing.TB, s *Store, job store.JobRecord) store.RunKey {
 	t.Helper()
 	run, err := s.Begin(t.Context(), job, func(func([]byte) bool) {}, []byte(`{}`))
 	if err != nil {
@@ -22,7 +22,7 @@ func begin(t testing.TB, s *Store, job store.Job) store.RunKey {
 	return run
 }
 
-// finish stores the outputs of the ids from up to to in one span.
+// finish stores the outputs of the ids from..to-1 in one span.
 func finish(t testing.TB, s *Store, run store.RunKey, from, to int) {
 	t.Helper()
 	all := records(from, to)
@@ -51,8 +51,8 @@ func count(t testing.TB, s *Store, action store.Action, all []store.Record) (n i
 // rowsOf counts the rows of a table.
 func rowsOf(t testing.TB, s *Store, table string) (n int64) {
 	t.Helper()
-	err := s.do("read", func(db *database) error {
-		return db.read(func(c *conn) error {
+	err := s.do(t.Context(), "read", func(db *database) error {
+		return db.read(t.Context(), func(c *conn) error {
 			_, err := c.ints("select count(*) from "+table, []*int64{&n})
 			return err
 		})
@@ -79,12 +79,12 @@ func TestDeleteInGroup(t *testing.T) {
 	}
 }
 
-// TestDeleteUnderReader reads an action in a snapshot from before it was
-// deleted and came again, while a commit relies on what is known of the new one.
+// TestDeleteUnderReader reads an action in a snapshot from before it was deleted and
+// created again, while a commit relies on the index of the new one.
 func TestDeleteUnderReader(t *testing.T) {
 	s := open(t, t.TempDir(), Options{})
 	finish(t, s, begin(t, s, jobA), 0, 100)
-	err := s.db.read(func(c *conn) error {
+	err := s.db.read(t.Context(), func(c *conn) error {
 		old, ok, err := c.locate(store.Action{1})
 		if err != nil || !ok {
 			t.Fatal(ok, err)
@@ -102,11 +102,13 @@ func TestDeleteUnderReader(t *testing.T) {
 		}
 		put := newPut(store.Action{1}, append(again, records(300, 310)...))
 		put.record = func(tx *transaction, r *request) error {
-			w, err := tx.work(r.action)
+			w, err := tx.pendingOf(r.action)
 			if err != nil {
 				return err
 			}
-			if err := w.shelf.catchUp(c, old); err != nil {
+			if view := w.view.index.look(c, old); view.current {
+				t.Error("a view is complete before it looked")
+			} else if _, err := view.catchUp(1); err != nil {
 				return err
 			}
 			return tx.put(w, r)
@@ -161,7 +163,7 @@ func TestDeleteWhileOthersWork(t *testing.T) {
 		})
 	}
 	group.Wait()
-	// What is put now is there once, whoever looks.
+	// Outputs that are put now are stored once, in both stores.
 	for _, s := range stores {
 		if err := s.Put(t.Context(), store.Action{1}, records(0, 300)); err != nil {
 			t.Fatal(err)
@@ -182,14 +184,14 @@ func TestDeleteWhileOthersWork(t *testing.T) {
 	}
 }
 
-// TestDeleteThenShared lets another job take up an output between the deletion
-// of its only job and that of the output.
+// TestDeleteThenShared makes another job share an output after its only job was
+// deleted and before the output is deleted.
 func TestDeleteThenShared(t *testing.T) {
 	s := open(t, t.TempDir(), Options{})
 	finish(t, s, begin(t, s, jobA), 0, 10)
 	other := begin(t, s, jobB)
 	finish(t, s, other, 5, 10)
-	if err := s.submit(t.Context(), &request{action: store.Action{1}, move: true}); err != nil {
+	if err := s.submit(t.Context(), &request{action: store.Action{1}, merge: true}); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.record(t.Context(), func(tx *transaction) error { return tx.conn.exec("delete from jobs where digest=?", jobA.ID[:]) }); err != nil {
@@ -204,7 +206,7 @@ func TestDeleteThenShared(t *testing.T) {
 		t.Fatal(err)
 	}
 	if n := count(t, s, store.Action{1}, records(0, 10)); n != 7 {
-		t.Errorf("%d outputs, want 7: the other job has two that were to go", n)
+		t.Errorf("%d outputs, want 7: the other job shares two of the deleted ones", n)
 	}
 }
 
@@ -216,7 +218,7 @@ func TestDeleteBigJob(t *testing.T) {
 	for i := 0; i < n; i += 1000 {
 		finish(t, s, run, i, i+1000)
 	}
-	finish(t, s, begin(t, s, store.Job{ID: store.JobID{3}, Action: store.Action{3}, Spec: []byte(`{}`)}), n, n+10)
+	finish(t, s, begin(t, s, store.JobRecord{ID: store.JobID{3}, Action: store.Action{3}, Spec: []byte(`{}`)}), n, n+10)
 	before := s.Stats().Commits
 	if err := s.Delete(t.Context(), jobA.ID); err != nil {
 		t.Fatal(err)
@@ -224,7 +226,7 @@ func TestDeleteBigJob(t *testing.T) {
 	if commits := s.Stats().Commits - before; commits < 4 {
 		t.Errorf("deleted in %d commits", commits)
 	}
-	for _, table := range []string{"outputs", "batches", "chunks", "job_ids", "attempts"} {
+	for _, table := range []string{"outputs", "batches", "batch_pages", "job_ids", "attempts"} {
 		if left := rowsOf(t, s, table); left != 0 {
 			t.Errorf("%d rows of %s are left", left, table)
 		}

@@ -9,22 +9,23 @@ import (
 )
 
 const (
-	// pageRows and pageBytes bound what All reads in one transaction.
+	// pageRows and pageBytes bound one page of All. The first page has firstRows, for
+	// callers that stop early, and each page has twice as many as the last.
+	firstRows = 32
 	pageRows  = 1000
 	pageBytes = 1 << 20
 )
 
-// Get implements [store.Store]. It is fastest where the keys carry their
-// orders and ascend: then it reads the outputs in one sweep. found must not
-// call the store.
+// Get implements [store.Store]. It is fastest if the keys have the right orders
+// and ascend: then it reads the outputs in one sweep. found must not call the store.
 func (s *Store) Get(ctx context.Context, action store.Action, keys []store.Key, found func(i int, v store.Value) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
 	l := &lookup{ctx: ctx, action: action, keys: keys, found: found}
 	for {
-		err := s.do("get", func(db *database) error {
-			return db.read(func(c *conn) error { return l.run(db, c) })
+		err := s.do(ctx, "get", func(db *database) error {
+			return db.read(ctx, func(c *conn) error { return l.run(db, c) })
 		})
 		s.dropDamaged(ctx, action, &l.damaged)
 		switch {
@@ -32,101 +33,96 @@ func (s *Store) Get(ctx context.Context, action store.Action, keys []store.Key, 
 			return err
 		case l.stop != nil:
 			return l.stop
-		case !l.long:
+		case !l.merge:
 			return nil
 		}
-		l.long = false
-		if err := s.submit(ctx, &request{action: action, move: true}); err != nil {
+		l.merge = false
+		if err := s.submit(ctx, &request{action: action, merge: true}); err != nil {
 			return err
 		}
 	}
 }
 
-// spot is a damaged output, and what the pack that it is in begins with.
-type spot struct{ key, pack store.Key }
+// damagedEntry is a damaged output and the first key of its pack.
+type damagedEntry struct{ key, pack store.Key }
 
-// dropDamaged reports damaged outputs and takes them out of their packs. Where
-// that fails, they stay, and stay missing.
-func (s *Store) dropDamaged(ctx context.Context, action store.Action, spots *[]spot) {
-	if len(*spots) == 0 {
+// dropDamaged reports damaged outputs and removes them from their packs. If that
+// fails, they stay in the file, and still count as missing.
+func (s *Store) dropDamaged(ctx context.Context, action store.Action, entries *[]damagedEntry) {
+	if len(*entries) == 0 {
 		return
 	}
-	s.damaged.Add(int64(len(*spots)))
+	s.damaged.Add(int64(len(*entries)))
 	var packs []store.Key
-	for _, spot := range *spots {
-		s.options.Damaged(Damage{action, spot.key})
-		packs = append(packs, spot.pack)
+	for _, entry := range *entries {
+		s.options.Damaged(Damage{action, entry.key})
+		packs = append(packs, entry.pack)
 	}
 	s.submit(ctx, &request{action: action, clean: packs})
-	*spots = nil
+	*entries = nil
 }
 
-// lookup is one Get. It goes on where it stood when it is run again.
+// lookup is one Get. When it runs again, it continues at next.
 type lookup struct {
 	ctx     context.Context
 	action  store.Action
 	keys    []store.Key
 	found   func(i int, v store.Value) error
-	next    int    // key
-	stop    error  // of found or ctx
-	long    bool   // the log must be moved before key next can be looked up
-	damaged []spot // not reported yet
+	next    int            // index of the next key
+	stop    error          // returned by found, or ctx.Err()
+	merge   bool           // the batches must be merged before the next key is looked up
+	damaged []damagedEntry // not reported yet
 	scratch []byte
 
-	at    position
-	tail  tail
-	own   finder
-	moved finder // of those that are found under another order: often all, in theirs
+	view  actionView
+	own   cursor
+	moved cursor // for chunks stored under another order; often all are, and in ascending order
 }
 
-func (l *lookup) run(db *database, c *conn) (err error) {
-	var ok bool
-	if l.at, ok, err = c.locate(l.action); err != nil || !ok {
+func (l *lookup) run(db *database, c *conn) error {
+	id, ok, err := c.locate(l.action)
+	if err != nil || !ok {
 		return err
 	}
-	h := db.shelf(l.action)
-	caughtUp := false
-	l.tail, l.own, l.moved = nil, finder{conn: c, at: l.at}, finder{conn: c, at: l.at}
-	for ; l.next < len(l.keys) && l.stop == nil && !l.long; l.next++ {
-		key := l.keys[l.next]
+	l.view = db.index(l.action).look(c, id)
+	l.own, l.moved = cursor{conn: c, action: id}, cursor{conn: c, action: id}
+	for ; l.next < len(l.keys) && l.stop == nil; l.next++ {
 		if l.next%256 == 0 && l.ctx.Err() != nil {
 			l.stop = l.ctx.Err()
 			return nil
 		}
-		if key.Order != nil {
-			i, ok, err := l.own.to(key)
-			if err != nil {
-				return err
-			}
-			if ok {
-				l.deliver(&l.own.pack, i)
-				continue
-			}
-		}
-		if !caughtUp {
-			if err := h.catchUp(c, l.at); err != nil {
-				return err
-			}
-			caughtUp = true
-		}
-		if h.has(prefixOf(key.Chunk)) {
-			if err := l.anywhere(c, h, key); err != nil {
-				return err
-			}
-		}
-		if l.long {
-			return nil
+		if err := l.one(l.keys[l.next]); err != nil || l.merge {
+			return err
 		}
 	}
 	return nil
 }
 
-// deliver hands an output out, or notes that it is damaged.
+// one looks a chunk up under the order of its key, and then under any other order.
+func (l *lookup) one(key store.Key) error {
+	if key.Order != nil {
+		i, ok, err := l.own.to(key)
+		if err != nil {
+			return err
+		}
+		if ok {
+			l.deliver(&l.own.pack, i)
+			return nil
+		}
+	}
+	complete, err := l.view.catchUp(1)
+	if err != nil || complete && !l.view.index.has(prefixOf(key.Chunk)) {
+		return err
+	}
+	return l.anywhere(key)
+}
+
+// deliver calls found with an output, or adds it to the damaged ones.
 func (l *lookup) deliver(p *pack, i int) {
 	r := p.row(i)
 	key, ok := r.verify(l.action, &l.scratch)
 	if !ok {
-		l.damaged = append(l.damaged, p.spot(store.Key{Chunk: l.keys[l.next].Chunk, Order: r.order}))
+		l.damaged = append(l.damaged, p.damagedEntry(store.Key{Chunk: l.keys[l.next].Chunk, Order: r.order}))
 		return
 	}
 	if key.Chunk == l.keys[l.next].Chunk {
@@ -134,19 +130,19 @@ func (l *lookup) deliver(p *pack, i int) {
 	}
 }
 
-// spot keeps where a damaged output is.
-func (p *pack) spot(key store.Key) spot {
+// damagedEntry returns a damaged output with the first key of its pack.
+func (p *pack) damagedEntry(key store.Key) damagedEntry {
 	key.Order = bytes.Clone(key.Order)
 	first := store.Key{Order: bytes.Clone(p.order)}
 	copy(first.Chunk[:], p.chunk)
-	return spot{key, first}
+	return damagedEntry{key, first}
 }
 
-// anywhere looks a chunk up under whatever order it is stored.
-func (l *lookup) anywhere(c *conn, h *shelf, key store.Key) error {
-	orders, long, err := h.lookUp(c, l.at, &l.tail, prefixOf(key.Chunk))
-	if err != nil || long {
-		l.long = long
+// anywhere looks a chunk up under any order.
+func (l *lookup) anywhere(key store.Key) error {
+	orders, merge, err := l.view.orders(prefixOf(key.Chunk))
+	if err != nil || merge {
+		l.merge = merge
 		return err
 	}
 	for _, order := range orders {
@@ -162,15 +158,15 @@ func (l *lookup) anywhere(c *conn, h *shelf, key store.Key) error {
 	return nil
 }
 
-// All implements [store.Store]. It reads in pages and keeps no transaction
-// open between them, so what is put meanwhile may be seen or not.
+// All implements [store.Store]. It reads in pages and keeps no transaction open
+// between them, so it may or may not yield outputs that are put meanwhile.
 func (s *Store) All(ctx context.Context, action store.Action) iter.Seq2[store.Record, error] {
 	return func(yield func(store.Record, error) bool) {
-		p := &page{action: action}
+		p := &page{action: action, rows: firstRows}
 		for {
 			err := ctx.Err()
 			if err == nil {
-				err = s.do("read", func(db *database) error { return db.read(p.read) })
+				err = s.do(ctx, "read", func(db *database) error { return db.read(ctx, p.read) })
 				s.dropDamaged(ctx, action, &p.damaged)
 			}
 			if err != nil {
@@ -189,16 +185,18 @@ func (s *Store) All(ctx context.Context, action store.Action) iter.Seq2[store.Re
 			if p.over {
 				return
 			}
+			p.rows = min(2*p.rows, pageRows)
 		}
 	}
 }
 
-// page is a piece of All.
+// page is a part of an All.
 type page struct {
 	action  store.Action
-	last    *store.Key // the output before the page; nil = none
+	rows    int        // at least so many are read
+	last    *store.Key // the last output before the page; nil = none
 	records []store.Record
-	damaged []spot
+	damaged []damagedEntry
 	over    bool
 	arena   []byte
 	scratch []byte
@@ -213,19 +211,19 @@ func (p *page) read(c *conn) error {
 		return err
 	}
 	var first store.Key
-	if p.last != nil { // the pack that it is in may have more by now
+	if p.last != nil { // its pack may have more outputs by now
 		if first, _, err = c.beginning(selectBefore, at, *p.last); err != nil {
 			return err
 		}
 	}
 	stmt, err := c.prepare("select ord, chunk, places, body from packs where action=? and (ord, chunk)>=(?, ?) order by ord, chunk",
-		at.id, first.Order, first.Chunk[:])
+		at, first.Order, first.Chunk[:])
 	if err != nil {
 		return err
 	}
 	defer stmt.Reset()
 	for p.over = true; stmt.Step(); {
-		if len(p.records) >= pageRows || len(p.arena) >= pageBytes {
+		if len(p.records) >= p.rows || len(p.arena) >= pageBytes {
 			p.over = false
 			break
 		}
@@ -243,15 +241,15 @@ func (p *page) read(c *conn) error {
 
 // take copies the outputs of a pack that are after last.
 func (p *page) take(from *pack) {
-	split := p.last != nil && compareKeys(row{order: from.order, chunk: from.chunk}, *p.last) <= 0 // it was taken before
-	for i := range from.places {
+	split := p.last != nil && compareKeys(row{order: from.order, chunk: from.chunk}, *p.last) <= 0 // its first outputs were taken before
+	for i := range from.slots {
 		r := from.row(i)
 		if split && compareKeys(r, *p.last) <= 0 {
 			continue
 		}
 		key, ok := r.verify(p.action, &p.scratch)
 		if !ok {
-			p.damaged = append(p.damaged, from.spot(key))
+			p.damaged = append(p.damaged, from.damagedEntry(key))
 			continue
 		}
 		start := len(p.arena)

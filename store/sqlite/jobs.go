@@ -2,6 +2,7 @@ package sqlite
 
 import (
 	"context"
+	"errors"
 	"iter"
 	"time"
 
@@ -10,8 +11,8 @@ import (
 
 // jobSchema holds the records of jobs. Times are microseconds since 1970, UTC.
 //
-// spans have their numbers before their blobs, and in the index: how far a job
-// is, is read without its digests.
+// The numbers of spans come before their blobs, and are in the index, so that the
+// progress of a job is read without its digests.
 const jobSchema = `
 create table jobs(
 	id integer primary key autoincrement,
@@ -40,40 +41,31 @@ create index attempts_by_chunk on attempts(job, chunk);
 
 func micros(t time.Time) int64 { return t.UnixMicro() }
 
-// record hands something that concerns a job to the committer.
+// record runs f in a transaction of the committer.
 func (s *Store) record(ctx context.Context, f func(*transaction) error) error {
 	return s.submit(ctx, &request{record: func(tx *transaction, _ *request) error { return f(tx) }})
 }
 
-// job returns the row of a job.
+// job returns the row id of a job.
 func (c *conn) job(id store.JobID) (row int64, ok bool, err error) {
 	ok, err = c.ints("select id from jobs where digest=?", []*int64{&row}, id[:])
 	return row, ok, err
 }
 
-// run returns the row of a run's job; ok is false where the job was deleted,
-// also where it came again and has not had as many runs since.
+// run returns the row id of a run's job; ok is false if the job was deleted, even if
+// it was submitted again, unless it has had as many runs since.
 func (c *conn) run(run store.RunKey) (job int64, ok bool, err error) {
 	ok, err = c.ints("select jobs.id from jobs join runs on runs.job=jobs.id where jobs.digest=? and runs.number=?",
 		[]*int64{&job}, run.Job[:], int64(run.Number))
 	return job, ok, err
 }
 
-// Begin implements [store.Jobs].
-func (s *Store) Begin(ctx context.Context, job store.Job, ids iter.Seq[[]byte], info []byte) (key store.RunKey, err error) {
-	now := time.Now()
+// Begin implements [store.Journal].
+func (s *Store) Begin(ctx context.Context, job store.JobRecord, ids iter.Seq[[]byte], info []byte) (key store.RunKey, err error) {
+	start := &store.RunStart{Job: job, IDs: ids, Info: info, Started: time.Now()}
 	err = s.record(ctx, func(tx *transaction) error {
-		row, err := tx.submitted(&job, ids, now)
-		if err != nil {
-			return err
-		}
-		var number int64
-		if _, err := tx.conn.ints("select coalesce(max(number), 0)+1 from runs where job=?", []*int64{&number}, row); err != nil {
-			return err
-		}
-		key = store.RunKey{Job: job.ID, Number: int(number)}
-		return tx.conn.exec("insert into runs(job, number, started, seen, info) values(?, ?, ?, ?, ?)",
-			row, number, micros(now), micros(now), string(info))
+		_, key, err = tx.begin(start)
+		return err
 	})
 	if err != nil {
 		return store.RunKey{}, err
@@ -81,8 +73,67 @@ func (s *Store) Begin(ctx context.Context, job store.Job, ids iter.Seq[[]byte], 
 	return key, nil
 }
 
-// submitted returns the row of a job, which it makes where it is new.
-func (tx *transaction) submitted(job *store.Job, ids iter.Seq[[]byte], now time.Time) (row int64, err error) {
+// begin adds a run, and the job if it is new. It returns the row id of the job.
+func (tx *transaction) begin(s *store.RunStart) (row int64, key store.RunKey, err error) {
+	row, err = tx.submitted(&s.Job, s.IDs, s.Started)
+	if err != nil {
+		return 0, key, err
+	}
+	var number int64
+	if _, err := tx.conn.ints("select coalesce(max(number), 0)+1 from runs where job=?", []*int64{&number}, row); err != nil {
+		return 0, key, err
+	}
+	return row, store.RunKey{Job: s.Job.ID, Number: int(number)}, tx.conn.exec(
+		"insert into runs(job, number, started, seen, info) values(?, ?, ?, ?, ?)",
+		row, number, micros(s.Started), micros(s.Started), string(s.Info))
+}
+
+// BeginLate implements [store.LateJournal].
+func (s *Store) BeginLate(ctx context.Context, start *store.RunStart) (key store.RunKey, err error) {
+	size := 0
+	for _, f := range start.Finished {
+		for i := range f.Records {
+			size += len(f.Records[i].Output) + len(f.Records[i].Order)
+		}
+	}
+	err = s.submit(ctx, &request{bytes: size, record: func(tx *transaction, r *request) error {
+		row, begun, err := tx.begin(start)
+		if err == nil {
+			key = begun
+			err = tx.since(row, key.Number, start, r)
+		}
+		return err
+	}})
+	if _, conflict := errors.AsType[*store.ConflictError](err); err != nil && !conflict {
+		return store.RunKey{}, err
+	}
+	return key, err
+}
+
+// since records the events of a run that was just begun.
+func (tx *transaction) since(row int64, run int, start *store.RunStart, r *request) error {
+	for i := range start.Finished {
+		f := &start.Finished[i]
+		put := newPut(f.Action, f.Records)
+		if err := tx.outputs(put); err != nil {
+			return err
+		}
+		r.conflicts, r.stored = append(r.conflicts, put.conflicts...), r.stored+put.stored
+		if len(put.conflicts) > 0 {
+			continue
+		}
+		if err := tx.span(row, run, &f.Span); err != nil {
+			return err
+		}
+	}
+	if err := tx.note(row, run, start.Active, start.Failed); err != nil || start.Report == nil || len(r.conflicts) > 0 {
+		return err
+	}
+	return tx.end(row, run, start.Report)
+}
+
+// submitted returns the row id of a job, which it inserts if the job is new.
+func (tx *transaction) submitted(job *store.JobRecord, ids iter.Seq[[]byte], now time.Time) (row int64, err error) {
 	row, known, err := tx.conn.job(job.ID)
 	if err != nil {
 		return 0, err
@@ -110,8 +161,8 @@ func (tx *transaction) submitted(job *store.Job, ids iter.Seq[[]byte], now time.
 	return row, nil
 }
 
-// Finish implements [store.Jobs]. Where the file was set aside since Begin, and
-// the job's record with it, the outputs are kept all the same.
+// Finish implements [store.Journal]. If the file was set aside since Begin, and with
+// it the job's record, the outputs are stored nevertheless.
 func (s *Store) Finish(ctx context.Context, run store.RunKey, action store.Action, records []store.Record, span store.Span) error {
 	r := newPut(action, records)
 	r.record = func(tx *transaction, r *request) error {
@@ -132,11 +183,14 @@ func (s *Store) Finish(ctx context.Context, run store.RunKey, action store.Actio
 }
 
 func (tx *transaction) span(job int64, run int, span *store.Span) error {
+	if len(span.Chunks) == 0 {
+		return nil
+	}
 	tx.digests = tx.digests[:0]
 	for _, chunk := range span.Chunks {
 		tx.digests = append(tx.digests, chunk[:]...)
 	}
-	// It comes again where the file was replaced after its commit.
+	// The span exists already if the file was replaced after its commit.
 	err := tx.conn.exec("delete from spans where job=? and first=? and run=?", job, int64(span.First), int64(run))
 	if err != nil {
 		return err
@@ -149,23 +203,27 @@ func (tx *transaction) span(job int64, run int, span *store.Span) error {
 	return tx.conn.exec("update runs set seen=? where job=? and number=?", micros(time.Now()), job, int64(run))
 }
 
-// Note implements [store.Jobs].
+// Note implements [store.Journal].
 func (s *Store) Note(ctx context.Context, run store.RunKey, active []byte, failed []store.Attempt) error {
 	return s.record(ctx, func(tx *transaction) error {
 		row, known, err := tx.conn.run(run)
 		if err != nil || !known {
 			return err
 		}
-		for _, a := range failed {
-			err := tx.conn.exec("insert into attempts(job, chunk, run, final, class, detail) values(?, ?, ?, ?, ?, ?)",
-				row, int64(a.Chunk), int64(run.Number), truth(a.Final), a.Class, string(a.Detail))
-			if err != nil {
-				return err
-			}
-		}
-		return tx.conn.exec("update runs set seen=?, active=? where job=? and number=?",
-			micros(time.Now()), string(active), row, int64(run.Number))
+		return tx.note(row, run.Number, active, failed)
 	})
+}
+
+func (tx *transaction) note(row int64, run int, active []byte, failed []store.Attempt) error {
+	for _, a := range failed {
+		err := tx.conn.exec("insert into attempts(job, chunk, run, final, class, detail) values(?, ?, ?, ?, ?, ?)",
+			row, int64(a.Chunk), int64(run), truth(a.Final), a.Class, string(a.Detail))
+		if err != nil {
+			return err
+		}
+	}
+	return tx.conn.exec("update runs set seen=?, active=? where job=? and number=?",
+		micros(time.Now()), string(active), row, int64(run))
 }
 
 func truth(b bool) int64 {
@@ -175,27 +233,31 @@ func truth(b bool) int64 {
 	return 0
 }
 
-// End implements [store.Jobs].
+// End implements [store.Journal].
 func (s *Store) End(ctx context.Context, run store.RunKey, report []byte) error {
 	return s.record(ctx, func(tx *transaction) error {
 		row, known, err := tx.conn.run(run)
 		if err != nil || !known {
 			return err
 		}
-		now := micros(time.Now())
-		return tx.conn.exec("update runs set seen=?, ended=?, active=null, report=? where job=? and number=?",
-			now, now, string(report), row, int64(run.Number))
+		return tx.end(row, run.Number, report)
 	})
 }
 
-// look reads something of a job in one transaction. f may be called again.
+func (tx *transaction) end(row int64, run int, report []byte) error {
+	now := micros(time.Now())
+	return tx.conn.exec("update runs set seen=?, ended=?, active=null, report=? where job=? and number=?",
+		now, now, string(report), row, int64(run))
+}
+
+// look calls f with the row id of a job in one transaction, perhaps more than once.
 func (s *Store) look(ctx context.Context, job store.JobID, f func(c *conn, row int64) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
 	known := false
-	err := s.do("read", func(db *database) error {
-		return db.read(func(c *conn) (err error) {
+	err := s.do(ctx, "read", func(db *database) error {
+		return db.read(ctx, func(c *conn) (err error) {
 			var row int64
 			if row, known, err = c.job(job); err != nil || !known {
 				return err
@@ -224,15 +286,15 @@ func (c *conn) rows(f func(r *columns), query string, args ...any) error {
 	return stmt.Err()
 }
 
-// List implements [store.Jobs].
-func (s *Store) List(ctx context.Context, prefix string) iter.Seq2[store.Job, error] {
-	return func(yield func(store.Job, error) bool) {
-		var found []store.Job
+// List implements [store.Journal].
+func (s *Store) List(ctx context.Context, prefix string) iter.Seq2[store.JobRecord, error] {
+	return func(yield func(store.JobRecord, error) bool) {
+		var found []store.JobRecord
 		err := ctx.Err()
 		if err == nil {
-			err = s.do("read", func(db *database) error {
+			err = s.do(ctx, "read", func(db *database) error {
 				found = found[:0]
-				return db.read(func(c *conn) error {
+				return db.read(ctx, func(c *conn) error {
 					return c.rows(func(r *columns) { found = append(found, readJob(r)) },
 						`select digest, action, derived, input, total, created, spec from jobs
 						where substr(lower(hex(digest)), 1, length(?1))=?1
@@ -244,7 +306,7 @@ func (s *Store) List(ctx context.Context, prefix string) iter.Seq2[store.Job, er
 	}
 }
 
-func readJob(r *columns) (job store.Job) {
+func readJob(r *columns) (job store.JobRecord) {
 	copy(job.ID[:], r.blob())
 	copy(job.Action[:], r.blob())
 	for derived := r.blob(); len(derived) >= len(store.Action{}); derived = derived[len(store.Action{}):] {
@@ -269,10 +331,10 @@ func yieldAll[T any](found []T, err error, yield func(T, error) bool) {
 	}
 }
 
-// pieces yields what next reads, piece by piece, each in a transaction of its
-// own, until a piece is empty. next may be called again after an error, and
-// then begins where it did before. A job that is deleted meanwhile is
-// ErrNoJob, so that a part is not taken for all, also where it came again.
+// pieces yields the items that next reads, piece by piece, each piece in a
+// transaction of its own, until a piece is empty. next may be called again with the
+// same item after an error. If the job is deleted meanwhile, the error is ErrNoJob,
+// even if it was submitted again, so that a part does not look like the whole.
 func pieces[T any](s *Store, ctx context.Context, job store.JobID, next func(c *conn, row int64, after *T) ([]T, error)) iter.Seq2[T, error] {
 	return func(yield func(T, error) bool) {
 		var last *T
@@ -309,7 +371,7 @@ func pieces[T any](s *Store, ctx context.Context, job store.JobID, next func(c *
 	}
 }
 
-// IDs implements [store.Jobs].
+// IDs implements [store.Journal].
 func (s *Store) IDs(ctx context.Context, job store.JobID) iter.Seq2[[]byte, error] {
 	return func(yield func([]byte, error) bool) {
 		part := int64(0)
@@ -326,7 +388,7 @@ func (s *Store) IDs(ctx context.Context, job store.JobID) iter.Seq2[[]byte, erro
 	}
 }
 
-// Runs implements [store.Jobs].
+// Runs implements [store.Journal].
 func (s *Store) Runs(ctx context.Context, job store.JobID) (runs []store.Run, err error) {
 	err = s.look(ctx, job, func(c *conn, row int64) error {
 		runs = runs[:0]
@@ -339,7 +401,7 @@ func (s *Store) Runs(ctx context.Context, job store.JobID) (runs []store.Run, er
 	return runs, err
 }
 
-// Extents implements [store.Jobs].
+// Extents implements [store.Journal].
 func (s *Store) Extents(ctx context.Context, job store.JobID) iter.Seq2[store.Extent, error] {
 	return func(yield func(store.Extent, error) bool) {
 		var found []store.Extent
@@ -354,10 +416,10 @@ func (s *Store) Extents(ctx context.Context, job store.JobID) iter.Seq2[store.Ex
 	}
 }
 
-// spansAtOnce spans, of at most some 130 KB each, are read in one transaction.
+// spansAtOnce spans, of at most about 130 KB each, are read in one transaction.
 const spansAtOnce = 32
 
-// Spans implements [store.Jobs].
+// Spans implements [store.Journal].
 func (s *Store) Spans(ctx context.Context, job store.JobID, from, to int) iter.Seq2[store.Span, error] {
 	return pieces(s, ctx, job, func(c *conn, row int64, after *store.Span) (piece []store.Span, err error) {
 		last := store.Span{First: -1}
@@ -381,7 +443,7 @@ func (s *Store) Spans(ctx context.Context, job store.JobID, from, to int) iter.S
 // attemptsAtOnce attempts are read in one transaction.
 const attemptsAtOnce = 1000
 
-// Attempts implements [store.Jobs].
+// Attempts implements [store.Journal].
 func (s *Store) Attempts(ctx context.Context, job store.JobID, from, to int) iter.Seq2[store.Attempt, error] {
 	return func(yield func(store.Attempt, error) bool) {
 		type numbered struct {

@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"math/bits"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -13,7 +15,7 @@ import (
 	"github.com/wasm-jobs/wasm-jobs/store"
 )
 
-// TestTwoStores shows the runs and spans of one process to another.
+// TestTwoStores checks that a store sees the runs and spans of another one.
 func TestTwoStores(t *testing.T) {
 	dir := t.TempDir()
 	a, b := open(t, dir, Options{}), open(t, dir, Options{})
@@ -55,7 +57,7 @@ func TestTwoStores(t *testing.T) {
 	}
 }
 
-// TestCrashKeepsSpans opens what a crash leaves after each Finish.
+// TestCrashKeepsSpans opens the files that a crash leaves after each Finish.
 func TestCrashKeepsSpans(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, dir, Options{})
@@ -76,14 +78,14 @@ func TestCrashKeepsSpans(t *testing.T) {
 	}
 }
 
-// TestFinishAfterSetAside lets the file be set aside, with the job's record,
-// while a run goes on.
+// TestFinishAfterSetAside sets the file aside, with the job's record, while a run
+// goes on.
 func TestFinishAfterSetAside(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, dir, Options{})
 	run := begin(t, s, jobA)
 	finish(t, s, run, 0, 10)
-	if err := s.replace(s.db, errDamaged); err != nil {
+	if err := s.recover(t.Context(), s.db, errDamaged); err != nil {
 		t.Fatal(err)
 	}
 	finish(t, s, run, 10, 20)
@@ -98,8 +100,8 @@ func TestFinishAfterSetAside(t *testing.T) {
 	}
 }
 
-// TestSetAsideInARun lets another process set the file aside while a run goes
-// on: its outputs are kept, and the run goes on without its record.
+// TestSetAsideInARun has another process set the file aside while a run goes on: its
+// outputs are kept, and the run goes on without its record.
 func TestSetAsideInARun(t *testing.T) {
 	dir := t.TempDir()
 	var notices []string
@@ -121,8 +123,94 @@ func TestSetAsideInARun(t *testing.T) {
 	}
 }
 
-// TestVersion2 opens a file whose outputs have a row each: they and their jobs
-// are carried over.
+// toVersion3 gives a file the index of version 3: a log whose first batches are in a
+// table.
+func toVersion3(t *testing.T, s *Store) {
+	t.Helper()
+	c := s.db.writer
+	must := func(query string, args ...any) {
+		t.Helper()
+		if err := c.exec(query, args...); err != nil {
+			t.Fatal(query, err)
+		}
+	}
+	must("create table chunks(action integer not null, prefix integer not null, ord blob not null, primary key(action, prefix, ord)) without rowid")
+	type key struct{ action, seq int64 }
+	logs := map[key][]byte{}
+	var tables []key
+	if err := c.rows(func(r *columns) { tables = append(tables, key{r.int(), r.int()}) }, "select action, seq from batches"); err != nil {
+		t.Fatal(err)
+	}
+	for _, k := range tables {
+		batches, err := c.batches(k.action, k.seq-1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = c.eachEntry(batches[:1], func(e entry) {
+			b := binary.LittleEndian.AppendUint64(logs[k], bits.ReverseBytes64(e.prefix))
+			logs[k] = append(binary.AppendUvarint(b, uint64(len(e.order))), e.order...)
+			if k.seq%2 == 1 {
+				must("insert into chunks values(?, ?, ?)", k.action, int64(bits.ReverseBytes64(e.prefix)), e.order)
+			}
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, query := range []string{
+		"drop table batches", "drop table batch_pages",
+		"create table batches(action integer not null, seq integer not null, count integer not null, entries blob not null, primary key(action, seq)) without rowid",
+		"create table actions3 as select * from actions", "drop table actions",
+		"create table actions(id integer primary key autoincrement, digest blob not null unique, indexed integer not null default 0)",
+		"insert into actions(id, digest) select id, digest from actions3", "drop table actions3", "pragma user_version=196611",
+	} {
+		must(query)
+	}
+	for k, log := range logs {
+		if k.seq%2 == 1 {
+			must("update actions set indexed=max(indexed, ?) where id=?", k.seq, k.action)
+			continue
+		}
+		must("insert into batches values(?, ?, 1, ?)", k.action, 1000+k.seq, sealEntries(log))
+	}
+}
+
+// TestVersion3 opens a file that has a log and an index of chunks.
+func TestVersion3(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir, Options{})
+	all := records(0, 3000)
+	fill(t, s, store.Action{3}, len(all), 500)
+	finish(t, s, begin(t, s, jobA), 0, 10)
+	toVersion3(t, s)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	var notices []string
+	s = open(t, dir, Options{Notice: func(line string) { notices = append(notices, line) }})
+	if len(notices) != 1 || !strings.Contains(notices[0], "(version 3): converted its index") {
+		t.Errorf("notices %q", notices)
+	}
+	others := slices.Clone(all)
+	for i := range others {
+		others[i].Order = append([]byte{0}, all[i].Order...)
+	}
+	if n, m := count(t, s, store.Action{3}, all), count(t, s, store.Action{3}, others); n != len(all) || m != len(all) {
+		t.Errorf("%d and, under other orders, %d of %d outputs", n, m, len(all))
+	}
+	if err := s.Put(t.Context(), store.Action{3}, others); err != nil {
+		t.Error(err)
+	}
+	if n := rowsOf(t, s, "outputs"); n != 3010 {
+		t.Errorf("%d outputs after they were put again under other orders", n)
+	}
+	if report, err := s.Check(t.Context(), func(int) {}); err != nil || report != (CheckReport{Outputs: 3010, Jobs: 1}) {
+		t.Errorf("%+v, %v", report, err)
+	}
+}
+
+// TestVersion2 opens a file that has a row for each output: the outputs and their
+// jobs are converted.
 func TestVersion2(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, dir, Options{})
@@ -138,6 +226,7 @@ func TestVersion2(t *testing.T) {
 		}
 	}
 	finish(t, s, begin(t, s, jobA), 0, 10)
+	toVersion3(t, s)
 	for _, query := range []string{
 		"create table older as select * from outputs", "drop view outputs", "drop table packs",
 		"create table outputs(action integer not null, ord blob not null, chunk blob not null, checksum blob not null, fuel integer not null, output blob not null, primary key(action, ord, chunk)) without rowid",
@@ -155,7 +244,7 @@ func TestVersion2(t *testing.T) {
 		Notice:  func(line string) { notices = append(notices, line) },
 		Damaged: func(d Damage) { t.Errorf("damaged: %x", d.Order) },
 	})
-	if len(notices) != 1 || !strings.Contains(notices[0], "laid out anew, with 3110 outputs") {
+	if len(notices) != 1 || !strings.Contains(notices[0], "converted it, with 3110 outputs") {
 		t.Errorf("notices %q", notices)
 	}
 	i := 0
@@ -184,6 +273,7 @@ func TestVersion2(t *testing.T) {
 func TestOlderLayout(t *testing.T) {
 	dir, all := sample(t, 2000)
 	s := open(t, dir, Options{})
+	toVersion3(t, s)
 	for _, query := range []string{
 		"drop table jobs", "drop table job_ids", "drop table runs", "drop table spans", "drop table attempts",
 		"create table older as select action, ord, chunk, checksum, output from outputs", "drop view outputs", "drop table packs",
@@ -226,13 +316,13 @@ func TestOlderLayout(t *testing.T) {
 	}
 }
 
-// TestCheck finds a damaged output, and drops it.
+// TestCheck checks that Check finds a damaged output and deletes it.
 func TestCheck(t *testing.T) {
 	dir, all := sample(t, 1500)
 	victim := all[42]
 	sum, _ := checksum(store.Action{}, victim.Key, victim.Value, nil)
 	s := open(t, dir, Options{})
-	// The page's own checksum is right: only the output's shows it.
+	// The checksum of the page is valid: only the output's shows the damage.
 	query := "update packs set body=cast(replace(body, ?1, ?2) as blob) where instr(body, ?1)"
 	flipped := sum
 	flipped[0] ^= 1
@@ -266,7 +356,7 @@ func TestCompact(t *testing.T) {
 	for i := 0; i < 20_000; i += 1000 {
 		finish(t, s, run, i, i+1000)
 	}
-	finish(t, s, begin(t, s, store.Job{ID: store.JobID{3}, Action: store.Action{3}, Spec: []byte(`{}`)}), 0, 10)
+	finish(t, s, begin(t, s, store.JobRecord{ID: store.JobID{3}, Action: store.Action{3}, Spec: []byte(`{}`)}), 0, 10)
 	if err := s.Put(t.Context(), store.Action{3}, records(0, 10)); err != nil {
 		t.Fatal(err)
 	}
@@ -278,7 +368,7 @@ func TestCompact(t *testing.T) {
 		t.Fatal(err)
 	}
 	start := time.Now()
-	err = reader.db.read(func(c *conn) error {
+	err = reader.db.read(t.Context(), func(c *conn) error {
 		if _, _, err := c.locate(store.Action{3}); err != nil {
 			return err
 		}
@@ -287,8 +377,8 @@ func TestCompact(t *testing.T) {
 	if err != nil {
 		t.Fatalf("while another reads: %v", err)
 	}
-	if took := time.Since(start); took > patience/2 { // nobody can write meanwhile
-		t.Errorf("it waited %v for the one that reads", took)
+	if took := time.Since(start); took > busyTimeout/2 { // nobody can write meanwhile
+		t.Errorf("it waited %v for the reader", took)
 	}
 	if err := s.Compact(t.Context()); err != nil {
 		t.Fatal(err)
@@ -309,7 +399,7 @@ func TestCompact(t *testing.T) {
 func TestReadBesideWriter(t *testing.T) {
 	dir := t.TempDir()
 	if Exists(dir) {
-		t.Error("a store is said to be there")
+		t.Error("Exists reports a store in an empty directory")
 	}
 	if entries, err := os.ReadDir(dir); err != nil || len(entries) > 0 {
 		t.Errorf("looking made %v, %v", entries, err)
@@ -317,7 +407,7 @@ func TestReadBesideWriter(t *testing.T) {
 	s := open(t, dir, Options{})
 	finish(t, s, begin(t, s, jobA), 0, 10)
 	if !Exists(dir) {
-		t.Error("no store is said to be there")
+		t.Error("Exists reports no store")
 	}
 	err := s.record(t.Context(), func(*transaction) error {
 		reader, err := Open(t.Context(), dir, Options{})
@@ -342,7 +432,7 @@ func TestReadBesideWriter(t *testing.T) {
 	}
 }
 
-// A failing write fails the request alone, and notes nothing of it.
+// A failing write fails only its request, and records nothing of it.
 func TestFinishIsAtomic(t *testing.T) {
 	cause := errors.New("told to fail")
 	fail := false
@@ -352,7 +442,7 @@ func TestFinishIsAtomic(t *testing.T) {
 		}
 		return nil
 	}})
-	job := store.Job{ID: store.JobID{1}, Action: store.Action{1}, Total: 2000, Spec: []byte(`{}`)}
+	job := store.JobRecord{ID: store.JobID{1}, Action: store.Action{1}, Total: 2000, Spec: []byte(`{}`)}
 	run := begin(t, s, job)
 	all := records(0, 1000)
 	span := store.Span{Chunks: []store.Digest{all[0].Chunk}}
@@ -367,7 +457,7 @@ func TestFinishIsAtomic(t *testing.T) {
 		}
 		fail = false
 		if n := count(t, s, job.Action, all); n != wanted {
-			t.Errorf("%d outputs, expected %d", n, wanted)
+			t.Errorf("%d outputs, want %d", n, wanted)
 		}
 	}
 }

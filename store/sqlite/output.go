@@ -8,14 +8,14 @@ import (
 	"github.com/wasm-jobs/wasm-jobs/store"
 )
 
-// checksumSize is how much of a SHA-256 each output keeps.
+// checksumSize is how many bytes of a SHA-256 are stored for each output.
 const checksumSize = 16
 
-// sum is what is kept of the checksum of an output.
+// sum is the checksum of an output: the first bytes of a SHA-256.
 type sum [checksumSize]byte
 
-// checksum is over all that an output is and where it stands. scratch, which
-// is returned grown, spares an allocation.
+// checksum returns the checksum of an output, over its action, key, fuel and bytes.
+// It appends to scratch and returns it, to save an allocation.
 func checksum(action store.Action, key store.Key, v store.Value, scratch []byte) (sum, []byte) {
 	b := append(scratch[:0], action[:]...)
 	b = append(b, key.Chunk[:]...)
@@ -33,17 +33,17 @@ func checksum(action store.Action, key store.Key, v store.Value, scratch []byte)
 	return sum(h.Sum(nil)), b
 }
 
-// row is an output as it stands in a pack, as views into it: a digest of a
-// chunk, and a checksum, or what is there in their place.
+// row is an output in a pack, as views into the pack. chunk and sum have the right
+// length but may be damaged.
 type row struct {
 	order, chunk, sum []byte
 	store.Value
 }
 
-// key returns the key as it stands, damaged or not.
+// key returns the key, damaged or not.
 func (r *row) key() store.Key { return store.Key{Chunk: store.Digest(r.chunk), Order: r.order} }
 
-// verify returns the key of a row, and whether it passes its checksum.
+// verify returns the key of a row, and whether the row matches its checksum.
 func (r *row) verify(action store.Action, scratch *[]byte) (key store.Key, ok bool) {
 	key = r.key()
 	sum, grown := checksum(action, key, r.Value, *scratch)

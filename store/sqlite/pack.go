@@ -11,94 +11,93 @@ import (
 	"github.com/wasm-jobs/wasm-jobs/store"
 )
 
-// A pack is a row of the table packs: outputs that follow one another in the
-// order of their keys. SQLite's work is by the row, and so is a fiftieth of
-// what it would be with a row for each output.
+// A pack is a row of the table packs: outputs that are neighbours in the order of
+// their keys. SQLite's time is spent per row, so packs take about a fiftieth of the
+// time that a row for each output would.
 //
-// The packs of an action do not overlap: as on the leaves of a B-tree, an
-// output can lie in but one of them, which is the last one that does not begin
-// after it.
+// The packs of an action do not overlap: as with the leaves of a B-tree, an output
+// can be in only one of them, the last one that does not begin after it.
 //
-// Its column body has, for each output, the order, the chunk's digest, the
-// checksum and the output. Its column places says where, in JSON, so that the
-// view outputs can show them: [[at, bytes of the order, bytes of the output,
-// fuel], ...]. Each place stands by itself, so that a damaged one costs one
-// output.
+// The column body has, for each output, the order, the chunk's digest, the checksum
+// and the output. The column places has their positions, in JSON, so that the view
+// outputs can show them: [[offset, bytes of the order, bytes of the output, fuel],
+// ...]. Each place is independent of the others, so a damaged one loses one output.
 type pack struct {
 	order, chunk []byte // of its first output
-	places       []place
+	slots        []slot
 	body         []byte
-	whole        bool // places were read to their end
+	whole        bool // the column places was read to its end
 }
 
-// place is where an output lies in the body of its pack.
-type place struct {
+// slot is the position of an output in the body of its pack.
+type slot struct {
 	at, order, output int
 	fuel              uint64
 }
 
-// fixedSize is what an output takes in a body beside its order and its bytes.
+// fixedSize is how many bytes of a body an output takes in addition to its order and
+// its own bytes.
 const fixedSize = len(store.Digest{}) + checksumSize
 
-// packSize bounds the first order, the places and the body of a pack of several
-// outputs, so that its row fills a page and does not overflow it: 42 outputs of
-// a few bytes. Two pages would save 5 % of the time of a job of them, and a look
-// at one output would take half as long again.
+// packSize bounds the sum of the first order, the places and the body of a pack of
+// several outputs, so that its row fills a page and does not overflow it: 42 outputs
+// of a few bytes. Two pages would save 5 % of the time of a job of such outputs, and
+// a look-up of one output would take half as long again.
 const packSize = usableSize - 35 - len(store.Digest{}) - 16
 
-// read reads a pack that is valid as long as its columns are.
+// read reads a pack from its columns. The pack is valid as long as they are.
 func (p *pack) read(order, chunk, places, body []byte) {
 	p.order, p.chunk, p.body = order, chunk, body
-	p.places, p.whole = parsePlaces(p.places[:0], places, len(body))
+	p.slots, p.whole = parseSlots(p.slots[:0], places, len(body))
 }
 
-// copy makes p a copy of another pack, in the memory that it has.
+// copy makes p a copy of another pack, and reuses p's memory.
 func (p *pack) copy(from *pack) {
 	p.order, p.chunk = append(p.order[:0], from.order...), append(p.chunk[:0], from.chunk...)
-	p.places, p.whole = append(p.places[:0], from.places...), from.whole
+	p.slots, p.whole = append(p.slots[:0], from.slots...), from.whole
 	p.body = append(p.body[:0], from.body...)
 }
 
-// parsePlaces appends the places that lie in a body of size bytes; whole is
-// false where the text breaks off.
-func parsePlaces(places []place, text []byte, size int) (all []place, whole bool) {
+// parseSlots appends the slots that are within a body of size bytes; whole is false
+// if the text is cut short or malformed.
+func parseSlots(slots []slot, text []byte, size int) (all []slot, whole bool) {
 	if len(text) < 2 || text[0] != '[' {
-		return places, false
+		return slots, false
 	}
 	for text = text[1:]; len(text) > 0; {
 		var numbers [4]uint64
 		for i := range numbers {
 			if text[0] != "[,,,"[i] {
-				return places, false
+				return slots, false
 			}
 			var ok bool
 			if numbers[i], text, ok = parseNumber(text[1:]); !ok {
-				return places, false
+				return slots, false
 			}
 		}
 		if fits(numbers[0], numbers[1], numbers[2], size) {
-			places = append(places, place{int(numbers[0]), int(numbers[1]), int(numbers[2]), numbers[3]})
+			slots = append(slots, slot{int(numbers[0]), int(numbers[1]), int(numbers[2]), numbers[3]})
 		}
 		if len(text) < 2 || text[0] != ']' {
-			return places, false
+			return slots, false
 		}
 		if text[1] != ',' {
-			return places, text[1] == ']' && len(text) == 2
+			return slots, text[1] == ']' && len(text) == 2
 		}
 		if text = text[2:]; len(text) == 0 {
 			break
 		}
 	}
-	return places, false
+	return slots, false
 }
 
-// fits tells whether an output lies within a body of size bytes.
+// fits reports whether an output is within a body of size bytes.
 func fits(at, order, output uint64, size int) bool {
 	const most = math.MaxInt32
 	return at <= most && order <= most && output <= most && int(at)+int(order)+fixedSize+int(output) <= size
 }
 
-// parseNumber reads a number that others bytes follow.
+// parseNumber reads a number, which must be followed by another byte.
 func parseNumber(text []byte) (n uint64, rest []byte, ok bool) {
 	for i, c := range text {
 		digit := uint64(c - '0')
@@ -115,7 +114,7 @@ func parseNumber(text []byte) (n uint64, rest []byte, ok bool) {
 
 // row returns an output, as views into the pack.
 func (p *pack) row(i int) row {
-	at := p.places[i]
+	at := p.slots[i]
 	order, rest := cutAt(p.body[at.at:], at.order)
 	chunk, rest := cutAt(rest, len(store.Digest{}))
 	sum, rest := cutAt(rest, checksumSize)
@@ -125,15 +124,15 @@ func (p *pack) row(i int) row {
 
 func cutAt(b []byte, n int) (front, rest []byte) { return b[:n:n], b[n:] }
 
-// find returns where a key is. Where a damaged output stands in the way it may
-// not be found.
+// find returns the index of a key's output. A damaged output in the pack may
+// keep it from being found.
 func (p *pack) find(key store.Key) (i int, ok bool) {
-	return sort.Find(len(p.places), func(i int) int { return -compareKeys(p.row(i), key) })
+	return sort.Find(len(p.slots), func(i int) int { return -compareKeys(p.row(i), key) })
 }
 
 // rows returns the outputs of a pack.
 func (p *pack) rows() []row {
-	rows := make([]row, len(p.places))
+	rows := make([]row, len(p.slots))
 	for i := range rows {
 		rows[i] = p.row(i)
 	}
@@ -142,10 +141,10 @@ func (p *pack) rows() []row {
 
 // last returns the last of the outputs.
 func (p *pack) last() row {
-	if len(p.places) == 0 {
+	if len(p.slots) == 0 {
 		return row{order: p.order, chunk: p.chunk}
 	}
-	return p.row(len(p.places) - 1)
+	return p.row(len(p.slots) - 1)
 }
 
 func compareKeys(r row, key store.Key) int {
@@ -167,18 +166,18 @@ type packer struct {
 	packs   []packed
 	places  []byte // of all packs, one after the other
 	body    []byte
-	from    struct{ places, body int } // where the last pack begins
+	from    struct{ places, body int } // offsets at which the last pack begins
 	limit   int                        // 0 = packSize
 	scratch []byte
 }
 
-// packed is a pack that is to be written.
+// packed is a pack to be written.
 type packed struct {
 	first, last  store.Key
 	places, body []byte
 }
 
-// grow makes room for outputs that take as many bytes, with their orders.
+// grow makes room for count outputs that take so many bytes, with their orders.
 func (b *packer) grow(count, bytes int) {
 	b.places = slices.Grow(b.places, 24*count)
 	b.body = slices.Grow(b.body, bytes+count*fixedSize)
@@ -198,7 +197,7 @@ func (b *packer) addNew(action store.Action, r *store.Record) {
 	b.body = append(append(append(append(b.body, r.Order...), r.Chunk[:]...), sum[:]...), r.Output...)
 }
 
-// place notes where an output will lie, in a new pack where it has to.
+// place adds the place of an output, in a new pack if the last one is full.
 func (b *packer) place(key store.Key, v store.Value) {
 	if len(b.packs) == 0 || b.size()+len(key.Order)+fixedSize+len(v.Output)+maxPlace > cmp.Or(b.limit, packSize) {
 		b.seal()
@@ -216,11 +215,11 @@ func (b *packer) place(key store.Key, v store.Value) {
 	b.packs[len(b.packs)-1].last = key
 }
 
-// maxPlace is what the place of an output of a small pack takes, unless its fuel
-// has more than 12 digits.
+// maxPlace is the most bytes that the place of an output of a small pack takes,
+// unless its fuel has more than 12 digits.
 const maxPlace = len("[1234,1234,1234,123456789012],")
 
-// size returns what the last pack has of packSize.
+// size returns how much of packSize the last pack takes.
 func (b *packer) size() int {
 	return len(b.packs[len(b.packs)-1].first.Order) + len(b.places) - b.from.places + len(b.body) - b.from.body
 }
@@ -235,7 +234,7 @@ func (b *packer) seal() {
 	b.from.places, b.from.body = len(b.places), len(b.body)
 }
 
-// all returns the packs, and begins anew; they keep what was given to add.
+// all returns the packs and starts over. The packs refer to the keys given to add.
 func (b *packer) all() []packed {
 	b.seal()
 	packs := b.packs
@@ -243,8 +242,8 @@ func (b *packer) all() []packed {
 	return packs
 }
 
-// repack makes packs of rows. Where these take several, they are equally full:
-// as between their outputs came some now, others may come.
+// repack makes packs of rows. If it takes several packs, they are equally full,
+// since more outputs may come between these.
 func repack(rows []row) []packed {
 	b := &packer{}
 	for _, r := range rows {

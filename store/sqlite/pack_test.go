@@ -10,12 +10,12 @@ import (
 	"github.com/wasm-jobs/wasm-jobs/store"
 )
 
-// packsOf returns the packs of an action in their order, and fails where they
-// overlap or one is not whole.
+// packsOf returns the packs of an action in order, and fails the test if they overlap
+// or one is not whole.
 func packsOf(t testing.TB, s *Store, action store.Action) (packs []pack) {
 	t.Helper()
-	err := s.do("read", func(db *database) error {
-		return db.read(func(c *conn) error {
+	err := s.do(t.Context(), "read", func(db *database) error {
+		return db.read(t.Context(), func(c *conn) error {
 			at, ok, err := c.locate(action)
 			if err != nil || !ok {
 				return err
@@ -24,7 +24,7 @@ func packsOf(t testing.TB, s *Store, action store.Action) (packs []pack) {
 				var p pack
 				p.read(r.blob(), r.blob(), r.blob(), r.blob())
 				packs = append(packs, p)
-			}, "select ord, chunk, places, body from packs where action=? order by ord, chunk", at.id)
+			}, "select ord, chunk, places, body from packs where action=? order by ord, chunk", at)
 		})
 	})
 	if err != nil {
@@ -46,8 +46,8 @@ func packsOf(t testing.TB, s *Store, action store.Action) (packs []pack) {
 	return packs
 }
 
-// TestPacksDoNotOverlap puts outputs in random pieces and takes some away: the
-// packs stay in order and well filled, and nothing is lost.
+// TestPacksDoNotOverlap puts outputs in random pieces and removes some: the packs
+// stay in order and well filled, and nothing is lost.
 func TestPacksDoNotOverlap(t *testing.T) {
 	seed := rand.Uint64()
 	rng := rand.New(rand.NewPCG(seed, 0))
@@ -111,14 +111,14 @@ func TestPacksDoNotOverlap(t *testing.T) {
 	}
 }
 
-// TestPacksFillPages shows that a job of tiny outputs takes hardly more than
-// they do: each pack its page.
+// TestPacksFillPages shows that a job of tiny outputs takes hardly more space than
+// they do, with one page for each pack.
 func TestPacksFillPages(t *testing.T) {
 	s := open(t, t.TempDir(), Options{})
 	fill(t, s, store.Action{1}, 20_000, 5000)
 	var pages int64
-	err := s.do("read", func(db *database) error {
-		return db.read(func(c *conn) error {
+	err := s.do(t.Context(), "read", func(db *database) error {
+		return db.read(t.Context(), func(c *conn) error {
 			_, err := c.ints("pragma page_count", []*int64{&pages})
 			return err
 		})
@@ -129,14 +129,14 @@ func TestPacksFillPages(t *testing.T) {
 	packs := packsOf(t, s, store.Action{1})
 	log := int64(20_000*18/pageSize + 20)
 	if most := int64(len(packs)) + int64(len(packs)/40) + log; pages > most {
-		t.Errorf("%d packs and their log take %d pages, expected at most %d", len(packs), pages, most)
+		t.Errorf("%d packs and their log take %d pages, want at most %d", len(packs), pages, most)
 	}
 	if len(packs) > 20_000/38 {
 		t.Errorf("%d packs", len(packs))
 	}
 }
 
-// TestView reads the outputs as users do who open the file.
+// TestView reads the outputs through the view, as users with other tools do.
 func TestView(t *testing.T) {
 	s := open(t, t.TempDir(), Options{})
 	all := records(0, 200)
@@ -149,8 +149,8 @@ func TestView(t *testing.T) {
 		t.Fatal(err)
 	}
 	i := 0
-	err := s.do("read", func(db *database) error {
-		return db.read(func(c *conn) error {
+	err := s.do(t.Context(), "read", func(db *database) error {
+		return db.read(t.Context(), func(c *conn) error {
 			return c.rows(func(r *columns) {
 				sum, _ := checksum(store.Action{1}, all[i].Key, all[i].Value, nil)
 				got := fmt.Sprintf("%x %x %x %d %x", r.blob(), r.blob(), r.blob(), r.int(), r.blob())
@@ -166,7 +166,7 @@ func TestView(t *testing.T) {
 	}
 }
 
-// FuzzPack reads packs of a damaged file: what they have lies within them.
+// FuzzPack reads packs of a damaged file: the outputs are within their pack.
 func FuzzPack(f *testing.F) {
 	b := &packer{}
 	for _, r := range records(0, 3) {
@@ -189,11 +189,11 @@ func FuzzPack(f *testing.F) {
 			}
 			total += len(r.order) + len(r.Output)
 		}
-		if most := len(p.places) * len(body); total > most {
+		if most := len(p.slots) * len(body); total > most {
 			t.Errorf("%d bytes of outputs, at most %d", total, most)
 		}
 		p.find(records(0, 1)[0].Key)
-		if len(p.places) > 0 {
+		if len(p.slots) > 0 {
 			p.last()
 		}
 	})

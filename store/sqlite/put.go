@@ -11,21 +11,22 @@ import (
 	"github.com/wasm-jobs/wasm-jobs/store"
 )
 
-// request is a Put, or something else to be done with the writer.
+// request is a Put or another task for the committer.
 type request struct {
 	action    store.Action
 	records   []store.Record
-	packs     []packed                           // of the records, where their keys ascend; nil where they do not
-	log       []byte                             // their entries. Who asks makes both, for there is but one who writes
-	move      bool                               // the action's log into the index, instead
-	clean     []store.Key                        // the packs that begin with them have damaged outputs
-	compact   bool                               // give free space back, instead; alone in its group
-	record    func(*transaction, *request) error // of a job; it puts the records where there are any
+	packs     []packed                           // of the records, if their keys ascend, else nil; the caller makes them, to unburden the committer
+	log       []byte                             // entries of the records; set if packs is
+	merge     bool                               // merge the action's batches instead of putting
+	clean     []store.Key                        // first keys of packs that have damaged outputs
+	compact   bool                               // give free space back, in a group of its own
+	ctx       context.Context                    // ends compact
+	record    func(*transaction, *request) error // changes the records of jobs, and puts the outputs if there are any
 	bytes     int
 	conflicts []error
-	stored    int // records that were not there
+	stored    int // records that are new
 	err       error
-	taken     atomic.Bool // by the committer, or back by a caller that gave up
+	taken     atomic.Bool // by the committer, or by a caller that withdrew it
 	done      chan struct{}
 }
 
@@ -46,6 +47,7 @@ func newPut(action store.Action, records []store.Record) *request {
 	}
 	b := &packer{}
 	b.grow(len(records), r.bytes)
+	r.log = make([]byte, 0, len(records)*(prefixSize+10))
 	for i := range records {
 		b.addNew(action, &records[i])
 		r.log = appendEntry(r.log, entryOf(&records[i]))
@@ -63,8 +65,7 @@ func packUp(action store.Action, records []*store.Record) []packed {
 	return b.all()
 }
 
-// compare notes a conflict where a record is not what is stored under its
-// chunk.
+// compare adds a conflict if a record differs from the value stored for its chunk.
 func (r *request) compare(action store.Action, stored store.Value, record *store.Record) {
 	if stored.Fuel != record.Fuel || !bytes.Equal(stored.Output, record.Output) {
 		r.conflicts = append(r.conflicts, &store.ConflictError{
@@ -74,11 +75,14 @@ func (r *request) compare(action store.Action, stored store.Value, record *store
 	}
 }
 
-// submit hands a request to the committer and waits until it is done. A
-// request that was taken is waited for even where ctx ends.
+// submit hands a request to the committer and waits until it is done. If ctx ends,
+// submit returns at once only if the committer has not taken the request yet.
 func (s *Store) submit(ctx context.Context, r *request) error {
 	if err := ctx.Err(); err != nil {
 		return err
+	}
+	if s.options.ReadOnly {
+		return ErrReadOnly
 	}
 	r.done = make(chan struct{})
 	select {
@@ -102,8 +106,8 @@ func (s *Store) submit(ctx context.Context, r *request) error {
 	return errors.Join(r.conflicts...)
 }
 
-// commitLoop is the one goroutine that writes. Open starts it, Close ends it
-// by quit and waits for it.
+// commitLoop is the only goroutine that writes. Open starts it; Close closes quit,
+// which ends it, and waits for it.
 func (s *Store) commitLoop() {
 	shared := 1
 	for {
@@ -118,8 +122,9 @@ func (s *Store) commitLoop() {
 	}
 }
 
-// gather collects the requests that share a commit: those that wait already,
-// and, where the last commit was shared, as many again within MaxDelay.
+// gather collects the requests that share a commit: first, those that wait already,
+// and, until there are as many as in the last commit, those that come within
+// MaxDelay.
 func (s *Store) gather(first *request, shared int) (group []*request) {
 	group = append(group, first)
 	if first.compact {
@@ -157,8 +162,8 @@ func (s *Store) gather(first *request, shared int) (group []*request) {
 	return group
 }
 
-// commit carries out a group; where it fails as a whole, each by itself, so
-// that one request's failure is not another's.
+// commit executes a group in one transaction. If that fails, it executes each
+// request in a transaction of its own, so that a failing request fails no other.
 func (s *Store) commit(group []*request) {
 	taken := group[:0]
 	for _, r := range group {
@@ -166,7 +171,7 @@ func (s *Store) commit(group []*request) {
 			taken = append(taken, r)
 		}
 	}
-	if last := len(taken) - 1; last > 0 && taken[last].compact { // it came last, and is no part of a transaction
+	if last := len(taken) - 1; last > 0 && taken[last].compact { // it is the last one, and cannot run in a transaction
 		defer func(r *request) {
 			r.err = s.commitOnce([]*request{r})
 			close(r.done)
@@ -190,15 +195,15 @@ func (s *Store) commitOnce(group []*request) error {
 		return nil
 	}
 	var damaged []Damage
-	err := s.do("put", func(db *database) error {
-		var err error
+	err := s.do(context.Background(), "put", func(db *database) (err error) {
+		defer recoverEngine(&err)
 		if group[0].compact {
-			return db.compact()
+			return db.compact(group[0].ctx)
 		}
 		if damaged, err = db.write(group); err != nil {
 			return err
 		}
-		if db.moved() { // then it may be lost, and is put again into the new one
+		if db.moved() { // the commit may be lost: do repeats it in the new file
 			return errMoved
 		}
 		return nil
@@ -220,53 +225,52 @@ func (s *Store) commitOnce(group []*request) error {
 	return nil
 }
 
-// write carries out a group in one transaction.
+// write executes a group in one transaction.
 func (db *database) write(group []*request) (damaged []Damage, err error) {
-	moved := map[store.Action]bool{}
+	merged := map[store.Action]bool{}
 	for {
-		tx := &transaction{db: db, conn: db.writer, works: map[store.Action]*work{}, moved: moved}
+		tx := &transaction{db: db, conn: db.writer, pending: map[store.Action]*pendingAction{}, merged: merged}
 		err := tx.conn.transaction("begin immediate", func() error { return tx.run(group) })
-		long, ok := errors.AsType[*longTailError](err)
+		first, ok := errors.AsType[*mergeFirstError](err)
 		if !ok {
 			if err == nil {
 				tx.committed()
 			}
 			return tx.damaged, err
 		}
-		if err := db.shelf(long.action).moveTail(db.writer, long.action); err != nil {
+		if err := db.index(first.action).mergeAll(db.writer, first.action); err != nil {
 			return nil, err
 		}
-		moved[long.action] = true
+		merged[first.action] = true
 	}
 }
 
-// longTailError says that the log of an action must be moved into the index
-// before its chunks can be looked up.
-type longTailError struct{ action store.Action }
+// mergeFirstError means that the batches of an action must be merged before its
+// chunks are looked up.
+type mergeFirstError struct{ action store.Action }
 
-func (*longTailError) Error() string { return "the log must be moved into the index first" }
+func (*mergeFirstError) Error() string { return "the batches must be merged first" }
 
 // transaction is one commit. Its fields belong to the committer.
 type transaction struct {
 	db      *database
 	conn    *conn
-	works   map[store.Action]*work
-	moved   map[store.Action]bool // logs that were moved just now
+	pending map[store.Action]*pendingAction
+	merged  map[store.Action]bool // actions whose batches were merged just now
 	damaged []Damage
+	lost    map[store.Action]*lost
 	scratch []byte
 	digests []byte
 }
 
-// work is what a transaction adds to one action.
-type work struct {
+// pendingAction holds the additions of a transaction to one action.
+type pendingAction struct {
 	action  store.Action
-	shelf   *shelf
-	at      position
-	seq     int64
-	count   int64
-	log     []byte                     // entries of what it adds
-	added   []*store.Record            // the callers'
-	recent  map[uint64][]*store.Record // of added, by prefix; nil until it is needed
+	view    actionView
+	last    int64                      // number of the batch that was added, or of a later merged one
+	log     []byte                     // entries of added
+	added   []*store.Record            // owned by the callers
+	recent  map[uint64][]*store.Record // added records by prefix; nil until needed
 	indexed int                        // how many of added are in recent
 }
 
@@ -283,30 +287,39 @@ func (tx *transaction) run(group []*request) error {
 			return err
 		}
 	}
-	for _, w := range tx.works {
-		if w.count == 0 {
-			continue
-		}
-		w.seq = w.shelf.latest() + 1
-		if err := tx.conn.exec("insert into batches values(?, ?, ?, ?)", w.at.id, w.seq, w.count, sealEntries(w.log)); err != nil {
+	for _, w := range tx.pending {
+		if err := w.write(tx.conn); err != nil {
 			return err
 		}
 	}
-	return nil
+	return tx.withdraw()
 }
 
-// outputs carries out a request that concerns outputs.
-func (tx *transaction) outputs(r *request) error {
-	if len(r.records) == 0 && !r.move && r.clean == nil {
+// write adds the batch of the added records.
+func (w *pendingAction) write(c *conn) (err error) {
+	if len(w.log) == 0 {
 		return nil
 	}
-	w, err := tx.work(r.action)
+	if w.last, err = c.addBatch(w.view.id, w.log); err != nil || w.last%mergeEvery != 0 {
+		return err
+	}
+	merged, err := c.mergeSome(w.view.id)
+	w.last = max(w.last, merged)
+	return err
+}
+
+// outputs executes the part of a request that concerns outputs.
+func (tx *transaction) outputs(r *request) error {
+	if len(r.records) == 0 && !r.merge && r.clean == nil {
+		return nil
+	}
+	w, err := tx.pendingOf(r.action)
 	switch {
 	case err != nil:
 		return err
-	case r.move && !tx.moved[r.action]:
-		return &longTailError{r.action}
-	case r.move:
+	case r.merge && !tx.merged[r.action]:
+		return &mergeFirstError{r.action}
+	case r.merge:
 		return nil
 	}
 	for _, first := range r.clean {
@@ -317,34 +330,20 @@ func (tx *transaction) outputs(r *request) error {
 	return tx.put(w, r)
 }
 
-// committed notes what was added, for those who look up.
+// committed updates the index after the commit.
 func (tx *transaction) committed() {
-	for _, w := range tx.works {
-		if w.count == 0 {
-			continue
+	for _, w := range tx.pending {
+		if w.view.current && w.last > 0 { // the index had all earlier batches, and expect added this one
+			w.view.index.committed(w.view.id, w.last)
 		}
-		w.shelf.mu.Lock()
-		// Else a Get has caught up with it already, or with the action that came
-		// again since.
-		if w.shelf.id == w.at.id && w.seq > w.shelf.last {
-			if w.shelf.tail != nil { // what is seen was noted by expect
-				entries, _ := parseEntries(sealEntries(w.log))
-				for _, e := range entries {
-					w.shelf.add(e)
-				}
-			}
-			w.shelf.last = w.seq
-		}
-		w.shelf.mu.Unlock()
 	}
 }
 
-func (tx *transaction) work(action store.Action) (*work, error) {
-	if w := tx.works[action]; w != nil {
+func (tx *transaction) pendingOf(action store.Action) (*pendingAction, error) {
+	if w := tx.pending[action]; w != nil {
 		return w, nil
 	}
-	w := &work{action: action, shelf: tx.db.shelf(action)}
-	at, ok, err := tx.conn.locate(action)
+	id, ok, err := tx.conn.locate(action)
 	if err != nil {
 		return nil, err
 	}
@@ -352,20 +351,29 @@ func (tx *transaction) work(action store.Action) (*work, error) {
 		if err := tx.conn.exec("insert into actions(digest) values(?)", action[:]); err != nil {
 			return nil, err
 		}
-		at = position{id: tx.conn.LastInsertRowID()}
+		id = tx.conn.LastInsertRowID()
 	}
-	w.at = at
-	tx.works[action] = w
-	return w, w.shelf.catchUp(tx.conn, at)
+	w := &pendingAction{action: action, view: tx.db.index(action).look(tx.conn, id)}
+	tx.pending[action] = w
+	return w, nil
 }
 
-func (tx *transaction) put(w *work, r *request) error {
+func (tx *transaction) put(w *pendingAction, r *request) error {
+	complete, err := w.view.catchUp(len(r.records))
+	if err != nil {
+		return err
+	}
+	var known []int
+	if complete {
+		known = w.view.index.expect(r.records)
+	}
 	fresh := make([]*store.Record, 0, len(r.records))
-	known := w.shelf.expect(r.records)
 	for i := range r.records {
 		record := &r.records[i]
-		if len(known) > 0 && known[0] == i { // it may be one of them
-			known = known[1:]
+		if isKnown := len(known) > 0 && known[0] == i; isKnown || !complete { // it may be stored already
+			if isKnown {
+				known = known[1:]
+			}
 			done, err := tx.compare(w, r, record)
 			if err != nil {
 				return err
@@ -378,9 +386,12 @@ func (tx *transaction) put(w *work, r *request) error {
 		fresh = append(fresh, record)
 	}
 	r.stored += len(fresh)
-	w.count += int64(len(fresh))
 	if len(fresh) == len(r.records) && r.packs != nil {
-		w.log = append(w.log, r.log...)
+		if w.log == nil {
+			w.log = r.log[:len(r.log):len(r.log)]
+		} else {
+			w.log = append(w.log, r.log...)
+		}
 		return tx.insert(w, r, r.packs)
 	}
 	slices.SortFunc(fresh, func(a, b *store.Record) int { return a.Key.Compare(b.Key) })
@@ -391,7 +402,7 @@ func (tx *transaction) put(w *work, r *request) error {
 }
 
 // recently returns the record of a chunk that this transaction adds.
-func (w *work) recently(chunk store.Digest) *store.Record {
+func (w *pendingAction) recently(chunk store.Digest) *store.Record {
 	if w.recent == nil {
 		w.recent = map[uint64][]*store.Record{}
 	}
@@ -407,9 +418,9 @@ func (w *work) recently(chunk store.Digest) *store.Record {
 	return nil
 }
 
-// compare looks for the record's chunk under every order it may be stored
-// under. done is false where it has to be inserted.
-func (tx *transaction) compare(w *work, r *request, record *store.Record) (done bool, err error) {
+// compare looks for the record's chunk under every order that it may be stored
+// under. done is false if the record must be inserted.
+func (tx *transaction) compare(w *pendingAction, r *request, record *store.Record) (done bool, err error) {
 	if added := w.recently(record.Chunk); added != nil {
 		r.compare(w.action, added.Value, record)
 		return true, nil
@@ -417,13 +428,12 @@ func (tx *transaction) compare(w *work, r *request, record *store.Record) (done 
 	if done, err = tx.compareAt(w, r, record, record.Order); done || err != nil {
 		return done, err
 	}
-	var t tail
-	orders, long, err := w.shelf.lookUp(tx.conn, w.at, &t, prefixOf(record.Chunk))
+	orders, merge, err := w.view.orders(prefixOf(record.Chunk))
 	if err != nil {
 		return false, err
 	}
-	if long {
-		return false, &longTailError{w.action}
+	if merge {
+		return false, &mergeFirstError{w.action}
 	}
 	for _, order := range orders {
 		if done, err = tx.compareAt(w, r, record, order); done || err != nil {
@@ -433,12 +443,12 @@ func (tx *transaction) compare(w *work, r *request, record *store.Record) (done 
 	return false, nil
 }
 
-// compareAt compares a record with what is stored under its chunk and an
-// order. What is damaged is replaced.
-func (tx *transaction) compareAt(w *work, r *request, record *store.Record, order []byte) (there bool, err error) {
+// compareAt compares a record with the value stored under its chunk and an order.
+// A damaged value is replaced.
+func (tx *transaction) compareAt(w *pendingAction, r *request, record *store.Record, order []byte) (there bool, err error) {
 	moved := store.Record{Key: store.Key{Chunk: record.Chunk, Order: order}, Value: record.Value}
 	damaged := false
-	there, err = tx.conn.one(w.at, moved.Key, func(stored row) {
+	there, err = tx.conn.one(w.view.id, moved.Key, func(stored row) {
 		if _, ok := stored.verify(w.action, &tx.scratch); ok {
 			r.compare(w.action, stored.Value, record)
 		} else {

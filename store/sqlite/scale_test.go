@@ -16,7 +16,7 @@ var scale = flag.Int("scale", 0, "outputs in TestScale, in thousands; 0 = it is 
 // TestScale times a store of many outputs, each step by itself.
 func TestScale(t *testing.T) {
 	if *scale == 0 {
-		t.Skip("without -scale N there is nothing to time")
+		t.Skip("needs -scale N")
 	}
 	n := *scale * 1000
 	dir := t.TempDir()

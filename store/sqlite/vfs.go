@@ -2,18 +2,20 @@ package sqlite
 
 import (
 	"fmt"
+	"os"
 	"sync/atomic"
 
 	"github.com/ncruces/go-sqlite3/vfs"
 )
 
-// countingVFS is the system's files, with the syncs of one store counted.
+// countingVFS gives access to the system's files, and counts the syncs of a store.
 type countingVFS struct {
 	vfs.VFSFilename
 	name  string
 	syncs atomic.Int64
-	cause atomic.Pointer[error] // the last error of a file, which SQLite may forget
+	cause atomic.Pointer[error] // the last error of a file, since SQLite's own error may lack it
 	fault func(op, name string) error
+	image *image // nil = the files on disk are used
 }
 
 var vfsCount atomic.Int64
@@ -32,7 +34,7 @@ func registerVFS(fault func(op, name string) error) *countingVFS {
 
 func (v *countingVFS) unregister() { vfs.Unregister(v.name) }
 
-// note keeps an error, and returns it.
+// note stores an error as the cause, and returns it.
 func (v *countingVFS) note(err error) error {
 	if err != nil {
 		v.cause.Store(&err)
@@ -41,22 +43,66 @@ func (v *countingVFS) note(err error) error {
 }
 
 func (v *countingVFS) Delete(name string, syncDir bool) error {
+	if v.image != nil {
+		v.image.remove(name)
+		return nil
+	}
 	if err := v.fault("delete", name); err != nil {
 		return err
 	}
 	return v.VFSFilename.Delete(name, syncDir)
 }
 
-func (v *countingVFS) OpenFilename(name *vfs.Filename, flags vfs.OpenFlag) (vfs.File, vfs.OpenFlag, error) {
-	f, flags, err := v.VFSFilename.OpenFilename(name, flags)
-	if err != nil {
-		return nil, flags, err
+func (v *countingVFS) Access(name string, flags vfs.AccessFlag) (bool, error) {
+	if v.image != nil {
+		return v.image.exists(name), nil
 	}
+	return v.VFSFilename.Access(name, flags)
+}
+
+func (v *countingVFS) OpenFilename(name *vfs.Filename, flags vfs.OpenFlag) (vfs.File, vfs.OpenFlag, error) {
 	path := ""
 	if name != nil {
 		path = name.String()
 	}
+	if v.image != nil {
+		f, err := v.image.open(path)
+		return f, flags, v.note(err)
+	}
+	if err := v.fault("open", path); err != nil {
+		return nil, flags, v.note(err)
+	}
+	if err := createPrivate(path, flags); err != nil {
+		return nil, flags, v.note(err)
+	}
+	f, flags, err := v.VFSFilename.OpenFilename(name, flags)
+	if err != nil {
+		return nil, flags, v.note(err)
+	}
 	return &countingFile{File: f, vfs: v, name: path}, flags, nil
+}
+
+// createPrivate creates a file that SQLite is about to create, with a mode that only
+// lets its owner read it; SQLite would use the system's default. For a database it
+// also creates the index of its log.
+func createPrivate(path string, flags vfs.OpenFlag) error {
+	if path == "" || flags&vfs.OPEN_CREATE == 0 { // without a path, it is a temporary file, which is private
+		return nil
+	}
+	paths := []string{path}
+	if flags&vfs.OPEN_MAIN_DB != 0 {
+		paths = append(paths, path+"-shm")
+	}
+	for _, path := range paths {
+		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+		if err != nil {
+			return err
+		}
+		if err := f.Close(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 type countingFile struct {

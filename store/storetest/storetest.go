@@ -20,34 +20,35 @@ var (
 	other  = store.Action{2}
 )
 
-// Run holds a store to the contract of [store.Store]. open returns an empty
+// Run tests a store against the contract of [store.Store]. open returns an empty
 // store each time it is called; the suite closes it.
 func Run(t *testing.T, open func(t *testing.T) store.Store) {
 	each(t, open, []test[store.Store]{
 		{"an empty store has nothing", empty},
-		{"what was put is there, verbatim", verbatim},
+		{"outputs come back verbatim", verbatim},
 		{"an empty batch changes nothing", emptyBatch},
 		{"found is called in the order of the keys", keyOrder},
 		{"the same bytes again change nothing", sameBytes},
-		{"other bytes conflict and the first stay", otherBytes},
-		{"what an output cost is kept", fuel},
+		{"other bytes conflict, and the first stay", otherBytes},
+		{"the fuel of an output is kept", fuel},
 		{"a conflict keeps the rest of its batch", conflictInBatch},
 		{"a batch may name a chunk twice", twiceInBatch},
 		{"one chunk under two ids is one record", twoOrders},
 		{"actions share nothing", actionsApart},
 		{"the store copies what it keeps", copies},
 		{"an error of found ends the call", foundError},
-		{"a cancelled context is obeyed", cancelled},
+		{"a cancelled context ends every call", cancelled},
 		{"all comes in bytewise order", allInOrder},
 		{"all can be left early", allLeftEarly},
+		{"all begins with the first in order, whenever it was put", firstOfAll},
 		{"large outputs survive", large},
 		{"racing writers agree", racers},
 		{"it behaves like a map", likeAMap},
-		{"after close every call says so", closed},
+		{"after Close every call gives ErrClosed", closed},
 	})
 }
 
-// test is one sentence of a contract.
+// test tests one sentence of a contract, its name.
 type test[S store.Store] struct {
 	name string
 	run  func(t *testing.T, s S)
@@ -84,7 +85,7 @@ func put(t *testing.T, s store.Store, a store.Action, records ...store.Record) {
 	}
 }
 
-// get returns what is stored for the names, "-" for what is not.
+// get returns the stored outputs of the names, "-" for a name without one.
 func get(t *testing.T, s store.Store, a store.Action, names ...string) []string {
 	t.Helper()
 	keys := make([]store.Key, len(names))
@@ -190,11 +191,11 @@ func fuel(t *testing.T, s store.Store) {
 			t.Errorf("%+v, %v", got, err)
 		}
 	}
-	dearer := r
-	dearer.Fuel--
-	err = s.Put(t.Context(), action, []store.Record{dearer})
-	if c, ok := errors.AsType[*store.ConflictError](err); !ok || c.Stored != store.VersionOf(r.Value) || c.Put != store.VersionOf(dearer.Value) {
-		t.Errorf("the same output at another cost: %v", err)
+	cheaper := r
+	cheaper.Fuel--
+	err = s.Put(t.Context(), action, []store.Record{cheaper})
+	if c, ok := errors.AsType[*store.ConflictError](err); !ok || c.Stored != store.VersionOf(r.Value) || c.Put != store.VersionOf(cheaper.Value) {
+		t.Errorf("the same output with another fuel: got %v, want a *store.ConflictError", err)
 	}
 }
 
@@ -286,8 +287,22 @@ func allLeftEarly(t *testing.T, s store.Store) {
 		}
 		break
 	}
-	put(t, s, action, record("c", "3")) // nothing is left locked
+	put(t, s, action, record("c", "3")) // would hang if All left a lock
 	want(t, all(t, s, action), "a=1", "b=2", "c=3")
+}
+
+func firstOfAll(t *testing.T, s store.Store) {
+	for _, name := range []string{"d", "e", "c", "b", "f", "a"} {
+		put(t, s, action, record(name, name))
+		all := all(t, s, action)
+		for r, err := range s.All(t.Context(), action) {
+			if got := string(r.Order) + "=" + string(r.Output); err != nil || got != all[0] || !slices.IsSorted(all) {
+				t.Errorf("after %s was put: All begins with %q, and has %q, %v", name, got, all, err)
+			}
+			break
+		}
+	}
+	want(t, all(t, s, action), "a=a", "b=b", "c=c", "d=d", "e=e", "f=f")
 }
 
 func large(t *testing.T, s store.Store) {
@@ -326,8 +341,8 @@ func racers(t *testing.T, s store.Store) {
 	}
 }
 
-// likeAMap compares with a map over random batches, from a seed that is
-// printed on failure.
+// likeAMap compares the store with a map over random batches. A failure prints
+// the seed.
 func likeAMap(t *testing.T, s store.Store) {
 	seed := rand.Uint64()
 	rng := rand.New(rand.NewPCG(seed, 0))

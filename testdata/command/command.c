@@ -1,6 +1,6 @@
-// A WASI command for tests. It does what its arguments say, or without any, the
-// words of the first line of its input, and then reads the rest. command.wasm is
-// made by
+// A WASI command for tests. Its arguments, or else the words in the first line of
+// its input, say what it does; then it reads the rest of the input. command.wasm
+// is made with
 //
 //	clang-19 --target=wasm32-wasi --sysroot=/usr -O2 -Wall -Wextra -Werror \
 //		-Wl,--strip-debug,--compress-relocations -o command.wasm command.c
@@ -19,7 +19,7 @@
 
 extern char **environ;
 
-static int calls; // stays 0 before each run, where state is fresh
+static int calls; // 0 before each run if the state is fresh
 
 // count prints lines, words and bytes of the input, as wc does.
 static int count(void) {
@@ -90,7 +90,7 @@ static int list(const char *path) {
 
 static void tell(const char *what, int result) { printf("%s: %s\n", what, result < 0 ? strerror(errno) : "done"); }
 
-// change tries all that would change a directory, and prints the errors.
+// change tries all calls that would change a directory, and prints the errors.
 static int change(const char *path) {
 	char file[1024], made[1024];
 	snprintf(file, sizeof file, "%s/a.txt", path);

@@ -1,8 +1,8 @@
 //go:build wasip1
 
-// Impure does what programs do that are no functions of their input: it
-// iterates over a map, reads the clock, draws random numbers, starts goroutines
-// and counts its calls. On a hermetic host it is a function of its chunk.
+// Impure does what makes programs depend on more than their input: it iterates
+// over a map, reads the clock, draws random numbers, starts goroutines and counts
+// its calls. On a hermetic host its output depends only on its chunk.
 //
 //	GOOS=wasip1 GOARCH=wasm go build -buildmode=c-shared -o impure.wasm ./testdata/impure
 package main

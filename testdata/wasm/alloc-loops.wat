@@ -1,4 +1,4 @@
-;; alloc never ends where it is asked for 2 bytes.
+;; alloc never ends if it is asked for 2 bytes.
 ;; Build: make -C guest-examples wat
 (module $alloc-loops
   (memory (export "memory") 1)

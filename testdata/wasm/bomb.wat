@@ -1,6 +1,6 @@
-;; A chunk that is an integer from 1 to 23 sets off the bomb of that number in
-;; the table at the end; any other is its own output. No bomb ends by itself,
-;; but for 23.
+;; A chunk that is an integer from 1 to 23 sets off the bomb with that number in
+;; the table at the end; any other chunk is its own output. No bomb ends by
+;; itself, except 23.
 ;; Build: make -C guest-examples wat
 (module $bomb
   (import "wasm_jobs" "log" (func $log (param i32 i32 i32)))
@@ -38,7 +38,7 @@
   (func $deeper (param $n i32) (result i32)
     (i32.add (local.get $n) (call $deeper (i32.add (local.get $n) (i32.const 1)))))
 
-  ;; swell takes all the memory there is, and returns its bytes (at most 2^32-64Ki).
+  ;; swell takes all available memory, and returns its size in bytes (at most 2^32-64Ki).
   (func $swell (result i32)
     (local $pages i32)
     (local.set $pages (i32.const 0x8000))
@@ -51,7 +51,7 @@
     (local $size i32)
     (local.set $size (call $swell))
     (loop $l (memory.fill (i32.const 0) (i32.const 0xaa) (local.get $size)) (br $l)))
-  (func $copy ;; by one byte, so that it overlaps, and back
+  (func $copy ;; by one byte, so that both overlap, and back
     (local $size i32)
     (local.set $size (i32.sub (call $swell) (i32.const 1)))
     (loop $l
@@ -64,7 +64,7 @@
   (func $clocks (loop $l
     (drop (call $clock (i32.const 0) (i64.const 0) (i32.const 8)))
     (br $l)))
-  (func $yields (loop $l ;; of the host functions, that with the least around it
+  (func $yields (loop $l ;; the host function with the least around it
     (drop (call $sched_yield)) (drop (call $sched_yield)) (drop (call $sched_yield)) (drop (call $sched_yield))
     (br $l)))
   (func $heartbeats (loop $l (drop (call $heartbeat)) (br $l)))
@@ -82,7 +82,7 @@
   (func $write (loop $l
     (drop (call $fd_write (i32.const 1) (i32.const 0x20000) (i32.const 1024) (i32.const 0x30000)))
     (br $l)))
-  (func $lines ;; the empty line, 16 Mi of them at once
+  (func $lines ;; 16 Mi empty lines at once
     (memory.fill (i32.const 0) (i32.const 10) (i32.const 0x20000))
     (call $spans (i32.const 1024) (i32.const 0x20000))
     (call $write))

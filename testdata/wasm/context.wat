@@ -1,5 +1,5 @@
 ;; setup keeps the context, which is then the output of every chunk. It must fit
-;; the first 32 KiB, since chunks are written behind it.
+;; the first 32 KiB, because chunks are written after it.
 ;; Build: make -C guest-examples wat
 (module $context
   (memory (export "memory") 1)

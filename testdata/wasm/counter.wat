@@ -1,4 +1,4 @@
-;; Counts its calls in memory, and gives the count, which is at most 23: 1 on
+;; Counts its calls in memory, and returns the count, which is at most 23: 1 on
 ;; fresh state. Build: make -C guest-examples wat
 (module
   (memory (export "memory") 1)

@@ -16,7 +16,7 @@
   (func $exec (export "exec") (param $ptr i32) (param $size i32) (result i64)
     (i64.or (i64.shl (i64.extend_i32_u (local.get $ptr)) (i64.const 32))
       (i64.extend_i32_u (local.get $size))))
-  ;; argument reads the argument of the head at $at, and returns where it ends.
+  ;; argument reads the argument of the head at $at, and returns the end of the head.
   (func $argument (param $at i32) (result i64 i32)
     (local $info i32) (local $left i32) (local $arg i64)
     (local.set $info (i32.and (i32.load8_u (local.get $at)) (i32.const 31)))
@@ -30,7 +30,7 @@
         (local.set $at (i32.add (local.get $at) (i32.const 1)))
         (br_if $byte (local.tee $left (i32.sub (local.get $left) (i32.const 1)))))))
     (local.get $arg) (local.get $at))
-  ;; number writes $n at address 16 as 1b and its eight bytes, the highest first.
+  ;; number writes $n at address 16 as 1b and its eight bytes, big-endian.
   (func $number (param $n i64) (result i64)
     (local $i i32)
     (i32.store8 (i32.const 16) (i32.const 0x1b))

@@ -1,9 +1,9 @@
-;; Does everything with floats whose bits might differ between engines and
+;; Does all floating-point operations whose bits might differ between engines and
 ;; machines. A chunk is an unsigned integer n below 2^16. Its output is a byte
-;; string: long sums of n-dependent length in both widths, and the bits of what
-;; each operation gives for each pair of zeros, infinities and NaNs, quiet,
-;; signalling and negative, with payloads that depend on n. The aggregate is the
-;; sum, in id order, of the first sums. Build: make -C guest-examples wat
+;; string: sums of both widths, long ones whose length depends on n, and the bits
+;; of the result of each operation for each pair of zeros, infinities and NaNs
+;; (quiet, signalling and negative, with payloads that depend on n). The aggregate
+;; is the sum, in id order, of the first sums. Build: make -C guest-examples wat
 (module
   (memory (export "memory") 32)
   (global $at (mut i32) (i32.const 0)) ;; where the next bits go
@@ -68,7 +68,7 @@
     (call $put128 (f32x4.div (local.get $v) (local.get $w)))
     (call $put128 (f32x4.min (local.get $v) (local.get $w))))
 
-  ;; value gives the i-th of eight operands.
+  ;; value returns the i-th of eight operands.
   (func $value (param $i i32) (param $n i64) (result f64)
     (block $7 (block $6 (block $5 (block $4 (block $3 (block $2 (block $1 (block $0
       (br_table $0 $1 $2 $3 $4 $5 $6 $7 (local.get $i)))
@@ -103,7 +103,7 @@
 
   (func (export "exec") (param $ptr i32) (param $len i32) (result i64) (local $n i64) (local $i i32) (local $j i32)
     (local.set $n (call $number (local.get $ptr)))
-    (global.set $at (i32.const 3)) ;; behind the head
+    (global.set $at (i32.const 3)) ;; after the head
     (call $sums (local.get $n))
     (loop $rows
       (call $unary (call $value (local.get $i) (local.get $n)))
@@ -117,7 +117,7 @@
     (i32.store8 (i32.const 2) (i32.sub (global.get $at) (i32.const 3)))
     (i64.extend_i32_u (global.get $at)))
 
-  ;; headSize is that of an item's head of at most two bytes of argument.
+  ;; headSize returns the size of the head of an item with an argument of at most two bytes.
   (func $headSize (param $ptr i32) (result i32) (local $info i32)
     (local.set $info (i32.and (i32.load8_u (local.get $ptr)) (i32.const 31)))
     (if (i32.lt_u (local.get $info) (i32.const 24)) (then (return (i32.const 1))))
@@ -136,7 +136,7 @@
       (br $next)))
     (local.set $bits (i64.reinterpret_f64 (local.get $sum)))
     (i32.store8 (i32.const 0) (i32.const 0xfb))
-    (loop $bytes ;; the last first: CBOR is big-endian
+    (loop $bytes ;; the last byte first: CBOR is big-endian
       (i32.store8 (i32.sub (i32.const 8) (local.get $i)) (i32.wrap_i64 (local.get $bits)))
       (local.set $bits (i64.shr_u (local.get $bits) (i64.const 8)))
       (br_if $bytes (i32.lt_u (local.tee $i (i32.add (local.get $i) (i32.const 1))) (i32.const 8))))

@@ -1,5 +1,5 @@
-;; Gives every chunk back. Its aggregate is how many outputs there are, at most
-;; 23, and its merge how many partial results: not the aggregate of all outputs.
+;; Returns every chunk. Its aggregate is the number of outputs, at most 23, and its
+;; merge the number of partial results: not the aggregate of all outputs.
 ;; Build: make -C guest-examples wat
 (module
   (memory (export "memory") 1)

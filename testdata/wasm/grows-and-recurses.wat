@@ -1,5 +1,5 @@
-;; exec asks for 1000 pages of memory, gets none where the limit is lower, and
-;; then calls itself until the stack ends.
+;; exec asks for 1000 pages of memory, which fails if the limit is lower, and then
+;; calls itself until the stack ends.
 ;; Build: make -C guest-examples wat
 (module $grows-and-recurses
   (memory (export "memory") 1)

@@ -1,4 +1,4 @@
-;; Gives a byte string of the time and eight random bytes.
+;; Returns a byte string of the time and eight random bytes.
 ;; Build: make -C guest-examples wat
 (module
   (import "wasi_snapshot_preview1" "clock_time_get" (func $clock (param i32 i64 i32) (result i32)))

@@ -1,4 +1,4 @@
-;; A memory that has 1 GiB from the start.
+;; A memory of 1 GiB from the start.
 ;; Build: make -C guest-examples wat
 (module $large-memory
   (memory (export "memory") 16384)

@@ -1,6 +1,6 @@
-;; Gives the bits of the NaN that 0/0 is, as a byte string of eight bytes. They
-;; differ between kinds of processors, and between engines, unless the host makes
-;; them the same. Build: make -C guest-examples wat
+;; Returns the bits of the NaN 0/0, as a byte string of eight bytes. They differ
+;; between kinds of processors, and between engines, unless the host makes them the
+;; same. Build: make -C guest-examples wat
 (module
   (memory (export "memory") 1)
   (func (export "alloc") (param i32) (result i32) (i32.const 1024))

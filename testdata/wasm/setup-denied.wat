@@ -1,4 +1,4 @@
-;; setup asks for 1000 pages of memory, gets none where the limit is lower, and goes on without; exec traps.
+;; setup asks for 1000 pages of memory, which fails if the limit is lower, and goes on without; exec traps.
 ;; Build: make -C guest-examples wat
 (module $setup-denied
   (memory (export "memory") 1)

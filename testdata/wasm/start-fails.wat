@@ -1,4 +1,4 @@
-;; The start function tells the host that it failed, and returns.
+;; The start function reports a failure to the host, and returns.
 ;; Build: make -C guest-examples wat
 (module $start-fails
   (import "wasm_jobs" "fail" (func $fail (param i32 i32 i32)))

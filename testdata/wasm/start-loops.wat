@@ -1,4 +1,4 @@
-;; The start function never ends: instantiating does not.
+;; The start function never ends, so instantiation does not either.
 ;; Build: make -C guest-examples wat
 (module $start-loops
   (memory (export "memory") 1)

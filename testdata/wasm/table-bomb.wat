@@ -1,5 +1,5 @@
-;; A chunk that is an integer below 4 changes tables without end; any other is
-;; its own output.
+;; A chunk that is an integer below 4 changes tables without end; any other chunk
+;; is its own output.
 ;; Build: make -C guest-examples wat
 (module $table-bomb
   (memory (export "memory") 1)
@@ -10,7 +10,7 @@
     (block $ends
       (block $fills (block $copies (block $grows (block $grows0
         (br_table $grows0 $grows $copies $fills $ends (i32.load8_u (local.get $ptr))))
-      ;; 0: growing by nothing
+      ;; 0: growing by 0
       (loop $l (drop (table.grow $small (ref.null func) (i32.const 0))) (br $l)))
       ;; 1: growing to the limit, one by one, and on
       (loop $l (drop (table.grow $small (ref.null func) (i32.const 1))) (br $l)))

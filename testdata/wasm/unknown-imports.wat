@@ -1,5 +1,5 @@
-;; Imports that nobody serves: of another module, of unknown names, of a wrong
-;; type and of a wrong kind.
+;; Imports that the host does not have: of another module, of unknown names, of a
+;; wrong type and of a wrong kind.
 ;; Build: make -C guest-examples wat
 (module $unknown-imports
   (import "env" "abort" (func $abort (param i32 i32 i32 i32)))

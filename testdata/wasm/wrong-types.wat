@@ -1,4 +1,4 @@
-;; Every export of the ABI is there with a wrong type or as a wrong kind.
+;; Every export of the ABI, with a wrong type or kind.
 ;; Build: make -C guest-examples wat
 (module $wrong-types
   (memory 1)

@@ -35,7 +35,7 @@ type Sum struct {
 	Tags     []string `json:"tags"`
 }
 
-// Sums is the kernel.
+// Sums is the kernel: it decodes orders and returns the encoded sums.
 func Sums(input []byte) ([]byte, error) {
 	var orders []Order
 	if err := json.Unmarshal(input, &orders); err != nil {
@@ -70,7 +70,7 @@ func (s *Sum) add(o Order) {
 	}
 }
 
-// Chunk is the kernel from chunk to output, both one CBOR byte string.
+// Chunk is the kernel with chunk and output each as one CBOR byte string.
 func Chunk(chunk []byte) ([]byte, error) {
 	input, err := Payload(chunk)
 	if err != nil {
@@ -83,26 +83,26 @@ func Chunk(chunk []byte) ([]byte, error) {
 	return ByteString(sums), nil
 }
 
-// Payload returns what is in a byte string of definite length.
+// Payload returns the content of a CBOR byte string of definite length.
 func Payload(item []byte) ([]byte, error) {
 	h, err := abi.ReadHead(item)
 	if err != nil {
 		return nil, err
 	}
 	if h.Major != abi.MajorBytes || h.Indefinite || uint64(len(item)-h.Size) != h.Arg {
-		return nil, errors.New("not one byte string of definite length")
+		return nil, errors.New("invalid chunk: want one byte string of definite length")
 	}
 	return item[h.Size:], nil
 }
 
-// ByteString is the opposite of Payload.
+// ByteString is the inverse of Payload.
 func ByteString(payload []byte) []byte {
 	item := make([]byte, 0, len(payload)+5)
 	return append(abi.AppendHead(item, abi.MajorBytes, uint64(len(payload))), payload...)
 }
 
-// Warm has the JSON library prepare for the types in use, which it does once in
-// a process: a guest calls it before its first chunk.
+// Warm makes the JSON library prepare for the types in use, which it does once per
+// process. A guest calls it before its first chunk.
 func Warm() {
 	warm := `[{"id":1,"customer":"a","tags":["b"],"lines":[{"article":"c","quantity":1,"price":2}]}]`
 	if _, err := Sums([]byte(warm)); err != nil {

@@ -1,7 +1,7 @@
 //go:build wasip1
 
-// Jsonextism is the kernel in Go as a plugin of Extism, with the imports that
-// its plugins have.
+// Jsonextism is the kernel in Go as a plugin of Extism, with the imports of such
+// plugins.
 package main
 
 import (

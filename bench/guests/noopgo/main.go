@@ -1,6 +1,6 @@
 //go:build wasip1
 
-// Noopgo is the least that a guest in Go can do: it gives the chunk back.
+// Noopgo is the smallest guest in Go: it returns the chunk.
 package main
 
 import "unsafe"

@@ -1,47 +1,47 @@
-// faulty is a guest that misbehaves on request: it is for tests of hosts.
+// faulty is a guest that misbehaves on request, for tests of hosts.
 // Build: make -C guest-examples c
 //
-// A chunk that is an unsigned integer n traps where n % 7 == 3, and is its own
+// A chunk that is an unsigned integer n traps if n % 7 == 3, and is its own
 // output otherwise. A map with a text under the key "do" is one of the requests
 // below. Any other chunk is its own output.
 //
-//   {"do": "ok"}         gives "value", or null without it
-//   {"do": "work"}       counts to "n" (0), and gives n: takes time, and ends
+//   {"do": "ok"}         returns "value", or null without it
+//   {"do": "work"}       counts to "n" (0), and returns n: takes time, and ends
 //   {"do": "trap"}       runs the instruction unreachable
-//   {"do": "oob"}        loads from beyond its memory
+//   {"do": "oob"}        loads from an address outside its memory
 //   {"do": "div0"}       divides an integer by zero
-//   {"do": "stack"}      calls itself without end, on the engine's stack alone
+//   {"do": "stack"}      calls itself without end, using only the engine's stack
 //   {"do": "permanent"}  fails with kind 0 and "message" ("told to fail")
 //   {"do": "retryable"}  the same with kind 1
 //   {"do": "requeue"}    the same with kind 2
 //   {"do": "loop"}       loops without end
 //   {"do": "calls"}      makes 2^31 - 1 calls without any loop
-//   {"do": "badptr"}     gives 16 bytes at an address outside memory
-//   {"do": "wrap"}       gives 32 bytes whose end is beyond 2^32
-//   {"do": "malformed"}  gives 82 01 1c, which no bytes could make well-formed
-//   {"do": "truncated"}  gives 82 01, the start of an item
-//   {"do": "trailing"}   gives 01 02, two items
-//   {"do": "empty"}      gives no bytes
-//   {"do": "big"}        gives a byte string of "size" (0) zeros
+//   {"do": "badptr"}     returns 16 bytes at an address outside memory
+//   {"do": "wrap"}       returns 32 bytes whose end is above 2^32
+//   {"do": "malformed"}  returns 82 01 1c, which more bytes cannot make well-formed
+//   {"do": "truncated"}  returns 82 01, the start of an item
+//   {"do": "trailing"}   returns 01 02, two items
+//   {"do": "empty"}      returns no bytes
+//   {"do": "big"}        returns a byte string of "size" (0) zeros
 //   {"do": "grow"}       grows its memory until that is denied, then traps
-//   {"do": "grown"}      the same, then gives null
+//   {"do": "grown"}      the same, then returns null
 //   {"do": "exit"}       calls proc_exit with "code" (0)
 //   {"do": "counter"}    counts its calls in memory: 1 on fresh state
-//   {"do": "dirty"}      overwrites all static data and new memory, gives null
-//   {"do": "log"}        logs "lines" (1) lines "line 1", ... at "level" (0), gives null
+//   {"do": "dirty"}      overwrites all static data and new memory, returns null
+//   {"do": "log"}        logs "lines" (1) lines "line 1", ... at "level" (0), returns null
 //   {"do": "heartbeat"}  heartbeats until told to stop, at most "times" (2^64-1)
-//                        times; gives how often it was told to go on
-//   {"do": "clock"}      gives [wall clock, monotonic clock], in nanoseconds
-//   {"do": "random"}     gives "size" (16) random bytes
-//   {"do": "print"}      writes "text" ("printed\n") to descriptor "fd" (1), gives null
+//                        times; returns how often it was told to go on
+//   {"do": "clock"}      returns [wall clock, monotonic clock], in nanoseconds
+//   {"do": "random"}     returns "size" (16) random bytes
+//   {"do": "print"}      writes "text" ("printed\n") to descriptor "fd" (1), returns null
 //
 // Another request, or a number in the wrong form, fails permanently with
 // "unknown request" or "not a number". `alloc` does not see the chunk: it
 // returns 0 for ALLOC_DENIED bytes, so that a chunk of this length cannot be
 // passed.
 //
-// The aggregate is the number of outputs; it traps where one is the text
-// "bad-aggregate", which the chunk "bad-aggregate" gives.
+// The aggregate is the number of outputs; it traps if one of them is the text
+// "bad-aggregate", which is the output of the chunk "bad-aggregate".
 #define WJ_OWN_ALLOC
 #include "wasm_jobs.h"
 
@@ -55,7 +55,7 @@ WASI("fd_write") uint32_t fd_write(uint32_t fd, const wj_string *parts, uint32_t
 
 extern uint8_t __global_base; // from the linker: the start of static data
 
-// What is volatile is not optimised away.
+// volatile keeps the compiler from optimizing these away.
 static volatile uint32_t counter, zero;
 
 WJ_EXPORT(alloc) void *alloc(size_t size) {
@@ -102,7 +102,7 @@ static uint64_t byte_string(const void *bytes, size_t size) {
     return wj_written(&w);
 }
 
-// Ways to fail that compilers would rather not compile.
+// Failures that compilers would like to avoid.
 
 __attribute__((noinline)) static uint32_t recurse(uint32_t depth) {
     counter = depth;
@@ -123,8 +123,8 @@ static void grow_until_denied(void) {
         while (__builtin_wasm_memory_grow(0, pages) != (size_t)-1) continue;
 }
 
-// dirty leaves no static byte as it was, the texts of this program included: a
-// later call that sees any of it goes wrong.
+// dirty changes every static byte, including the texts of this program: a later
+// call that sees any of it goes wrong.
 static uint64_t dirty(void) {
     enum { SIZE = 4 * WJ_PAGE };
     uint8_t *grown = wj_must_alloc(SIZE);

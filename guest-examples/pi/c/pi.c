@@ -1,16 +1,16 @@
 // pi estimates pi by the Monte Carlo method. A chunk is a number of samples, or
-// a map with one under the key "n"; its output is [inside, samples], and the
-// job's result {"pi": 4 * inside / samples, "inside": sum, "samples": sum}.
+// a map with that number under the key "n". Its output is [inside, samples], and
+// the job's result {"pi": 4 * inside / samples, "inside": sum, "samples": sum}.
 //
 // The host derives random bytes from the job's seed and the chunk: equal chunks
-// draw equal samples. Give each an id to tell them apart: {"id": 7, "n": 1000}.
+// get equal samples. Give each an id to make them differ: {"id": 7, "n": 1000}.
 // Build: make -C guest-examples c
 #include "wasm_jobs.h"
 
-enum { BATCH = 512, HEARTBEAT = 2048 }; // samples a request, requests a heartbeat
+enum { BATCH = 512, HEARTBEAT = 2048 }; // samples per request, requests per heartbeat
 
-// inside reports whether a point of a square lies within the quarter circle. In
-// integers there is no rounding; 31 bits, so that the sum of squares fits.
+// inside reports whether a point of a square lies within the quarter circle. With
+// integers nothing is rounded; they have 31 bits so that the sum of squares fits.
 static bool inside(uint64_t point) {
     uint64_t x = (uint32_t)point >> 1, y = point >> 33;
     return x * x + y * y < 1ull << 62;
@@ -56,7 +56,7 @@ static uint64_t estimate(uint64_t hits, uint64_t samples) {
     return wj_written(&w);
 }
 
-// aggregate gets [[id, [inside, samples]], ...].
+// aggregate takes [[id, [inside, samples]], ...].
 WJ_EXPORT(aggregate) uint64_t aggregate(const uint8_t *outputs, size_t size) {
     wj_reader r = wj_read(outputs, size);
     wj_items items, pair;
@@ -72,7 +72,7 @@ WJ_EXPORT(aggregate) uint64_t aggregate(const uint8_t *outputs, size_t size) {
     return estimate(hits, samples);
 }
 
-// merge gets results of aggregate and of itself.
+// merge takes results of aggregate and of itself.
 WJ_EXPORT(merge) uint64_t merge(const uint8_t *partials, size_t size) {
     wj_reader r = wj_read(partials, size), value;
     wj_items items;

@@ -1,5 +1,5 @@
-// square gives n * n for a chunk that is an integer n, or a map with n under
-// the key "n"; the job's result is the sum. Build: make -C guest-examples c
+// square returns n * n for a chunk that is an integer n, or a map with n under
+// the key "n". The job's result is the sum. Build: make -C guest-examples c
 #include "wasm_jobs.h"
 
 static void square(wj_reader chunk, wj_writer *output) {

@@ -1,7 +1,7 @@
 //go:build wasip1
 
-// Square gives n * n for a chunk that is an integer n, or a map with n under
-// the key "n"; the job's result is the sum. Build: make -C guest-examples go
+// Square returns n * n for a chunk that is an integer n, or a map with n under
+// the key "n". The job's result is the sum. Build: make -C guest-examples go
 package main
 
 import (
@@ -33,7 +33,7 @@ var (
 	errOverflow  = errors.New("overflow")
 )
 
-// square takes any value, since a chunk has one of two forms.
+// square takes any value, because a chunk has one of two forms.
 func square(chunk wasmjobs.Value) (uint64, error) {
 	n := chunk
 	if chunk.Kind == wasmjobs.KindMap {

@@ -1,14 +1,14 @@
-;; square gives n * n for a chunk that is an integer n; the job's result is the
-;; sum. Unlike those in C and Go it takes no maps. Build: make -C guest-examples wat
+;; square returns n * n for a chunk that is an integer n; the job's result is the
+;; sum. Unlike in C and Go it takes no maps. Build: make -C guest-examples wat
 (module $square
   (import "wasm_jobs" "fail" (func $fail (param i32 i32 i32)))
 
-  ;; Outputs stand at address 16, inputs from 64.
+  ;; Outputs are at address 16, inputs start at 64.
   (memory (export "memory") 1)
   (data (i32.const 32) "not an integer")
   (data (i32.const 48) "overflow")
 
-  ;; The host asks for one input at a time, so each may take the place of the last.
+  ;; The host needs one input at a time, so each can overwrite the last.
   (func (export "alloc") (param $size i32) (result i32)
     (local $missing i64)
     (local.set $missing (i64.sub
@@ -20,8 +20,8 @@
         (then (return (i32.const 0))))))
     (i32.const 64))
 
-  ;; head reads the head of the item at $at: where the head ends, the major type,
-  ;; and the argument, which stands in the first byte or the 1, 2, 4 or 8 after it.
+  ;; head reads the head of the item at $at: the end of the head, the major type,
+  ;; and the argument, which is in the first byte or in the 1, 2, 4 or 8 after it.
   (func $head (param $at i32) (result i32 i32 i64)
     (local $first i32) (local $info i32) (local $end i32) (local $arg i64)
     (local.set $first (i32.load8_u (local.get $at)))
@@ -90,8 +90,8 @@
     (local.set $arg (i64.add (local.get $arg) (i64.extend_i32_u (local.get $major))))
     (call $number (i64.mul (local.get $arg) (local.get $arg))))
 
-  ;; sum adds the elements of the array at $at, or where $entries is 1 the second
-  ;; ones of its elements [id, output].
+  ;; sum adds the elements of the array at $at or, if $entries is 1, the second
+  ;; elements of its elements [id, output].
   (func $sum (param $at i32) (param $entries i32) (result i64)
     (local $left i64) (local $major i32) (local $arg i64) (local $total i64)
     (call $head (local.get $at))

@@ -1,4 +1,4 @@
-// Counts the words of a chunk, as ../c/wordcount.c says. Build: make -C sdk/assemblyscript
+// Counts the words of a chunk, like ../c/wordcount.c. Build: make -C sdk/assemblyscript
 import { AnyString, Entry, fail, failed, Items, Raw, run } from "../../../sdk/assemblyscript/wasm_jobs";
 export { alloc } from "../../../sdk/assemblyscript/wasm_jobs";
 

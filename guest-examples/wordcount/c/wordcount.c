@@ -1,14 +1,14 @@
-// wordcount counts the words of a chunk: a text or byte string, or a map with
-// one under the key "text". A word is a longest run of ASCII letters and digits,
-// in lower case. The output is a map from word to count, its keys in the
-// deterministic order of RFC 8949, section 4.2.1; the job's result is the sum of
-// these maps. Build: make -C guest-examples c
+// wordcount counts the words of a chunk: a text or byte string, or a map with a
+// string under the key "text". A word is a longest run of ASCII letters and
+// digits, in lower case. The output is a map from word to count, with its keys in
+// the deterministic order of RFC 8949, section 4.2.1. The job's result is the sum
+// of these maps. Build: make -C guest-examples c
 #include "wasm_jobs.h"
 
 // lower maps the bytes of words to lower case, and all others to 0.
 static uint8_t lower[256];
 
-// _initialize runs before the host takes its snapshot, so the table is made
+// _initialize runs before the host takes its snapshot, so the table is computed
 // once, and takes no space in the binary.
 WJ_EXPORT(_initialize) void initialize(void) {
     for (int c = '0'; c <= '9'; c++) lower[c] = c;
@@ -30,11 +30,11 @@ typedef struct {
 } counts;
 
 static counts new_counts(void) {
-    enum { START = 256 }; // few, since the host restores what a call has written
+    enum { START = 256 }; // few, because the host restores what a call has written
     return (counts){.slots = wj_must_alloc(START * sizeof(slot)), .mask = START - 1};
 }
 
-// place returns the slot of a word, or the free one where it belongs.
+// place returns the slot of a word, or the free slot for it.
 static slot *place(const counts *c, const uint8_t *word, uint32_t size, uint32_t hash) {
     for (uint32_t i = hash;; i++) {
         slot *s = &c->slots[i & c->mask];
@@ -72,7 +72,7 @@ static uint32_t hash_of(const uint8_t *word, uint32_t size) {
     return hash;
 }
 
-// count_words puts text into lower case where it stands.
+// count_words changes text to lower case in place.
 static void count_words(counts *c, uint8_t *text, size_t size) {
     for (uint8_t *at = text, *end = text + size; at < end; at++) {
         uint8_t *word = at, letter;
@@ -85,8 +85,8 @@ static void count_words(counts *c, uint8_t *text, size_t size) {
     }
 }
 
-// A ranked word is sorted by its first bytes, for which the word itself need not
-// be fetched: its size up to 255, and then, of a shorter one, seven bytes of it.
+// A ranked word is sorted by its first bytes, without fetching the word itself: its
+// size up to 255, and then, if it is shorter, seven bytes of it.
 typedef struct {
     uint64_t rank;
     const slot *s;
@@ -98,7 +98,7 @@ static ranked ranked_word(const slot *s) {
     return (ranked){rank, s};
 }
 
-// before is the order of encoded texts: the shorter first, since its head is.
+// before is the order of encoded texts: shorter ones first, because of their heads.
 static bool before(const ranked *x, const ranked *y) {
     if (x->rank != y->rank) return x->rank < y->rank;
     const slot *a = x->s, *b = y->s;
@@ -108,8 +108,8 @@ static bool before(const ranked *x, const ranked *y) {
     return false;
 }
 
-// sorted returns the words in order, by a merge sort from the bottom up, which
-// has no bad cases.
+// sorted returns the words in order, by a bottom-up merge sort, which has no bad
+// cases.
 static const ranked *sorted(const counts *c) {
     ranked *from = wj_must_alloc(c->used * sizeof *from), *to = wj_must_alloc(c->used * sizeof *to);
     uint32_t n = 0;
@@ -154,7 +154,7 @@ static void count(wj_reader chunk, wj_writer *output) {
         return;
     }
     counts c = new_counts();
-    count_words(&c, (uint8_t *)text.bytes, text.size); // the chunk lies in memory of ours
+    count_words(&c, (uint8_t *)text.bytes, text.size); // the chunk is in our memory
     write_counts(output, &c);
 }
 
@@ -170,7 +170,7 @@ static bool add_map(counts *c, wj_reader r) {
     return true;
 }
 
-// sum adds up the counts of chunks, or sums of them.
+// sum adds up the counts of chunks, or sums of counts.
 static void sum(wj_outputs *outputs, wj_writer *result) {
     counts c = new_counts();
     for (wj_reader output; wj_next_output(outputs, &output);)

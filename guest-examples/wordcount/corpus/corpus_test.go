@@ -16,8 +16,8 @@ import (
 	"github.com/wasm-jobs/wasm-jobs/host/chunks"
 )
 
-// TestAgainstPlainGo counts the words of the Go toolchain's sources in a job,
-// and again without it, and compares every count.
+// TestAgainstPlainGo counts the words of the Go toolchain's sources with a job and
+// without one, and compares every count.
 func TestAgainstPlainGo(t *testing.T) {
 	if raceDetector {
 		t.Skip("runs without the race detector, in a step of its own: make test does both")

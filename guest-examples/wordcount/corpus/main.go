@@ -1,5 +1,5 @@
-// Corpus writes a chunk for each regular file under a directory, to count words
-// in: the map {"id": path, "text": bytes}, its path relative to the directory,
+// Corpus writes a chunk for each regular file in a directory, to count the words
+// of: the map {"id": path, "text": bytes}. The path is relative to the directory,
 // with slashes. Symbolic links are not followed.
 //
 //	go run ./guest-examples/wordcount/corpus DIR > chunks.cbor
@@ -36,7 +36,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	return 0
 }
 
-// sameAs returns a test for the file that out is: it may lie in the directory.
+// sameAs returns a test for the file out: it may lie in the directory.
 func sameAs(out io.Writer) func(fs.FileInfo) bool {
 	if f, ok := out.(*os.File); ok {
 		if info, err := f.Stat(); err == nil {
@@ -61,7 +61,7 @@ func write(out io.Writer, dir string, skip func(fs.FileInfo) bool) (files, size 
 			return err
 		}
 		if !utf8.ValidString(path) {
-			return fmt.Errorf("%q: an id must be UTF-8", path)
+			return fmt.Errorf("invalid file name %q: want UTF-8", path)
 		}
 		text, err := fs.ReadFile(tree, path)
 		if err != nil {

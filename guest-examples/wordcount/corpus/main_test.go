@@ -17,7 +17,7 @@ func TestCorpus(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	_ = os.Symlink("a", filepath.Join(dir, "link")) // where the system has them
+	_ = os.Symlink("a", filepath.Join(dir, "link")) // if the system has links
 	out, err := os.Create(filepath.Join(dir, "chunks.cbor"))
 	if err != nil {
 		t.Fatal(err)

@@ -2,5 +2,5 @@
 
 package main
 
-// raceDetector makes this job some five times as slow: the count runs without.
+// raceDetector makes this job about five times as slow: then the count does not run.
 const raceDetector = false

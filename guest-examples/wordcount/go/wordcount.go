@@ -1,9 +1,9 @@
 //go:build wasip1
 
-// Wordcount counts the words of a chunk: a text or byte string, or a map with
-// one under the key "text". A word is a longest run of ASCII letters and digits,
-// in lower case. The output is a map from word to count, its keys in the
-// deterministic order of RFC 8949, section 4.2.1; the job's result is the sum of
+// Wordcount counts the words of a chunk: a text or byte string, or a map with a
+// string under the key "text". A word is a longest run of ASCII letters and digits,
+// in lower case. The output is a map from word to count, with its keys in the
+// deterministic order of RFC 8949, section 4.2.1. The job's result is the sum of
 // these maps. Build: make -C guest-examples go
 package main
 
@@ -37,11 +37,11 @@ var (
 	errOverflow = errors.New("overflow")
 )
 
-// countChunk takes any value, since a chunk has one of several forms.
+// countChunk takes any value, because a chunk has one of several forms.
 func countChunk(chunk wasmjobs.Value) (counts, error) {
 	text := chunk
 	if chunk.Kind == wasmjobs.KindMap {
-		text, _ = chunk.Get("text") // else an integer, and no text
+		text, _ = chunk.Get("text") // otherwise an integer, and not a text
 	}
 	if text.Kind != wasmjobs.KindText && text.Kind != wasmjobs.KindBytes {
 		return nil, errNoText

@@ -1,4 +1,4 @@
-//! Counts the words of a chunk, as ../c/wordcount.c says. Build: make -C sdk rust
+//! Counts the words of a chunk, like ../c/wordcount.c. Build: make -C sdk rust
 #[path = "../../../sdk/rust/wasm_jobs.rs"]
 mod wasm_jobs;
 

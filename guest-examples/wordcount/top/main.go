@@ -1,5 +1,5 @@
-// Top prints the most frequent words of a result of wordcount: a CBOR map from
-// word to count.
+// Top prints the most frequent words in a result of wordcount, which is a CBOR map
+// from word to count.
 //
 //	go run ./guest-examples/wordcount/top [-n 20] FILE|-
 package main
@@ -55,7 +55,7 @@ func read(name string, stdin io.Reader) ([]wordCount, error) {
 	}
 	counts := map[string]uint64{}
 	if err := decoding.Unmarshal(b, &counts); err != nil {
-		return nil, fmt.Errorf("%s is no word count: %w", name, err)
+		return nil, fmt.Errorf("%s: invalid word count: %w", name, err)
 	}
 	words := make([]wordCount, 0, len(counts))
 	for word, count := range counts {
@@ -74,7 +74,7 @@ func readAll(name string, stdin io.Reader) ([]byte, error) {
 	return os.ReadFile(name)
 }
 
-// printTable aligns the counts to the right; the first is the widest.
+// printTable aligns the counts to the right. The first is the widest.
 func printTable(out io.Writer, words []wordCount) {
 	if len(words) == 0 {
 		return

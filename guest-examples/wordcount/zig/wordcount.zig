@@ -1,4 +1,4 @@
-//! Counts the words of a chunk, as ../c/wordcount.c says. Build: make -C sdk/zig
+//! Counts the words of a chunk, like ../c/wordcount.c. Build: make -C sdk/zig
 const std = @import("std");
 const wasm_jobs = @import("wasm_jobs");
 

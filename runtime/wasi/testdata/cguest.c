@@ -1,4 +1,4 @@
-// What a C guest sees of the machine through wasi-libc. cguest.wasm is made by
+// The machine that a C guest sees through wasi-libc. cguest.wasm is made with
 //
 //	clang-19 --target=wasm32-wasi --sysroot=/usr -O2 -Wl,--strip-all -o cguest.wasm cguest.c
 //

@@ -1,15 +1,15 @@
 //go:build wasip1
 
-// Conform is the guest in Go that the conformance suite of the SDKs runs. A chunk
-// that is a map with a text under the key "do" asks for one of
+// Conform is the guest in Go for the conformance suite of the SDKs. A chunk that is
+// a map with a text under the key "do" asks for one of
 //
 //	{"do": "fail", "kind": 0..2, "message": text}
-//	{"do": "log", "level": integer, "message": text}    gives null
-//	{"do": "heartbeat"}                                  gives its answer, a boolean
+//	{"do": "log", "level": integer, "message": text}    returns null
+//	{"do": "heartbeat"}                                  returns its result, a boolean
 //	{"do": "trap"}
 //
-// Any other chunk, and what aggregate and merge are given, comes back in
-// preferred serialization. setup takes any context but one that asks to fail.
+// Any other chunk, and the input of aggregate and merge, comes back in preferred
+// serialization. setup accepts any context except one that asks to fail.
 package main
 
 import (
@@ -73,7 +73,7 @@ func fail(chunk value) error {
 	case 2:
 		return wasmjobs.Requeue(err)
 	default:
-		return fmt.Errorf("kind: there is no %d", request.Kind)
+		return fmt.Errorf("kind: unknown kind %d", request.Kind)
 	}
 }
 

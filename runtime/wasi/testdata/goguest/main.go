@@ -1,5 +1,5 @@
-// Command goguest prints all that a Go guest can learn about the machine it
-// runs on. The test of package wasi builds it for GOOS=wasip1 GOARCH=wasm.
+// Command goguest prints all that a Go guest can find out about its machine. The
+// test of package wasi builds it for GOOS=wasip1 GOARCH=wasm.
 package main
 
 import (
@@ -51,7 +51,7 @@ func chance() {
 	fmt.Println("map")
 }
 
-// sleepers has goroutines wake each other, which is the scheduler's use of
+// sleepers makes goroutines wake each other, for which the scheduler uses
 // poll_oneoff.
 func sleepers() {
 	order := make(chan int)

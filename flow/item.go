@@ -1,0 +1,105 @@
+package flow
+
+import (
+	"crypto/sha256"
+	"time"
+
+	"github.com/wasm-jobs/wasm-jobs/abi"
+	"github.com/wasm-jobs/wasm-jobs/host/queue"
+	"github.com/wasm-jobs/wasm-jobs/store"
+)
+
+// item is an item that moves. It belongs to the goroutine of the [machine], except
+// while a lane has it.
+type item struct {
+	*name
+	state   int
+	steps   uint32
+	kids    uint32 // children so far
+	data    []byte // with which it entered the state
+	of      *join  // of its parent, which waits for it; nil if no parent waits
+	via     abi.Class
+	routed  bool          // it was routed by class steps: not a second time
+	refused uint16        // states in a row that it could not enter
+	tries   *queue.Tries  // of the step; nil before the first failure
+	past    *past         // nil before it is needed
+	damaged bool          // the record of its effect is damaged
+	told    bool          // observers know that it failed
+	stale   bool          // the effect was made for other data
+	since   time.Time     // when it entered the state, or became ready again
+	delay   time.Duration // before the step; 0 = none
+	due     time.Time     // when the delay is over; zero = not known
+}
+
+// past is the part of an item's history that later steps need.
+type past struct {
+	visits map[int]uint32     // by state
+	sent   map[sentFrom]bool  // decisions of persons that it followed
+	seen   map[visit]struct{} // since the last effect
+}
+
+// sentFrom is a visit from which a person's decision sent an item on.
+type sentFrom struct{ state, step int }
+
+// visit stands for a state and the data with which it was entered.
+type visit struct {
+	state int
+	data  [16]byte
+}
+
+func (it *item) memory() *past {
+	if it.past == nil {
+		it.past = &past{visits: map[int]uint32{}, sent: map[sentFrom]bool{}, seen: map[visit]struct{}{}}
+	}
+	return it.past
+}
+
+// loops notes a visit of a pure state, and reports whether it is the second with
+// the same data.
+func (it *item) loops(state int) bool {
+	sum := sha256.Sum256(it.data)
+	v := visit{state, [16]byte(sum[:16])}
+	p := it.memory()
+	_, before := p.seen[v]
+	p.seen[v] = struct{}{}
+	return before
+}
+
+// join is the children of one step, for which an item waits.
+type join struct {
+	it      *item
+	from    *state // that emitted
+	entry   []byte // the data with which it entered from
+	left    int    // children that have not ended
+	all     int
+	ended   []ended
+	arena   []byte // the data of ended
+	missing []missing
+	over    bool // the children's data is too large
+}
+
+// ended is a child that came to an end.
+type ended struct {
+	child    *name
+	from, to uint32 // in the arena, which is below MaxData
+}
+
+// missing is a child that failed.
+type missing struct {
+	child   *name
+	class   abi.Class
+	message string
+}
+
+// emission is children that a step made and that do not move yet.
+type emission struct {
+	parent *name
+	first  uint32 // number
+	left   int
+	rest   []byte // of the move
+	data   []byte // of the parent: the data of a child that has none
+	of     *join  // nil if the parent does not wait
+	state  *state // that emitted
+}
+
+func digestOf(data []byte) store.Digest { return sha256.Sum256(data) }

@@ -1,0 +1,454 @@
+package flow
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"hash"
+	"strings"
+
+	"github.com/wasm-jobs/wasm-jobs/abi"
+	"github.com/wasm-jobs/wasm-jobs/host/merkle"
+	"github.com/wasm-jobs/wasm-jobs/store"
+)
+
+// End is an item at an end.
+type End struct {
+	ID    abi.ID
+	State string
+	Data  []byte // valid until the sink returns
+}
+
+// Append appends the map {"id", "state", "data"}.
+func (e *End) Append(dst []byte) []byte {
+	return e.append(abi.AppendHead(dst, abi.MajorMap, 3))
+}
+
+func (e *End) append(dst []byte) []byte {
+	dst = e.ID.AppendCBOR(abi.AppendText(dst, "id"))
+	dst = abi.AppendText(abi.AppendText(dst, "state"), e.State)
+	return append(abi.AppendText(dst, "data"), e.Data...)
+}
+
+// Dead is an item that failed: in a state, with the data with which it entered the
+// state, or at a failed end.
+type Dead struct {
+	End
+	Class   abi.Class
+	Message string
+	Steps   int // begun
+}
+
+// leftItem is an item whose next step is not known.
+type leftItem struct {
+	End
+	steps  int
+	unsure bool // an effect may have been made
+}
+
+// Append appends the map {"id", "state", "data", "class", "message"}.
+func (d *Dead) Append(dst []byte) []byte {
+	dst = d.append(abi.AppendHead(dst, abi.MajorMap, 5))
+	dst = abi.AppendText(abi.AppendText(dst, "class"), string(d.Class))
+	return abi.AppendText(abi.AppendText(dst, "message"), d.Message)
+}
+
+// Sink receives the items that ended or failed, in item order. It may be nil.
+type Sink interface {
+	Ended(e *End) error
+	Dead(d *Dead) error
+}
+
+// walk goes through the roots in id order, a window at a time, and finds the ends
+// and failures of the roots and their children, in item order. It only looks up,
+// and executes nothing. It belongs to one goroutine.
+type walk struct {
+	*replay
+	bounds Bounds
+	sink   Sink // may be nil
+	final  bool // failures of this generation are final
+	open   bool // items whose next step is not known are counted, and not visited again
+
+	next  int      // root
+	spare struct { // memory for the next window
+		records blocks[stepRecord]
+		ends    blocks[endRecord]
+		data    dataList
+	}
+	leaf []byte // scratch
+	totals
+	digests
+	folding func(id abi.ID, data []byte)                   // receives the items at the end with a fold; may be nil
+	left    func(e *leftItem) error                        // receives items whose next step is not known; may be nil
+	made    func(leaf []byte) error                        // receives results of effects, in order; may be nil
+	proving *proving                                       // nil if nothing is to be proved
+	line    []byte                                         // scratch
+	steps   func(id abi.ID, s *state, r *stepRecord) error // receives the steps of each window, in order; may be nil
+}
+
+// totals are sums over the windows.
+type totals struct {
+	tallies                        []tally
+	total, ended, failed, atFailed int
+	steps, pending, uncertain      int
+	impure                         bool
+}
+
+// digests are the trees of a receipt.
+type digests struct {
+	states, ends []tree // by state
+	effects      merkle.Tree
+	outputs      hash.Hash // of the file of ended items
+}
+
+// stepRecord is a step with an output. A window may have a million.
+type stepRecord struct {
+	name       *name
+	*stepBytes        // nil unless the step is an effect, or somebody wants to know more of it
+	step       uint32 // of the item
+	state      uint16
+	leaf       store.Digest // hash of [id, step, H(input), H(output)]
+}
+
+// stepBytes are the bytes that only some steps need.
+type stepBytes struct {
+	input, output store.Digest
+	effect        []byte // the output of an effect
+	in, out       []byte // if the step is to be proved
+	failure       *abi.Failure
+}
+
+func newWalk(r *replay, b Bounds, sink Sink) *walk {
+	n := len(r.plan.states)
+	w := &walk{replay: r, bounds: b, sink: sink}
+	w.outputs = sha256.New()
+	w.tallies, w.digests.states, w.digests.ends = make([]tally, n), make([]tree, n), make([]tree, n)
+	for i := range n {
+		w.digests.states[i], w.digests.ends[i] = &merkle.Tree{}, &merkle.Tree{}
+	}
+	return w
+}
+
+const (
+	// windowRoots and windowBytes bound the roots that a walk takes at a time.
+	windowRoots = 2048
+	windowBytes = 16 << 20
+	// lookUps is the number of outputs that are looked up at a time.
+	lookUps = 4096
+)
+
+// run continues to the end, or to the first window in which a step is not
+// known.
+func (w *walk) run(ctx context.Context) (done bool, err error) {
+	for w.next < w.roots.Len() {
+		win := &window{walk: w, records: w.spare.records, ends: w.spare.ends, data: w.spare.data}
+		win.machine = newMachine(w.replay, w.bounds, win)
+		to, err := win.fill(ctx)
+		if err != nil {
+			return false, err
+		}
+		if err := win.settle(ctx); err != nil {
+			return false, err
+		}
+		if win.pending > 0 && !w.open {
+			return false, nil
+		}
+		if err := win.commit(); err != nil {
+			return false, err
+		}
+		win.records.clear()
+		win.ends.clear()
+		win.data.clear()
+		w.spare.records, w.spare.ends, w.spare.data = win.records, win.ends, win.data
+		w.next = to
+	}
+	return true, nil
+}
+
+// window is a span of roots of a walk, with all their descendants.
+type window struct {
+	*walk
+	*machine
+	records blocks[stepRecord]
+	ends    blocks[endRecord]
+	data    dataList // of the ends
+	pending int      // items with a step that is not known
+}
+
+// endRecord is an item that does not move on. A window may have a million.
+type endRecord struct {
+	name    *name
+	dead    *abi.Failure // nil if it did not fail
+	data    dataRef
+	steps   uint32
+	state   uint16
+	pending bool
+	unsure  bool
+}
+
+// ending returns the record of an item in its state.
+func (w *window) ending(it *item) endRecord {
+	return endRecord{name: it.name, state: uint16(it.state), data: w.data.add(it.data), steps: it.steps}
+}
+
+// errFull ends the reading of a window.
+var errFull = errors.New("the window is full")
+
+// fill reads roots.
+func (w *window) fill(ctx context.Context) (to int, err error) {
+	size := 0
+	to = w.next
+	err = w.roots.Read(ctx, to, min(to+windowRoots, w.roots.Len()), func(i int, chunk []byte) error {
+		w.addRoot(i, append([]byte(nil), chunk...))
+		to = i + 1
+		if size += len(chunk); size > windowBytes {
+			return errFull
+		}
+		return nil
+	})
+	if errors.Is(err, errFull) {
+		err = nil
+	}
+	return to, err
+}
+
+// settle moves the items as far as their steps are known.
+func (w *window) settle(ctx context.Context) error {
+	for {
+		waiting, err := w.resumeKnown(ctx, w.machine)
+		if err != nil {
+			return err
+		}
+		w.pending += len(waiting)
+		w.machine.release(lookUps)
+		s, items := w.take(lookUps)
+		if s == nil {
+			if len(w.folds) == 0 && len(w.emissions) == 0 {
+				return nil
+			}
+			continue
+		}
+		if err := w.lookAt(ctx, s, items); err != nil {
+			return err
+		}
+		if w.pending > 0 && !w.open {
+			return nil
+		}
+	}
+}
+
+func (w *window) lookAt(ctx context.Context, s *state, items []*item) error {
+	if items = w.replay.redirect(w.machine, s, items); len(items) == 0 {
+		return nil
+	}
+	ready, waiting, err := w.passed(ctx, w.machine, s, items)
+	if err != nil {
+		return err
+	}
+	if w.unknown(waiting); len(ready) == 0 {
+		return nil
+	}
+	rest, err := w.look(ctx, w.machine, s, ready)
+	if err == nil && len(rest) > 0 {
+		if w.final {
+			rest, err = w.lookFailures(ctx, w.machine, s, rest)
+		} else if len(s.on) > 0 && !(w.rerun && s.pure) {
+			rest, err = w.lookFailed(ctx, w.machine, s, rest, kindRoute, 0)
+		}
+	}
+	if err == nil && len(rest) > 0 {
+		var uncertain []*item
+		rest, uncertain, err = w.lookUncertain(ctx, s, rest)
+		w.unsure(uncertain)
+	}
+	w.unknown(rest)
+	return err
+}
+
+// unsure adds items whose effect may have been made.
+func (w *window) unsure(items []*item) {
+	w.uncertain += len(items)
+	from := w.ends.len()
+	w.unknown(items)
+	for i := from; i < w.ends.len(); i++ {
+		w.ends.at(i).unsure = true
+	}
+}
+
+// unknown adds items whose next step is not known.
+func (w *window) unknown(items []*item) {
+	w.pending += len(items)
+	w.moving -= len(items) // no others wait for them
+	if w.walk.left == nil {
+		return
+	}
+	for _, it := range items {
+		r := w.ending(it)
+		r.pending = true
+		w.ends.add(r)
+	}
+}
+
+// stepped implements [witness].
+func (w *window) stepped(it *item, s *state, data, output []byte, _ uint64) {
+	d := stepBytes{input: w.sum, output: digestOf(output)}
+	if !w.summed {
+		d.input = digestOf(data)
+	}
+	wanted := w.walk.steps != nil
+	if !s.pure && s.Exec != nil {
+		wanted, d.effect = true, append([]byte(nil), output...)
+	}
+	if w.proving != nil {
+		if ancestor, _ := w.proving.isOf(it.name, w.roots); ancestor {
+			wanted, d.in, d.out = true, data, append([]byte(nil), output...)
+		}
+	}
+	r := stepRecord{name: it.name, step: it.steps, state: uint16(s.index)}
+	w.leaf = appendStepLeaf(append(w.leaf[:0], leafPrefix), it.id(w.roots), it.steps, &d)
+	r.leaf = sha256.Sum256(w.leaf)
+	if wanted {
+		r.stepBytes = &stepBytes{d.input, d.output, d.effect, d.in, d.out, nil}
+	}
+	w.records.add(r)
+}
+
+// gaveUp implements [witness]. Failures of effects go to the receiver of their
+// results.
+func (w *window) gaveUp(it *item, s *state, f *abi.Failure) {
+	if w.made != nil && !s.pure {
+		w.records.add(stepRecord{name: it.name, step: it.steps, state: uint16(s.index), stepBytes: &stepBytes{input: digestOf(it.data), failure: f}})
+	}
+}
+
+// ended implements [witness].
+func (w *window) ended(it *item, s *state) {
+	r := w.ending(it)
+	if s.Failed {
+		r.dead = &abi.Failure{Class: it.via}
+	}
+	w.ends.add(r)
+}
+
+// failed implements [witness].
+func (w *window) failed(it *item, _ *state, f *abi.Failure) {
+	r := w.ending(it)
+	r.dead = f
+	w.ends.add(r)
+}
+
+// commit adds the window to the walk.
+func (w *window) commit() error {
+	w.records.sort(func(a, b *stepRecord) int {
+		return cmp.Or(a.name.compare(b.name), cmp.Compare(a.step, b.step))
+	})
+	w.ends.sort(func(a, b *endRecord) int { return a.name.compare(b.name) })
+	for i := range w.records.len() {
+		if err := w.commitStep(w.records.at(i)); err != nil {
+			return err
+		}
+	}
+	for i := range w.ends.len() {
+		if err := w.commitEnd(w.ends.at(i)); err != nil {
+			return err
+		}
+	}
+	w.totals.add(w.machine, w.pending)
+	return nil
+}
+
+func (t *totals) add(m *machine, pending int) {
+	for i := range t.tallies {
+		a, b := &t.tallies[i], &m.tallies[i]
+		a.entered, a.left, a.failed = a.entered+b.entered, a.left+b.left, a.failed+b.failed
+		a.reused, a.fuel = a.reused+b.reused, a.fuel+b.fuel
+	}
+	t.total, t.ended, t.failed, t.atFailed = t.total+m.total, t.ended+m.ended, t.failed+m.failed, t.atFailed+m.atFailed
+	t.steps, t.pending, t.impure = t.steps+m.steps, t.pending+pending, t.impure || m.impure
+}
+
+// commitStep adds the leaf of a step: [id, step, H(input), H(output)].
+func (w *window) commitStep(r *stepRecord) error {
+	state := &w.plan.states[r.state]
+	if r.stepBytes == nil {
+		w.digests.states[r.state].AddHash(r.leaf)
+		return nil
+	}
+	id := r.name.id(w.roots)
+	if r.failure != nil {
+		return w.made(appendFailureLeaf(nil, id, state, r))
+	}
+	w.proving.step(id, state, r, w.roots)
+	w.digests.states[r.state].AddHash(r.leaf)
+	if err := w.commitEffect(id, state, r); err != nil || w.walk.steps == nil {
+		return err
+	}
+	return w.walk.steps(id, state, r)
+}
+
+// commitEffect adds the leaf of an effect.
+func (w *window) commitEffect(id abi.ID, state *state, r *stepRecord) error {
+	if r.effect == nil {
+		return nil
+	}
+	leaf := appendEffectLeaf(nil, id, state, r)
+	w.effects.Add(leaf)
+	if w.made == nil {
+		return nil
+	}
+	return w.made(leaf)
+}
+
+func appendStepLeaf(b []byte, id abi.ID, step uint32, d *stepBytes) []byte {
+	b = id.AppendCBOR(abi.AppendHead(b, abi.MajorArray, 4))
+	b = abi.AppendHead(b, abi.MajorUint, uint64(step))
+	b = append(abi.AppendHead(b, abi.MajorBytes, 32), d.input[:]...)
+	return append(abi.AppendHead(b, abi.MajorBytes, 32), d.output[:]...)
+}
+
+// appendEffectLeaf appends [id, step, state, H(input), output].
+func appendEffectLeaf(b []byte, id abi.ID, state *state, r *stepRecord) []byte {
+	b = id.AppendCBOR(abi.AppendHead(b, abi.MajorArray, 5))
+	b = abi.AppendHead(b, abi.MajorUint, uint64(r.step))
+	b = abi.AppendText(b, state.Name)
+	b = append(abi.AppendHead(b, abi.MajorBytes, 32), r.input[:]...)
+	return append(b, r.effect...)
+}
+
+// appendFailureLeaf appends [id, step, state, H(input), class, message], which is
+// not part of a tree.
+func appendFailureLeaf(b []byte, id abi.ID, state *state, r *stepRecord) []byte {
+	b = id.AppendCBOR(abi.AppendHead(b, abi.MajorArray, 6))
+	b = abi.AppendHead(b, abi.MajorUint, uint64(r.step))
+	b = abi.AppendText(b, state.Name)
+	b = append(abi.AppendHead(b, abi.MajorBytes, 32), r.input[:]...)
+	return abi.AppendText(abi.AppendText(b, string(r.failure.Class)), strings.ToValidUTF8(r.failure.Message, "?"))
+}
+
+func (w *window) commitEnd(r *endRecord) error {
+	state := &w.plan.states[r.state]
+	e := End{r.name.id(w.roots), state.Name, w.data.get(r.data)}
+	if r.pending {
+		return w.walk.left(&leftItem{e, int(r.steps), r.unsure})
+	}
+	if state.isEnd() {
+		w.proving.ending(&e, state, r, w.roots)
+		w.digests.ends[r.state].AddEntry(e.ID, e.Data)
+	}
+	switch {
+	case r.dead != nil && w.sink != nil:
+		return w.sink.Dead(&Dead{e, r.dead.Class, r.dead.Message, int(r.steps)})
+	case r.dead != nil:
+		return nil
+	}
+	w.line = e.Append(w.line[:0])
+	w.outputs.Write(w.line)
+	if w.folding != nil && int(r.state) == w.plan.result {
+		w.folding(e.ID, e.Data)
+	}
+	if w.sink != nil {
+		return w.sink.Ended(&e)
+	}
+	return nil
+}

@@ -1,0 +1,204 @@
+package web
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/wasm-jobs/wasm-jobs/processor"
+)
+
+// Headers of requests and answers.
+const (
+	headerTimeout = "Wasm-Jobs-Timeout" // how long a request may take, as 250ms
+	headerFuel    = "Wasm-Jobs-Fuel"
+	headerReused  = "Wasm-Jobs-Reused" // 1: nothing was executed for this request
+	headerModule  = "Wasm-Jobs-Module" // sha256: and the digest of the module's file
+)
+
+// exec answers one request.
+func (s *Server) exec(w *answer, r *http.Request, e *entry, began time.Time) {
+	timeout, err := s.timeout(r)
+	if err != nil {
+		s.fail(w, e, http.StatusBadRequest, "malformed", err.Error())
+		return
+	}
+	ctx, cancel := s.context(r, began, timeout)
+	defer cancel()
+	in, ok := s.readRequest(w, r, e, began, timeout)
+	defer s.held.Add(-int64(len(in)))
+	if !ok {
+		return
+	}
+	result, err := e.cache.Run(ctx, in)
+	if err != nil {
+		s.failWith(w, r, e, err)
+		return
+	}
+	s.held.Add(int64(len(result.Output)))
+	defer s.held.Add(-int64(len(result.Output)))
+	if len(result.Output) > firstWrite {
+		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(bodyTime)) // for a client that does not read
+	}
+	s.send(w, r, e, result)
+}
+
+// timeout returns the time limit of a request; 0 = no limit.
+func (s *Server) timeout(r *http.Request) (time.Duration, error) {
+	d, err := s.clientTimeout(r)
+	if d == 0 {
+		d = s.config.Timeout
+	}
+	return d, err
+}
+
+// clientTimeout returns the time limit that a client asks for, at most Config.Timeout;
+// 0 if it asks for none.
+func (s *Server) clientTimeout(r *http.Request) (time.Duration, error) {
+	text := r.Header.Get(headerTimeout)
+	if text == "" {
+		return 0, nil
+	}
+	d, err := time.ParseDuration(text)
+	if err != nil || d <= 0 {
+		return 0, fmt.Errorf("invalid %s %.40q: want a duration such as 250ms", headerTimeout, text)
+	}
+	if most := s.config.Timeout; most > 0 {
+		d = min(d, most)
+	}
+	return d, nil
+}
+
+// readRequest reads the body, and converts it to one item. If ok is false, the request
+// has been answered. The returned bytes count as held in both cases.
+func (s *Server) readRequest(w *answer, r *http.Request, e *entry, began time.Time, timeout time.Duration) (item []byte, ok bool) {
+	form, err := requestForm(r.Header)
+	if err != nil {
+		s.fail(w, e, http.StatusUnsupportedMediaType, "type", err.Error())
+		return nil, false
+	}
+	if timeout == 0 {
+		timeout = bodyTime
+	}
+	_ = http.NewResponseController(w).SetReadDeadline(began.Add(timeout))
+	body, err := s.readBody(r)
+	if err == nil {
+		// From now on, the server only notices whether the client is still there.
+		_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
+	}
+	large, isLarge := errors.AsType[*largeError](err)
+	_, isRejected := errors.AsType[*rejectedError](err)
+	switch {
+	case isLarge:
+		w.Header().Set("Connection", "close") // the rest of the body is not read
+		s.fail(w, e, http.StatusRequestEntityTooLarge, "large", large.Error())
+		return body, false
+	case isRejected:
+		s.reject(w, e, ReasonFull)
+		return body, false
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		s.reject(w, e, ReasonDeadline)
+		return body, false
+	case err != nil:
+		s.fail(w, e, http.StatusBadRequest, "malformed", "incomplete body: "+err.Error())
+		return body, false
+	}
+	item, err = form.item(body)
+	if err != nil {
+		s.fail(w, e, http.StatusBadRequest, "malformed", err.Error())
+		return body, false
+	}
+	s.held.Add(int64(len(item) - len(body)))
+	return item, true
+}
+
+// largeError says that a body is too large.
+type largeError struct{ limit int64 }
+
+func (e *largeError) Error() string {
+	return fmt.Sprintf("the body is larger than %d bytes, the limit", e.limit)
+}
+
+// firstWrite is the size of an answer that the system takes even if the client does not
+// read.
+const firstWrite = 4 << 10
+
+// firstRead is how much of a body is read before its declared length is trusted.
+const firstRead = 64 << 10
+
+// readBody reads a body to its end; only then does net/http notice that a client goes
+// away. The returned bytes are counted as held.
+func (s *Server) readBody(r *http.Request) (body []byte, err error) {
+	limit := s.config.MaxBody
+	if r.ContentLength > limit {
+		return nil, &largeError{limit}
+	}
+	size := int64(512)
+	if r.ContentLength >= 0 {
+		size = min(r.ContentLength, firstRead) + 1 // for the read that finds the end
+	}
+	body = make([]byte, 0, size)
+	for {
+		if len(body) == cap(body) {
+			body = append(body, 0)[:len(body)]
+		}
+		n, err := r.Body.Read(body[len(body):cap(body)])
+		body = body[:len(body)+n]
+		held := s.held.Add(int64(n))
+		switch {
+		case int64(len(body)) > limit:
+			return body, &largeError{limit}
+		case held > heldBodies*limit && int64(len(body)) > firstRead:
+			return body, &rejectedError{ReasonFull}
+		case err == io.EOF:
+			return body, nil
+		case err != nil:
+			return body, err
+		}
+	}
+}
+
+// send sends an output.
+func (s *Server) send(w *answer, r *http.Request, e *entry, result processor.Result[[]byte]) {
+	h := w.Header()
+	digest := sha256.Sum256(result.Output)
+	tag := `"` + hex.EncodeToString(digest[:]) + `"`
+	values := [...]string{strconv.FormatUint(result.Fuel, 10), "0", e.digest, tag, "Accept"} // one allocation
+	if result.Reused {
+		values[1] = "1"
+	}
+	for i, name := range [...]string{headerFuel, headerReused, headerModule, "Etag", "Vary"} {
+		h[name] = values[i : i+1 : i+1]
+	}
+	if matches(r.Header.Values("If-None-Match"), tag) {
+		w.WriteHeader(http.StatusNotModified)
+		return
+	}
+	if err := writeOutput(w, acceptedForms(r.Header), result.Output); err != nil {
+		for _, name := range []string{headerFuel, headerReused, "Etag"} {
+			h.Del(name)
+		}
+		s.fail(w, e, http.StatusInternalServerError, "abi", err.Error())
+	}
+}
+
+// matches reports whether a tag is among those of If-None-Match (RFC 9110, section
+// 13.1.2).
+func matches(values []string, tag string) bool {
+	for _, value := range values {
+		for one := range strings.SplitSeq(value, ",") {
+			one = strings.TrimPrefix(strings.TrimSpace(one), "W/")
+			if one == tag || one == "*" {
+				return true
+			}
+		}
+	}
+	return false
+}

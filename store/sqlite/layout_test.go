@@ -1,0 +1,109 @@
+package sqlite
+
+import (
+	"bytes"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/wasm-jobs/wasm-jobs/store"
+)
+
+var update = flag.Bool("update", false, "write empty.db")
+
+// TestEmptyFile makes a store with SQLite, and compares it with the embedded one.
+func TestEmptyFile(t *testing.T) {
+	s := &Store{path: filepath.Join(t.TempDir(), FileName), vfs: registerVFS(nil)}
+	defer s.vfs.unregister()
+	c, err := s.connect(s.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = errors.Join(c.Exec("pragma journal_mode=off"), c.layOut(), c.Exec("pragma journal_mode=wal"), c.Close())
+	if err != nil {
+		t.Fatal(err)
+	}
+	made, err := os.ReadFile(s.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if *update {
+		if err := os.WriteFile("empty.db", made, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	} else if !bytes.Equal(made, emptyFile) {
+		t.Error("SQLite makes a different file: run go generate ./store/sqlite")
+	}
+}
+
+// TestFewSyncs counts the syncs of a new store with one commit: one of the file, one of
+// the log when it begins, one of the commit, and one each of the log and the file when
+// the log is written back. SQLite's sync of the directory, with the log, is not counted.
+func TestFewSyncs(t *testing.T) {
+	dir := t.TempDir()
+	for run, want := range []int64{5, 4} {
+		s := openOnly(t, dir, Options{})
+		all := records(10*run, 10*run+10)
+		start := &store.RunStart{
+			Job: store.JobRecord{ID: store.JobID{byte(run)}, Total: 10, Spec: []byte(`{}`)}, IDs: func(func([]byte) bool) {}, Info: []byte(`{}`),
+			Finished: []store.Finished{
+				{Action: store.Action{1}, Records: all, Span: store.Span{Chunks: []store.Digest{all[0].Chunk}, Detail: []byte{0}}},
+				{Action: store.Action{2}, Records: all[:1]},
+			},
+			Report: []byte(`{}`),
+		}
+		if _, err := s.BeginLate(t.Context(), start); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if n := s.Stats().Syncs; n != want {
+			t.Errorf("run %d: %d syncs, want %d", run, n, want)
+		}
+	}
+}
+
+// TestLeftOver opens a store after a crash at any step of its creation.
+func TestLeftOver(t *testing.T) {
+	for name, files := range map[string]map[string][]byte{
+		"half written":  {FileName + newSuffix: emptyFile[:5000]},
+		"not renamed":   {FileName + newSuffix: emptyFile},
+		"an empty file": {FileName: nil, FileName + newSuffix: emptyFile},
+		"a file without tables, and its logs": {
+			FileName: noTables(t), FileName + "-journal": []byte("journal"), FileName + "-shm": []byte("index"),
+		},
+	} {
+		dir := t.TempDir()
+		damagedStore(t, dir, files)
+		s := open(t, dir, Options{Notice: func(line string) { t.Errorf("%s: %s", name, line) }})
+		if err := s.Put(t.Context(), store.Action{1}, records(0, 10)); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if _, err := os.Stat(filepath.Join(dir, FileName+newSuffix)); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s: the new file is still there: %v", name, err)
+		}
+	}
+}
+
+// noTables returns a database without tables.
+func noTables(t *testing.T) []byte {
+	t.Helper()
+	s := &Store{path: filepath.Join(t.TempDir(), FileName), vfs: registerVFS(nil)}
+	defer s.vfs.unregister()
+	c, err := s.connect(s.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(c.Exec(fmt.Sprintf("pragma application_id=%d", applicationID)), c.Close()); err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(s.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
