@@ -104,6 +104,17 @@ func TestNothingToMeasure(t *testing.T) {
 	}
 }
 
+// A first chunk that fails does not end the search, however little time there is.
+func TestSlowMachine(t *testing.T) {
+	c, err := bench.MeasureCalls(t.Context(), compile(t, faulty), chunksOf(t, request("trap"), request("trap"), []byte{1}), bench.Options{Time: time.Nanosecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Failed != 2 || c.Fuel.Min == 0 {
+		t.Errorf("got %+v", c)
+	}
+}
+
 // A round that begins with a failure has no call that counts.
 func TestOnlyOutputs(t *testing.T) {
 	for _, only := range []bool{false, true} {

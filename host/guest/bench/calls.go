@@ -46,7 +46,8 @@ type Calls struct {
 }
 
 // MeasureCalls calls as many chunks as possible in o.Time/2, to find those that
-// fail and the fuel that they use. It then calls chunks from the first on for
+// fail and the fuel that they use; if all of these fail, it goes on to the first
+// chunk with an output among the first 256. It then calls chunks from the first on for
 // o.Time, in each of the ways of [Times]. o.Job, o.Workers and o.Step are ignored.
 //
 // The error is [ErrNoChunks], a *[NoOutputError], a *[runtime.RefusedError] or a
@@ -140,27 +141,34 @@ func (c *caller) close() {
 	}
 }
 
+// surveyed is the number of chunks that are called, however long they take, if none
+// of them has an output.
+const surveyed = 256
+
 // survey calls as many chunks as there is time for, and records fuel and failures.
 func (c *caller) survey(ctx context.Context, calls *Calls) error {
 	var fuels []uint64
-	_, err := c.some(ctx, c.Time/2, c.chunks.Len(), func(fuel uint64, failure *abi.Failure) bool {
+	count := func(fuel uint64, failure *abi.Failure) bool {
 		if failure == nil {
 			fuels = append(fuels, fuel)
-			return true
-		}
-		if calls.Failed++; calls.Failure == nil {
+		} else if calls.Failed++; calls.Failure == nil {
 			calls.Failure = failure
 		}
 		return true
-	})
-	if err == nil && len(fuels) == 0 {
+	}
+	_, err := c.some(ctx, c.Time/2, c.chunks.Len(), count)
+	for err == nil && len(fuels) == 0 && c.next < min(surveyed, c.chunks.Len()) {
+		_, err = c.some(ctx, 0, 1, count)
+	}
+	if err != nil {
+		return err
+	}
+	if len(fuels) == 0 {
 		return &NoOutputError{calls.Failure}
 	}
 	slices.Sort(fuels)
-	if len(fuels) > 0 {
-		calls.Fuel = Fuel{fuels[0], fuels[len(fuels)/2], fuels[len(fuels)-1]}
-	}
-	return err
+	calls.Fuel = Fuel{fuels[0], fuels[len(fuels)/2], fuels[len(fuels)-1]}
+	return nil
 }
 
 // round calls chunks for some time, from the first one on, and returns the time of
