@@ -180,6 +180,7 @@ func appendChunk(dst, chunk []byte) []byte {
 }
 
 func decodeSegment(b []byte, count int) (chunks [][]byte, ok bool) {
+	chunks = make([][]byte, 0, max(0, min(count, len(b)))) // a chunk has one byte or more
 	for len(b) > 0 {
 		n, width := binary.Uvarint(b)
 		if width <= 0 || n > uint64(len(b)-width) {

@@ -21,6 +21,7 @@ type index struct {
 	recent []int64 // packs of transactions that are not settled yet
 	marks  map[uint64]place
 	more   map[uint64][]place // further places with the same mark
+	last   place              // of the record that was read last
 	cache  packCache
 }
 
@@ -95,7 +96,14 @@ func (x *index) places(chunk *store.Digest) (all []place) {
 	if !ok {
 		return nil
 	}
-	for _, p := range append([]place{first}, x.more[mark]...) {
+	further := x.more[mark]
+	if len(further) == 0 {
+		if x.packs[first.pack] == nil {
+			return nil
+		}
+		return []place{first}
+	}
+	for _, p := range append([]place{first}, further...) {
 		if x.packs[p.pack] != nil {
 			all = append(all, p)
 		}
@@ -130,6 +138,15 @@ func (c *packCache) get(id int64) ([]store.Record, bool) {
 		return nil, false
 	}
 	c.used.MoveToFront(e)
+	return e.Value.(*cached).records, true
+}
+
+// newest returns the records of the pack that was used last, if it has the given id.
+func (c *packCache) newest(id int64) ([]store.Record, bool) {
+	e := c.used.Front()
+	if e == nil || e.Value.(*cached).id != id {
+		return nil, false
+	}
 	return e.Value.(*cached).records, true
 }
 
@@ -214,18 +231,36 @@ func (s *Store) tellDamaged(x *index, id int64) {
 	s.options.Damaged(Damage{Pack: id, Count: count})
 }
 
-// record returns the record of a chunk, nil if there is none.
-func (s *Store) record(ctx context.Context, x *index, chunk *store.Digest, next []int64) (*store.Record, error) {
+// record returns the record of a chunk, nil if there is none. next returns the packs to
+// fetch together with a pack that is not in the cache.
+func (s *Store) record(ctx context.Context, x *index, chunk *store.Digest, next func() []int64) (*store.Record, error) {
+	if r := x.follower(chunk); r != nil {
+		return r, nil
+	}
 	for _, p := range x.places(chunk) {
 		if _, there := x.cache.get(p.pack); !there {
-			if err := s.load(ctx, x, append([]int64{p.pack}, next...)); err != nil {
+			if err := s.load(ctx, x, append([]int64{p.pack}, next()...)); err != nil {
 				return nil, err
 			}
 		}
 		records, there := x.cache.get(p.pack)
 		if there && int(p.at) < len(records) && bytes.Equal(records[p.at].Chunk[:], chunk[:]) {
+			x.last = p
 			return &records[p.at], nil
 		}
 	}
 	return nil, nil
+}
+
+// follower returns the record after the last one, if it is in the cache and is that of
+// the chunk: most readers read in the order of packs. Without it, nearly half of the time
+// of a fold of small outputs is spent in marks.
+func (x *index) follower(chunk *store.Digest) *store.Record {
+	next := int(x.last.at) + 1
+	records, there := x.cache.newest(x.last.pack)
+	if !there || next >= len(records) || records[next].Chunk != *chunk || x.packs[x.last.pack] == nil {
+		return nil
+	}
+	x.last.at++
+	return &records[next]
 }

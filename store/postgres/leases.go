@@ -539,7 +539,7 @@ func (l *leased) put(ctx context.Context, x *index, action store.Action, records
 	}
 	var fresh []store.Record
 	for i := range records {
-		kept, err := l.record(ctx, x, &records[i].Chunk, nil)
+		kept, err := l.record(ctx, x, &records[i].Chunk, func() []int64 { return nil })
 		switch {
 		case err != nil:
 			return err

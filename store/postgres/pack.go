@@ -78,23 +78,34 @@ func readPack(data, sum []byte) ([]store.Record, error) {
 	if got := sha256.Sum256(data); string(got[:]) != string(sum) {
 		return nil, errPack
 	}
-	var records []store.Record
-	for len(data) > 0 {
-		var r store.Record
-		if len(data) < len(r.Chunk) {
-			return nil, errPack
+	count := 0
+	for rest := data; len(rest) > 0; count++ {
+		var err error
+		if _, rest, err = nextRecord(rest); err != nil {
+			return nil, err
 		}
-		r.Chunk, data = store.Digest(data), data[len(r.Chunk):]
-		var ok [3]bool
-		r.Order, data, ok[0] = cut(data)
-		r.Fuel, data, ok[1] = number(data)
-		r.Output, data, ok[2] = cut(data)
-		if ok != [3]bool{true, true, true} {
-			return nil, errPack
-		}
-		records = append(records, r)
+	}
+	records := make([]store.Record, count)
+	for i := range records {
+		records[i], data, _ = nextRecord(data) // was read before
 	}
 	return records, nil
+}
+
+// nextRecord reads the first record of a pack's data.
+func nextRecord(data []byte) (r store.Record, rest []byte, err error) {
+	if len(data) < len(r.Chunk) {
+		return r, nil, errPack
+	}
+	r.Chunk, data = store.Digest(data), data[len(r.Chunk):]
+	var ok [3]bool
+	r.Order, data, ok[0] = cut(data)
+	r.Fuel, data, ok[1] = number(data)
+	r.Output, data, ok[2] = cut(data)
+	if ok != [3]bool{true, true, true} {
+		return r, nil, errPack
+	}
+	return r, data, nil
 }
 
 func number(b []byte) (n uint64, rest []byte, ok bool) {

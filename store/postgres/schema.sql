@@ -393,7 +393,9 @@ begin
 		kind := 0;
 		first := null;
 		if waits then
-			want := greatest(1, least(coalesce((p_want->>(c.n::text))::bigint, 1), 16384, left_over / (4 * (c.active + 1)))); -- least passes over nulls
+			want := coalesce((p_want->>(c.n::text))::bigint, 1);
+			-- Leases become shorter towards the end, but a lease that is too short costs more than it saves.
+			want := greatest(1, least(want, 16384, greatest(want / 16, left_over / (4 * (c.active + 1)))));
 			select t.first, t.last, t.announced into first, last, announced from take_pending(c.n, c.total, want, false) t;
 			if first is null and exists (select from pending p where p.job = c.n and (p.due is null or p.due not between clock_timestamp() and clock_timestamp() + interval '1 day')) then
 				select t.first, t.last, t.announced into first, last, announced from take_pending(c.n, c.total, want, true) t;

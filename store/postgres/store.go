@@ -277,7 +277,7 @@ func (s *Store) Get(ctx context.Context, action store.Action, keys []store.Key, 
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		r, err := s.record(ctx, x, &keys[i].Chunk, nextPacks(x, keys[i+1:]))
+		r, err := s.record(ctx, x, &keys[i].Chunk, func() []int64 { return nextPacks(x, keys[i+1:]) })
 		if err != nil {
 			return err
 		}
