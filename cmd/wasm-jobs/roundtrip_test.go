@@ -96,7 +96,7 @@ func csvSource(in sources.Input) sources.Source { return sources.CSV(in, sources
 
 // FuzzJSONLinesBack checks that JSON lines come back unchanged from a chunk file.
 func FuzzJSONLinesBack(f *testing.F) {
-	for i, s := range []string{"[1,2]\n[3,4]\n", "[]", `{"a":{"b":[]},"":"\u2028\ud83d\ude00"}` + "\r\n-0", "-0.0\n1e300\n123456789012345678901234567890\n-1"} {
+	for i, s := range []string{"[1,2]\n[3,4]\n", "[]", "[[0]]", `{"a":{"b":[]},"":"\u2028\ud83d\ude00"}` + "\r\n-0", "-0.0\n1e300\n123456789012345678901234567890\n-1"} {
 		f.Add([]byte(s), uint64(i))
 	}
 	f.Fuzz(func(t *testing.T, content []byte, seed uint64) {
