@@ -76,7 +76,6 @@ var libraries = map[string]wall{
 	"github.com/tetratelabs/wazero":   {[]string{"runtime"}, "the engine can be replaced"},
 	"github.com/urfave/cli/":          {[]string{"cmd"}, "flags are the command's"},
 	"github.com/cenkalti/backoff/":    {[]string{"host", "store/postgres", "cmd/wasm-jobs/internal/remote"}, "a queue waits for retries, and a database or URL for its server"},
-	"github.com/VictoriaMetrics/":     {[]string{"cmd"}, "packages offer numbers, not an exporter"},
 	"go.opentelemetry.io/":            {[]string{"cmd"}, "packages offer events, not an exporter"},
 	"github.com/jackc/":               {[]string{"store/postgres"}, "only its own store knows a driver; embedders of the others do not get it"},
 	"github.com/HdrHistogram/":        {[]string{"host/profile"}, "only a profile has sketches, so that another library can make them"},
