@@ -76,7 +76,6 @@ var libraries = map[string]wall{
 	"github.com/tetratelabs/wazero":   {[]string{"runtime"}, "the engine can be replaced"},
 	"github.com/urfave/cli/":          {[]string{"cmd"}, "flags are the command's"},
 	"github.com/cenkalti/backoff/":    {[]string{"host", "store/postgres", "cmd/wasm-jobs/internal/remote"}, "a queue waits for retries, and a database or URL for its server"},
-	"github.com/VictoriaMetrics/":     {[]string{"cmd"}, "packages offer numbers, not an exporter"},
 	"go.opentelemetry.io/":            {[]string{"cmd"}, "packages offer events, not an exporter"},
 	"github.com/jackc/":               {[]string{"store/postgres"}, "only its own store knows a driver; embedders of the others do not get it"},
 	"github.com/HdrHistogram/":        {[]string{"host/profile"}, "only a profile has sketches, so that another library can make them"},
@@ -92,7 +91,7 @@ var libraries = map[string]wall{
 	"github.com/andybalholm/brotli":   {[]string{"cmd/wasm-jobs/internal/parquet"}, "embedders get no formats of tables"},
 	"github.com/pierrec/lz4/":         {[]string{"cmd/wasm-jobs/internal"}, "embedders get no formats of tables"},
 	"github.com/klauspost/compress/":  {[]string{"cmd/wasm-jobs/internal"}, "embedders decide what they compress"},
-	"github.com/minio/":               {[]string{"cmd/wasm-jobs/internal/remote"}, "embedders read objects with clients of their own"},
+	"github.com/aws/":                 {[]string{"cmd/wasm-jobs/internal/remote"}, "embedders read objects with clients of their own"},
 	"github.com/jdx/go-netrc":         {[]string{"cmd/wasm-jobs/internal/remote"}, "only the command reads the user's files"},
 	"database/sql":                    {nil, "only its own store knows a driver"},
 }

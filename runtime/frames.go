@@ -4,6 +4,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/ianlancetaylor/demangle"
 )
@@ -29,7 +30,7 @@ func readable(frame string) string {
 		return frame
 	}
 	plain := demangle.Filter(bare, demangle.NoParams, demangle.MaxLength(8))
-	if plain = rustHash.ReplaceAllString(plain, ""); plain == bare {
+	if plain = rustHash().ReplaceAllString(plain, ""); plain == bare {
 		return frame
 	}
 	return plain + signature
@@ -40,7 +41,7 @@ func readable(frame string) string {
 const maxMangled = 1 << 10
 
 // rustHash is the last part of names of Rust that the linker has demangled.
-var rustHash = regexp.MustCompile(`::h[0-9a-f]{16}$`)
+var rustHash = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`::h[0-9a-f]{16}$`) })
 
 // bareName returns the name of a function without the module's, which is usually
 // that of a file.
@@ -79,9 +80,11 @@ var machinery = []string{
 
 // sdkFrame matches the functions of the SDKs for Go and AssemblyScript that log a
 // panic, wherever the author has put the SDK.
-var sdkFrame = regexp.MustCompile(`(^|[/_.])(wasmjobs|go)\.(\(\*Function\)|__Function_)\.Serve\.func|(^|/)wasm_jobs/panic\(`)
+var sdkFrame = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`(^|[/_.])(wasmjobs|go)\.(\(\*Function\)|__Function_)\.Serve\.func|(^|/)wasm_jobs/panic\(`)
+})
 
 func isMachinery(frame string) bool {
 	name := bareName(frame)
-	return slices.ContainsFunc(machinery, func(prefix string) bool { return strings.HasPrefix(name, prefix) }) || sdkFrame.MatchString(frame)
+	return slices.ContainsFunc(machinery, func(prefix string) bool { return strings.HasPrefix(name, prefix) }) || sdkFrame().MatchString(frame)
 }

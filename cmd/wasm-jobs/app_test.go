@@ -85,3 +85,16 @@ func TestExitCodeOfHostFailures(t *testing.T) {
 		}
 	}
 }
+
+// TestVerbs checks that each verb can be made without the others.
+func TestVerbs(t *testing.T) {
+	all := newApp(&console{}, "").Commands
+	if len(all) != len(makers()) {
+		t.Errorf("%d verbs of %d", len(all), len(makers()))
+	}
+	for i, m := range makers() {
+		if one := newApp(&console{}, m.name).Commands; len(one) != 1 || one[0].Name != m.name || all[i].Name != m.name || len(one[0].Flags) != len(all[i].Flags) {
+			t.Errorf("%s: %d verbs, the first is %s; %s among all", m.name, len(one), one[0].Name, all[i].Name)
+		}
+	}
+}

@@ -59,8 +59,8 @@ func findVerb(app *cli.App, args []string) (*foundVerb, error) {
 		switch {
 		case isHelp(word):
 			return nil, v.help(word == "--help-all")
-		case v.command == nil && (word == "-v" || word == "--version"):
-			word = "version"
+		case v.command == nil && verbOf(word) != word:
+			word = verbOf(word)
 		case word != "-" && strings.HasPrefix(word, "-"):
 			return nil, flagBeforeCommand(v, word)
 		}

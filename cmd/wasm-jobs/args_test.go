@@ -24,7 +24,7 @@ func (v verb) String() string { return strings.Join(v.words, " ") }
 // verbs returns all commands and subcommands.
 func verbs(t *testing.T) (all []verb) {
 	t.Helper()
-	app := newApp(&console{in: strings.NewReader(""), out: io.Discard, err: io.Discard})
+	app := newApp(&console{in: strings.NewReader(""), out: io.Discard, err: io.Discard}, "")
 	for _, command := range app.Commands {
 		all = append(all, verb{[]string{command.Name}, command})
 		for _, sub := range command.Subcommands {
@@ -104,7 +104,7 @@ func checkFlagAtEnd(t *testing.T, v verb, flag cli.Flag, name string, isBool boo
 	t.Helper()
 	line := append(slices.Clone(v.words), "a", "b", dashed(name))
 	if isBool {
-		if _, err := arrange(newApp(&console{}), append([]string{"wasm-jobs"}, line...)); err != nil {
+		if _, err := arrange(newApp(&console{}, ""), append([]string{"wasm-jobs"}, line...)); err != nil {
 			t.Errorf("%q: %v", line, err)
 		}
 		return
@@ -123,7 +123,7 @@ func checkFlagTwice(t *testing.T, v verb, name, other string, may bool) {
 	} {
 		line := append(slices.Clone(v.words), twice...)
 		if may {
-			if _, err := arrange(newApp(&console{}), append([]string{"wasm-jobs"}, line...)); err != nil {
+			if _, err := arrange(newApp(&console{}, ""), append([]string{"wasm-jobs"}, line...)); err != nil {
 				t.Errorf("%q: %v", line, err)
 			}
 			continue
@@ -173,7 +173,7 @@ func TestArrange(t *testing.T) {
 		{line: "run --seed -1 m", err: `invalid --seed "-1": want an integer, 0 or more`},
 		{line: "run --partial=x m", err: `invalid --partial "x": want true or false`},
 	} {
-		args, err := arrange(newApp(&console{}), append([]string{"wasm-jobs"}, strings.Fields(tt.line)...))
+		args, err := arrange(newApp(&console{}, ""), append([]string{"wasm-jobs"}, strings.Fields(tt.line)...))
 		if err != nil {
 			if err.Error() != tt.err {
 				t.Errorf("%s: %v", tt.line, err)

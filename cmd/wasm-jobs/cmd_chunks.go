@@ -15,7 +15,7 @@ import (
 	"github.com/wasm-jobs/wasm-jobs/host/sources"
 )
 
-func chunksCommand(c *console, usage cli.OnUsageErrorFunc) *cli.Command {
+func chunksCommand(c *console) *cli.Command {
 	command := &cli.Command{
 		Name: "chunks", Usage: "convert, list, split, merge and filter chunk files",
 		UsageText: `wasm-jobs chunks COMMAND [flags] [FILE...]
@@ -38,7 +38,7 @@ output, or with -o to a file, which appears when it is complete.`,
 		},
 	}
 	for _, sub := range command.Subcommands {
-		sub.OnUsageError = usage
+		sub.OnUsageError = onUsageError
 	}
 	return command
 }

@@ -17,7 +17,7 @@ const flowExitHelp = `Exit codes:
    5    an execution, a proof or a journal of effects does not give the expected result
    130  interrupted; the same command continues the run`
 
-func flowCommand(c *console, usage cli.OnUsageErrorFunc) *cli.Command {
+func flowCommand(c *console) *cli.Command {
 	command := &cli.Command{
 		Name: "flow", Usage: "move items between many functions, as a file defines",
 		UsageText: `wasm-jobs flow run [flags] FILE [CHUNKS]
@@ -32,7 +32,7 @@ or JSON; the roots are the chunks of CHUNKS. docs/flow.md begins with an example
 		},
 	}
 	for _, verb := range command.Subcommands {
-		verb.OnUsageError = usage
+		verb.OnUsageError = onUsageError
 		limitWorkers(verb)
 	}
 	return command

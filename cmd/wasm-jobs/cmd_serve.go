@@ -94,7 +94,7 @@ type serveOptions struct {
 // servedModule is a module's name, and its path.
 type servedModule struct{ name, path string }
 
-var moduleName = regexp.MustCompile(`^[a-z0-9][a-z0-9_.-]{0,63}$`)
+var moduleName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[a-z0-9][a-z0-9_.-]{0,63}$`) })
 
 func parseServe(ctx *cli.Context) (*serveOptions, error) {
 	if ctx.NArg() == 0 {
@@ -124,7 +124,7 @@ func (o *serveOptions) addModule(arg string) error {
 	if path == "" {
 		return usageErrorf("invalid module %q: want NAME=MODULE", arg)
 	}
-	if !moduleName.MatchString(name) {
+	if !moduleName().MatchString(name) {
 		return usageErrorf("invalid name %q of the module %s: want lower letters, digits, _, . and -, 64 at most; NAME=MODULE gives another", name, path)
 	}
 	if slices.ContainsFunc(o.modules, func(m servedModule) bool { return m.name == name }) {

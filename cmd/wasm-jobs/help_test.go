@@ -65,7 +65,7 @@ func TestHelpOfRunFitsOneScreen(t *testing.T) {
 }
 
 func TestHelpWraps(t *testing.T) {
-	app := newApp(&console{in: strings.NewReader(""), out: io.Discard, err: io.Discard})
+	app := newApp(&console{in: strings.NewReader(""), out: io.Discard, err: io.Discard}, "")
 	run := app.Command("run")
 	for _, width := range []int{40, 60, 200} {
 		var b bytes.Buffer
@@ -128,7 +128,7 @@ func TestVariables(t *testing.T) {
 			t.Errorf("%s: %s, want %s", name, got, want)
 		}
 	}
-	app := newApp(&console{in: strings.NewReader(""), out: io.Discard, err: io.Discard})
+	app := newApp(&console{in: strings.NewReader(""), out: io.Discard, err: io.Discard}, "")
 	without := []string{}
 	for _, flag := range app.Command("run").Flags {
 		if value, _ := defaultOf(flag); value != "" && !hasVariable(flag) {

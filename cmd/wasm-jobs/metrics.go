@@ -1,25 +1,28 @@
 package main
 
 import (
-	"fmt"
+	"bytes"
+	"cmp"
+	"io"
+	"maps"
 	"net/http"
+	"slices"
+	"strconv"
 	"sync"
 	"time"
-
-	"github.com/VictoriaMetrics/metrics"
 
 	"github.com/wasm-jobs/wasm-jobs/cmd/wasm-jobs/internal/telemetry"
 	"github.com/wasm-jobs/wasm-jobs/processor/web"
 )
 
 // serveMetrics are the metrics of a server, in the text format of Prometheus. Clients
-// choose no label values.
+// choose no label values. It is safe for concurrent use.
 type serveMetrics struct {
-	set      *metrics.Set
-	fuel     *metrics.Counter
-	rejected map[web.Reason]*metrics.Counter
-	requests sync.Map // *metrics.Counter by answeredKey
-	times    sync.Map // *metrics.PrometheusHistogram by name and module
+	mu       sync.Mutex // of all
+	fuel     uint64
+	rejected map[web.Reason]uint64
+	requests map[answeredKey]uint64
+	times    map[timesKey]*telemetry.Histogram
 }
 
 // answeredKey identifies a counter of requests.
@@ -32,58 +35,87 @@ type answeredKey struct {
 type timesKey struct{ name, module string }
 
 func newServeMetrics() *serveMetrics {
-	metrics.ExposeMetadata(true)
-	m := &serveMetrics{set: metrics.NewSet(), rejected: map[web.Reason]*metrics.Counter{}}
-	m.fuel = m.set.NewCounter(telemetry.FuelTotal)
-	for _, reason := range []web.Reason{web.ReasonFull, web.ReasonWait, web.ReasonDeadline, web.ReasonRate, web.ReasonDraining} {
-		m.rejected[reason] = m.set.NewCounter(fmt.Sprintf("%s{reason=%q}", telemetry.RejectedTotal, reason))
+	return &serveMetrics{
+		rejected: map[web.Reason]uint64{web.ReasonFull: 0, web.ReasonWait: 0, web.ReasonDeadline: 0, web.ReasonRate: 0, web.ReasonDraining: 0},
+		requests: map[answeredKey]uint64{},
+		times:    map[timesKey]*telemetry.Histogram{},
 	}
-	return m
 }
 
 // Answered implements [web.Observer].
 func (m *serveMetrics) Answered(module string, code int, elapsed time.Duration) {
-	key := answeredKey{module, code}
-	counter, ok := m.requests.Load(key)
-	if !ok {
-		counter = m.set.GetOrCreateCounter(fmt.Sprintf("%s{module=%q,code=\"%d\"}", telemetry.RequestsTotal, module, code))
-		m.requests.Store(key, counter)
-	}
-	counter.(*metrics.Counter).Inc()
-	m.histogram(telemetry.RequestSeconds, module).Update(elapsed.Seconds())
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.requests[answeredKey{module, code}]++
+	m.histogram(telemetry.RequestSeconds, module).Add(elapsed)
 }
 
 // Waited implements [web.Observer].
 func (m *serveMetrics) Waited(module string, d time.Duration) {
-	m.histogram(telemetry.QueueSeconds, module).Update(d.Seconds())
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.histogram(telemetry.QueueSeconds, module).Add(d)
 }
 
-func (m *serveMetrics) histogram(name, module string) *metrics.PrometheusHistogram {
+// histogram returns the histogram of a module. mu is held.
+func (m *serveMetrics) histogram(name, module string) *telemetry.Histogram {
 	key := timesKey{name, module}
-	h, ok := m.times.Load(key)
-	if !ok {
-		h = m.set.GetOrCreatePrometheusHistogramExt(fmt.Sprintf("%s{module=%q}", name, module), telemetry.Buckets())
-		m.times.Store(key, h)
+	h := m.times[key]
+	if h == nil {
+		h = new(telemetry.Histogram)
+		m.times[key] = h
 	}
-	return h.(*metrics.PrometheusHistogram)
+	return h
 }
 
 // Rejected implements [web.Observer].
-func (m *serveMetrics) Rejected(reason web.Reason) { m.rejected[reason].Inc() }
+func (m *serveMetrics) Rejected(reason web.Reason) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.rejected[reason]++
+}
 
 // Executed implements [web.Observer].
-func (m *serveMetrics) Executed(fuel uint64) { m.fuel.AddInt64(int64(fuel)) }
+func (m *serveMetrics) Executed(fuel uint64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.fuel += fuel
+}
+
+// write writes the metrics, sorted by name and labels.
+func (m *serveMetrics) write(to io.Writer) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	w := telemetry.NewWriter(to)
+	w.Put(telemetry.FuelTotal, m.fuel)
+	for _, reason := range slices.Sorted(maps.Keys(m.rejected)) {
+		w.Put(telemetry.RejectedTotal, m.rejected[reason], "reason", string(reason))
+	}
+	for _, key := range slices.SortedFunc(maps.Keys(m.requests), func(a, b answeredKey) int {
+		return cmp.Or(cmp.Compare(a.module, b.module), cmp.Compare(a.code, b.code))
+	}) {
+		w.Put(telemetry.RequestsTotal, m.requests[key], "module", key.module, "code", strconv.Itoa(key.code))
+	}
+	for _, key := range slices.SortedFunc(maps.Keys(m.times), func(a, b timesKey) int {
+		return cmp.Or(cmp.Compare(a.name, b.name), cmp.Compare(a.module, b.module))
+	}) {
+		w.PutTimes(key.name, m.times[key], "module", key.module)
+	}
+}
 
 // handler serves the metrics and the numbers that counts returns.
 func (m *serveMetrics) handler(counts func() web.Counts) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	return http.HandlerFunc(func(to http.ResponseWriter, _ *http.Request) {
 		c := counts()
-		w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
-		m.set.WritePrometheus(w)
-		metrics.WriteGaugeUint64(w, telemetry.QueueLength, uint64(c.Queued))
-		metrics.WriteGaugeUint64(w, telemetry.Executing, uint64(c.Executing))
-		metrics.WriteGaugeUint64(w, telemetry.Instances, c.Instances)
-		metrics.WriteCounterUint64(w, telemetry.ReusedTotal, c.Reused)
-		metrics.WriteCounterUint64(w, telemetry.StoreErrorsTotal, c.StoreErrors)
+		var page bytes.Buffer // a slow client must not hold the lock
+		m.write(&page)
+		w := telemetry.NewWriter(&page)
+		w.Put(telemetry.QueueLength, uint64(c.Queued))
+		w.Put(telemetry.Executing, uint64(c.Executing))
+		w.Put(telemetry.Instances, c.Instances)
+		w.Put(telemetry.ReusedTotal, c.Reused)
+		w.Put(telemetry.StoreErrorsTotal, c.StoreErrors)
+		to.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
+		_, _ = page.WriteTo(to) // the client may have gone
 	})
 }

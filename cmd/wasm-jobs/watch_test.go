@@ -119,7 +119,7 @@ func TestMetricsNames(t *testing.T) {
 	numbers.Progress("execute", event.Counts{Total: 1})
 	var job, server bytes.Buffer
 	numbers.Write(&job)
-	newServeMetrics().set.WritePrometheus(&server)
+	newServeMetrics().write(&server)
 	all := series(t, job.String())
 	maps.Copy(all, series(t, server.String()))
 	for name := range all {

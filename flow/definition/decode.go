@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/dustin/go-humanize"
@@ -55,8 +56,8 @@ func (d *decoder) each(n *node, what string, f fields) bool {
 }
 
 var (
-	nameForm = regexp.MustCompile(`^[a-z0-9][a-z0-9_.-]{0,63}$`)
-	rateForm = regexp.MustCompile(`^([0-9]+(?:\.[0-9]+)?)/(ms|s|m|h)$`)
+	nameForm = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[a-z0-9][a-z0-9_.-]{0,63}$`) })
+	rateForm = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^([0-9]+(?:\.[0-9]+)?)/(ms|s|m|h)$`) })
 )
 
 func (d *decoder) definition(root *node) *Definition {
@@ -94,8 +95,8 @@ func (d *decoder) states(root *node, def *Definition, defaults *State) {
 	}
 	for i, key := range n.keys {
 		d.state = key.text
-		if !nameForm.MatchString(key.text) {
-			d.wrong(key, "invalid name: want %s", nameForm)
+		if !nameForm().MatchString(key.text) {
+			d.wrong(key, "invalid name: want %s", nameForm())
 		}
 		def.States = append(def.States, d.oneState(key, n.items[i], defaults))
 	}
@@ -276,8 +277,8 @@ func (d *decoder) limits(n *node, limits map[string]flow.Limit) {
 		return
 	}
 	for i, key := range n.keys {
-		if !nameForm.MatchString(key.text) {
-			d.wrong(key, "invalid name %q: want %s", key.text, nameForm)
+		if !nameForm().MatchString(key.text) {
+			d.wrong(key, "invalid name %q: want %s", key.text, nameForm())
 		}
 		limits[key.text] = d.limit(n.items[i], "limit "+key.text)
 	}
@@ -344,8 +345,8 @@ func (d *decoder) text(n *node, what string, to *string) {
 }
 
 func (d *decoder) name(n *node, what string, to *string) {
-	if d.text(n, what, to); n.kind == text && !nameForm.MatchString(n.text) {
-		d.wrong(n, "invalid %s %q: want %s", what, n.text, nameForm)
+	if d.text(n, what, to); n.kind == text && !nameForm().MatchString(n.text) {
+		d.wrong(n, "invalid %s %q: want %s", what, n.text, nameForm())
 	}
 }
 
@@ -454,7 +455,7 @@ func (d *decoder) size(n *node, what string, to *uint64) {
 
 // rate reads a number of steps in a time, and returns steps a second.
 func (d *decoder) rate(n *node, what string, to *float64) {
-	m := rateForm.FindStringSubmatch(n.text)
+	m := rateForm().FindStringSubmatch(n.text)
 	var v float64
 	if m != nil {
 		v, _ = strconv.ParseFloat(m[1], 64)

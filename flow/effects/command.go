@@ -12,6 +12,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/wasm-jobs/wasm-jobs/abi"
@@ -54,12 +55,12 @@ func (c *Command) Open(context.Context) (flow.Pool, error) {
 	return &pool{call: own.perform}, nil
 }
 
-var placeholder = regexp.MustCompile(`\{[A-Za-z0-9_.-]+\}`)
+var placeholder = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`\{[A-Za-z0-9_.-]+\}`) })
 
 // args returns the arguments, with values of the data in place of {key}.
 func (c *Command) args(data []byte) (args []string, err error) {
 	for _, arg := range c.Args[1:] {
-		filled := placeholder.ReplaceAllStringFunc(arg, func(p string) string {
+		filled := placeholder().ReplaceAllStringFunc(arg, func(p string) string {
 			value, ok := flow.Field(data, p[1:len(p)-1])
 			if !ok && err == nil {
 				err = abi.Failf(flow.ClassEffect, "missing %s in the data: want a text or an unsigned integer", p)

@@ -8,6 +8,7 @@ import (
 	"iter"
 	"regexp"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -207,11 +208,11 @@ func each[T any](ctx context.Context, s *Store, job *store.JobID, statement stri
 	}
 }
 
-var hexPrefix = regexp.MustCompile(`^[0-9a-f]{0,64}$`)
+var hexPrefix = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[0-9a-f]{0,64}$`) })
 
 // List implements [store.Journal].
 func (s *Store) List(ctx context.Context, prefix string) iter.Seq2[store.JobRecord, error] {
-	if !hexPrefix.MatchString(prefix) {
+	if !hexPrefix().MatchString(prefix) {
 		return func(func(store.JobRecord, error) bool) {}
 	}
 	return each(ctx, s, nil, `select j.id, a.digest, j.derived, j.input, j.total, j.spec, j.created, j.state, j.error, j.priority, j.max_concurrency

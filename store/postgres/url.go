@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -43,7 +44,7 @@ func Redact(name string) string {
 	return scheme + "://" + rest
 }
 
-var schemaName = regexp.MustCompile(`^[a-z_][a-z0-9_]{0,62}$`)
+var schemaName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[a-z_][a-z0-9_]{0,62}$`) })
 
 // connection is a parsed URL.
 type connection struct {
@@ -69,7 +70,7 @@ func parse(name string, o *Options) (*connection, error) {
 		schema = values.Get("wasm_jobs_schema")
 		values.Del("wasm_jobs_schema")
 	}
-	if !schemaName.MatchString(schema) || strings.HasPrefix(schema, "pg_") {
+	if !schemaName().MatchString(schema) || strings.HasPrefix(schema, "pg_") {
 		return nil, &ConnectionError{Reason: "invalid wasm_jobs_schema " + strconv.Quote(schema) + ": want lower-case letters, digits and _, not beginning with pg_"}
 	}
 	if !values.Has("pool_max_conns") {

@@ -21,7 +21,9 @@ import (
 // the name within the 255 bytes that file systems allow.
 const maxTempBase = 190
 
-var tempPattern = regexp.MustCompile(`^\..*\.wasm-jobs-([a-z2-7]{8})-([1-9][0-9]{0,9})-([0-9]{1,20})-[A-Z2-7]{13}$`)
+var tempPattern = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^\..*\.wasm-jobs-([a-z2-7]{8})-([1-9][0-9]{0,9})-([0-9]{1,20})-[A-Z2-7]{13}$`)
+})
 
 func tempName(path string) string {
 	return filepath.Join(filepath.Dir(path), TempName(filepath.Base(path)))
@@ -86,7 +88,7 @@ func removeRegular(path string) {
 // isLeftover reports whether name is the name of a temporary file of a dead process of
 // this machine.
 func isLeftover(name string) bool {
-	m := tempPattern.FindStringSubmatch(name)
+	m := tempPattern().FindStringSubmatch(name)
 	if m == nil || m[1] != machine() {
 		return false
 	}

@@ -60,7 +60,7 @@ func TestLeftoversOfDeadProcesses(t *testing.T) {
 	if _, err := os.Lstat(link); err != nil {
 		t.Errorf("a link is not a file that was left: %v", err)
 	}
-	if base := filepath.Base(f.temp); !tempPattern.MatchString(base) || isLeftover(base) {
+	if base := filepath.Base(f.temp); !tempPattern().MatchString(base) || isLeftover(base) {
 		t.Errorf("the temporary file is %s", base)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"regexp"
 	"strings"
+	"sync"
 	"unicode/utf8"
 )
 
@@ -74,7 +75,7 @@ func preformatted(block string) bool {
 }
 
 // column matches what stands before the last column of a line of a table.
-var column = regexp.MustCompile(`^ *(\S.*?)??  +`)
+var column = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^ *(\S.*?)??  +`) })
 
 // keep prints a block with its lines. A line that is too long is broken: a command, as
 // in a shell; a line of a table, in its last column.
@@ -87,7 +88,7 @@ func (w *writer) keep(block string) {
 		case example:
 			w.command(line)
 		default:
-			at := len(column.FindString(line))
+			at := len(column().FindString(line))
 			w.wrap(line, at, at)
 		}
 	}

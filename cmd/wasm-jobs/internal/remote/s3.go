@@ -1,6 +1,7 @@
 package remote
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,37 +10,30 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/bmatcuk/doublestar/v4"
-	"github.com/minio/minio-go/v7"
-	"github.com/minio/minio-go/v7/pkg/credentials"
 )
 
-// s3 is a store, and an object in it.
+// s3 is an object in a store.
 type s3 struct {
 	*location
-	core *minio.Core
+	store    *bucket
+	partSize int64 // of uploads in parts, at least
 }
 
 // newS3 finds the store as the AWS tools do: AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL,
 // AWS_REGION, AWS_DEFAULT_REGION; without an endpoint it is Amazon's.
 func newS3(l *location) (*s3, error) {
-	endpoint := firstEnv("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
-	if endpoint == "" {
-		endpoint = "https://s3.amazonaws.com"
+	b := &bucket{name: l.bucket, login: newLogin()}
+	b.setRegion(cmp.Or(firstEnv("AWS_REGION", "AWS_DEFAULT_REGION"), "us-east-1"))
+	if endpoint := firstEnv("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"); endpoint != "" {
+		u, err := url.Parse(endpoint)
+		if err != nil || u.Host == "" || u.Scheme != "https" && !(u.Scheme == "http" && isLocal(u.Hostname())) {
+			return nil, &Error{URL: l.name, Reason: fmt.Sprintf("invalid AWS_ENDPOINT_URL %.100q: want https://HOST", Name(endpoint))}
+		}
+		b.endpoint = u
 	}
-	u, err := url.Parse(endpoint)
-	if err != nil || u.Host == "" || u.Scheme != "https" && !(u.Scheme == "http" && isLocal(u.Hostname())) {
-		return nil, &Error{URL: l.name, Reason: fmt.Sprintf("invalid AWS_ENDPOINT_URL %.100q: want https://HOST", Name(endpoint))}
-	}
-	core, err := minio.NewCore(u.Host, &minio.Options{
-		Creds: login3(), Secure: u.Scheme == "https", Region: firstEnv("AWS_REGION", "AWS_DEFAULT_REGION"), MaxRetries: attempts,
-	})
-	if err != nil {
-		return nil, fail(l.name, err)
-	}
-	return &s3{l, core}, nil
+	return &s3{l, b, 16 << 20}, nil
 }
 
 func firstEnv(names ...string) string {
@@ -51,82 +45,55 @@ func firstEnv(names ...string) string {
 	return ""
 }
 
-// login3 finds credentials in variables, in the shared file with the profile of
-// AWS_PROFILE, and then in the service of the machine. Without any, requests are not
-// signed.
-func login3() *credentials.Credentials {
-	providers := []credentials.Provider{&credentials.EnvAWS{}, &credentials.FileAWSCredentials{}}
-	if !strings.EqualFold(os.Getenv("AWS_EC2_METADATA_DISABLED"), "true") {
-		providers = append(providers, &credentials.IAM{Client: &http.Client{Timeout: 2 * time.Second}})
-	}
-	return credentials.NewChainCredentials(providers)
-}
-
 func (s *s3) open(ctx context.Context, at int64, version string) (*body, error) {
-	var o minio.GetObjectOptions
-	var err error
+	header := http.Header{}
 	if at > 0 {
-		err = o.SetRange(at, 0)
+		header.Set("Range", fmt.Sprintf("bytes=%d-", at))
 	}
-	if version != "" {
-		err = errors.Join(err, o.SetMatchETag(version))
+	if strings.HasPrefix(version, `"`) {
+		header.Set("If-Match", version)
 	}
-	if err != nil {
-		return nil, err
-	}
-	r, info, header, err := s.core.GetObject(ctx, s.bucket, s.key, o)
+	resp, err := s.store.send(ctx, &call{method: http.MethodGet, key: s.key, header: header})
 	if err != nil {
 		return nil, explain(err)
 	}
-	b := &body{r, info.ETag, info.Size}
-	if at > 0 {
-		start, size, ok := contentRange(header.Get("Content-Range"))
-		if !ok || start != at {
-			r.Close()
-			return nil, fmt.Errorf("the server answered another range: %.100q", header.Get("Content-Range"))
-		}
-		b.size = size
+	b, err := bodyOf(resp, at)
+	if err != nil {
+		resp.Body.Close()
 	}
-	return b, nil
+	return b, err
 }
 
 // explain returns an error of the store in plain words.
 func explain(err error) error {
-	e := minio.ToErrorResponse(err)
+	e, ok := errors.AsType[*answer](err)
 	switch {
-	case e.StatusCode == http.StatusPreconditionFailed:
+	case !ok:
+		return err
+	case e.status == http.StatusPreconditionFailed:
 		return errChanged
 	case e.Code == "NoSuchKey":
 		return errors.New("no such object")
-	case e.Code == minio.NoSuchBucket:
+	case e.Code == "NoSuchBucket":
 		return errors.New("no such bucket")
 	case e.Code == "AccessDenied":
 		return errors.New("access denied: credentials are read from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or ~/.aws/credentials")
-	case e.StatusCode == 0 || passing[e.StatusCode]:
-		return &retryable{err: err}
 	}
 	return err
 }
 
 func (s *s3) checkBucket(ctx context.Context) error {
-	ok, err := s.core.BucketExists(ctx, s.bucket)
+	err := s.ask(ctx, &call{method: http.MethodHead}, nil)
+	e, _ := errors.AsType[*answer](err)
 	switch {
-	case minio.ToErrorResponse(err).Code == "AccessDenied":
+	case err == nil:
+		return nil
+	case e != nil && e.status == http.StatusForbidden:
 		return nil // who may write need not be allowed to look
-	case err != nil:
-		return fail(s.name, explain(err))
-	case !ok:
+	case e != nil && e.status == http.StatusNotFound:
 		return &Error{URL: s.name, Reason: "no such bucket"}
 	}
-	return nil
-}
-
-func (s *s3) put(ctx context.Context, path string) error {
-	_, err := s.core.FPutObject(ctx, s.bucket, s.key, path, minio.PutObjectOptions{ContentType: "application/octet-stream"})
-	if err != nil {
-		return fail(s.name, explain(err))
-	}
-	return nil
+	return fail(s.name, explain(err))
 }
 
 // maxFound is the limit of objects that a pattern may match.
@@ -150,21 +117,50 @@ func Match(ctx context.Context, path string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel() // ends the list
-	var found []string
-	prefix := l.key[:strings.IndexAny(l.key, "*?[{")]
-	for o := range s.core.Client.ListObjects(ctx, l.bucket, minio.ListObjectsOptions{Prefix: prefix, Recursive: true}) {
-		if o.Err != nil {
-			return nil, fail(path, explain(o.Err))
-		}
-		if ok, _ := doublestar.Match(l.key, o.Key); ok && !strings.HasSuffix(o.Key, "/") {
-			found = append(found, "s3://"+l.bucket+"/"+o.Key)
-		}
-		if len(found) > maxFound {
-			return nil, &Error{URL: path, Reason: fmt.Sprintf("more than %d objects match the pattern", maxFound)}
-		}
+	found, err := s.matching(ctx)
+	if err != nil {
+		return nil, fail(path, explain(err))
 	}
 	slices.Sort(found)
 	return found, nil
+}
+
+// page is a part of a list of objects.
+type page struct {
+	EncodingType          string
+	Contents              []struct{ Key string }
+	IsTruncated           bool
+	NextContinuationToken string
+}
+
+// matching returns the URLs of the objects whose keys match the key of s, a pattern.
+func (s *s3) matching(ctx context.Context) ([]string, error) {
+	var found []string
+	// XML cannot have every character of a key, so keys are asked for with escapes.
+	query := url.Values{"list-type": {"2"}, "encoding-type": {"url"}, "prefix": {s.key[:strings.IndexAny(s.key, "*?[{")]}}
+	for {
+		p := new(page)
+		if err := s.ask(ctx, &call{method: http.MethodGet, query: query}, p); err != nil {
+			return nil, err
+		}
+		for _, o := range p.Contents {
+			key := o.Key
+			if p.EncodingType == "url" {
+				var err error
+				if key, err = url.QueryUnescape(key); err != nil {
+					return nil, err
+				}
+			}
+			if ok, _ := doublestar.Match(s.key, key); ok && !strings.HasSuffix(key, "/") {
+				found = append(found, "s3://"+s.bucket+"/"+key)
+			}
+		}
+		if len(found) > maxFound {
+			return nil, fmt.Errorf("more than %d objects match the pattern", maxFound)
+		}
+		if !p.IsTruncated || p.NextContinuationToken == "" {
+			return found, nil
+		}
+		query.Set("continuation-token", p.NextContinuationToken)
+	}
 }

@@ -19,12 +19,12 @@ func (f *Flow) Write(to io.Writer) {
 	if r == nil {
 		return
 	}
-	w := &writer{w: to}
+	w := NewWriter(to)
 	for _, progress := range []struct {
 		name string
 		n    int
 	}{{"live", r.Items.Live}, {"ended", r.Items.Ended}, {"failed", r.Items.Failed}, {"held", r.Items.Held}} {
-		w.put(Items, uint64(progress.n), "progress", progress.name)
+		w.Put(Items, uint64(progress.n), "progress", progress.name)
 	}
 	var executing, waiting int
 	for i := range r.States {
@@ -32,21 +32,21 @@ func (f *Flow) Write(to io.Writer) {
 		executing += s.Executing
 		waiting += s.Waiting + s.Limited + s.Retrying
 	}
-	w.put(Executing, uint64(executing))
-	w.put(QueueLength, uint64(waiting))
-	w.put(Instances, r.Instances.Created-r.Instances.Closed)
+	w.Put(Executing, uint64(executing))
+	w.Put(QueueLength, uint64(waiting))
+	w.Put(Instances, r.Instances.Created-r.Instances.Closed)
 	writeStates(w, r.States)
 }
 
 // writeStates writes each name for all states, as the format asks.
-func writeStates(w *writer, states []flow.StateReport) {
+func writeStates(w *Writer, states []flow.StateReport) {
 	for i := range states {
 		s := &states[i]
 		for _, in := range []struct {
 			name string
 			n    int
 		}{{"waiting", s.Waiting}, {"executing", s.Executing}, {"limited", s.Limited}, {"retrying", s.Retrying}} {
-			w.put(StateItems, uint64(in.n), "state", s.Name, "progress", in.name)
+			w.Put(StateItems, uint64(in.n), "state", s.Name, "progress", in.name)
 		}
 	}
 	for _, number := range []struct {
@@ -63,7 +63,7 @@ func writeStates(w *writer, states []flow.StateReport) {
 		{FuelTotal, func(s *flow.StateReport) uint64 { return s.Fuel }},
 	} {
 		for i := range states {
-			w.put(number.name, number.of(&states[i]), "state", states[i].Name)
+			w.Put(number.name, number.of(&states[i]), "state", states[i].Name)
 		}
 	}
 }

@@ -6,8 +6,6 @@ import (
 	"slices"
 	"sync"
 
-	"github.com/VictoriaMetrics/metrics"
-
 	"github.com/wasm-jobs/wasm-jobs/abi"
 	"github.com/wasm-jobs/wasm-jobs/host"
 	"github.com/wasm-jobs/wasm-jobs/host/event"
@@ -15,10 +13,7 @@ import (
 
 // Job has the numbers of one job, whose events it observes. It is safe for concurrent use.
 type Job struct {
-	seconds *metrics.PrometheusHistogram
-	times   *metrics.Set // of seconds
-
-	mu        sync.Mutex
+	mu        sync.Mutex // of all
 	phase     string
 	counts    event.Counts
 	leases    map[int]bool // by worker
@@ -28,14 +23,12 @@ type Job struct {
 	requeued  uint64
 	fuel      uint64
 	instances uint64
+	seconds   Histogram
 }
 
 // NewJob returns the numbers of a job that has not begun.
 func NewJob() *Job {
-	metrics.ExposeMetadata(true)
-	j := &Job{times: metrics.NewSet(), leases: map[int]bool{}, failed: map[abi.Class]uint64{}}
-	j.seconds = j.times.NewPrometheusHistogramExt(ChunkSeconds, Buckets())
-	return j
+	return &Job{leases: map[int]bool{}, failed: map[abi.Class]uint64{}}
 }
 
 // Progress implements [event.Observer].
@@ -69,7 +62,7 @@ func (j *Job) count(e *event.Event) {
 	case event.KindSucceeded:
 		j.attempts++
 		j.fuel += e.Fuel
-		j.seconds.Update(e.Duration.Seconds())
+		j.seconds.Add(e.Duration)
 	case event.KindRetry:
 		j.attempts++
 		j.retries++
@@ -98,24 +91,24 @@ func (j *Job) Finish(r *host.Report) {
 func (j *Job) Write(to io.Writer) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	w := &writer{w: to}
+	w := NewWriter(to)
 	c := &j.counts
 	executing := min(len(j.leases), max(0, c.Total-c.Succeeded-c.Failed))
-	w.put(Chunks, uint64(c.Total))
-	w.put(SucceededTotal, uint64(c.Succeeded))
-	w.put(ReusedTotal, uint64(c.Reused))
+	w.Put(Chunks, uint64(c.Total))
+	w.Put(SucceededTotal, uint64(c.Succeeded))
+	w.Put(ReusedTotal, uint64(c.Reused))
 	for _, class := range slices.Sorted(maps.Keys(j.failed)) {
-		w.put(FailedTotal, j.failed[class], "class", string(class))
+		w.Put(FailedTotal, j.failed[class], "class", string(class))
 	}
-	w.put(AttemptsTotal, j.attempts)
-	w.put(RetriesTotal, j.retries)
-	w.put(RequeuedTotal, j.requeued)
-	w.put(FuelTotal, j.fuel)
-	w.put(Executing, uint64(executing))
-	w.put(QueueLength, uint64(max(0, c.Total-c.Succeeded-c.Failed-executing)))
-	w.put(Instances, j.instances)
+	w.Put(AttemptsTotal, j.attempts)
+	w.Put(RetriesTotal, j.retries)
+	w.Put(RequeuedTotal, j.requeued)
+	w.Put(FuelTotal, j.fuel)
+	w.Put(Executing, uint64(executing))
+	w.Put(QueueLength, uint64(max(0, c.Total-c.Succeeded-c.Failed-executing)))
+	w.Put(Instances, j.instances)
 	if j.phase != "" {
-		w.put(Phase, 1, "phase", j.phase)
+		w.Put(Phase, 1, "phase", j.phase)
 	}
-	j.times.WritePrometheus(to)
+	w.PutTimes(ChunkSeconds, &j.seconds)
 }

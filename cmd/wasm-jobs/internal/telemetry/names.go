@@ -49,8 +49,3 @@ func Names() []string {
 		Items, StateItems, EnteredTotal, LeftTotal, SlowedTotal, Slots, LostTotal,
 	}
 }
-
-// Buckets returns the upper bounds of the buckets of times, in seconds.
-func Buckets() []float64 {
-	return []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30}
-}

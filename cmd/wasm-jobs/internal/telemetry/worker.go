@@ -10,10 +10,10 @@ type Worker struct {
 
 // Write writes the numbers, and how often they could not be read.
 func (n Worker) Write(to io.Writer, errors uint64) {
-	w := &writer{w: to}
-	w.put(StoreErrorsTotal, errors)
-	w.put(Slots, uint64(max(0, n.Slots)))
-	w.put(Executing, uint64(max(0, n.Busy)))
-	w.put(AttemptsTotal, uint64(max(0, n.Chunks)))
-	w.put(LostTotal, uint64(max(0, n.Lost)))
+	w := NewWriter(to)
+	w.Put(StoreErrorsTotal, errors)
+	w.Put(Slots, uint64(max(0, n.Slots)))
+	w.Put(Executing, uint64(max(0, n.Busy)))
+	w.Put(AttemptsTotal, uint64(max(0, n.Chunks)))
+	w.Put(LostTotal, uint64(max(0, n.Lost)))
 }

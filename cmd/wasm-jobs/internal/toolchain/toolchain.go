@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -179,11 +180,11 @@ func (l *limited) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-var versionPattern = regexp.MustCompile(`\d+(\.\d+)+`)
+var versionPattern = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`\d+(\.\d+)+`) })
 
 // versionIn returns the first version in a text, or "".
 func versionIn(text string) string {
-	if v := versionPattern.FindString(text); v != "" {
+	if v := versionPattern().FindString(text); v != "" {
 		return v
 	}
 	return regexp.MustCompile(`\b\d+\b`).FindString(text)
