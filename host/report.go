@@ -72,6 +72,7 @@ type Report struct {
 	Chunks Counts `json:"chunks"`
 	Work
 	Fuel      uint64        `json:"fuel"` // of the calls that produced the outputs and the aggregate
+	FoldFuel  uint64        `json:"-"`    // the part of Fuel that produced the aggregate
 	Isolation Isolation     `json:"isolation"`
 	Instances runtime.Stats `json:"instances"`
 	ChunkFailures
@@ -186,6 +187,7 @@ func reportOf(x *execution, res *Result, err error) (r Report) {
 		sum = x.module.Digest()
 	}
 	r.Module.SHA256 = hex.EncodeToString(sum[:])
+	r.FoldFuel = x.foldFuel
 	r.Fuel += x.foldFuel
 	r.Profile = x.profileOf(&r.Phases)
 	r.State, r.Cause = state(&r.Chunks, err), Cause{reason(err), brokenBy(err)}

@@ -282,6 +282,8 @@ func TestWorkerNumbers(t *testing.T) {
 				{Name: "a", Host: "h", PID: 7, State: "busy", Slots: 4, Busy: 2, Chunks: 1234, Lost: 1},
 			}, nil
 		}}
+		n.stored.Add(2, 30)
+		n.stored.Add(1, 4)
 		for range 100 {
 			n.write(io.Discard)
 		}
@@ -290,7 +292,8 @@ func TestWorkerNumbers(t *testing.T) {
 		var page bytes.Buffer
 		n.write(&page)
 		got := series(t, page.String())
-		want := map[string]float64{telemetry.Slots: 4, telemetry.Executing: 2, telemetry.AttemptsTotal: 1234, telemetry.LostTotal: 1, telemetry.StoreErrorsTotal: 1}
+		want := map[string]float64{telemetry.Slots: 4, telemetry.Executing: 2, telemetry.AttemptsTotal: 1234, telemetry.LostTotal: 1, telemetry.StoreErrorsTotal: 1,
+			telemetry.SucceededTotal: 3, telemetry.FuelTotal: 34}
 		if asked != 2 || !maps.Equal(got, want) {
 			t.Errorf("asked %d times, %v, want 2 and %v", asked, got, want)
 		}
