@@ -187,12 +187,20 @@ func (f *watchedFlow) with(next func(*flow.Report)) func(*flow.Report) {
 	return func(r *flow.Report) {
 		f.numbers.Observe(r)
 		if f.spans != nil {
-			f.spans.Observe(r)
+			f.spans.Report(r)
 		}
 		if next != nil {
 			next(r)
 		}
 	}
+}
+
+// events returns an observer of events, together with that of the spans.
+func (f *watchedFlow) events(o event.Observer) event.Observer {
+	if f.spans == nil {
+		return o
+	}
+	return event.Multi(o, f.spans)
 }
 
 // finish takes the numbers of the last report, and ends the spans. result may be nil.

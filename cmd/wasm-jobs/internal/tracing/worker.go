@@ -56,7 +56,7 @@ func (w *Worker) observe(id store.JobID, name string, e *event.Event) {
 	}
 	s := j.slots[e.Worker]
 	if s == nil {
-		s = &Job{tracer: w.tracer, ctx: j.ctx, inside: j.ctx, leases: map[int]*lease{}}
+		s = newSpans(w.tracer, j.ctx)
 		j.slots[e.Worker] = s
 	}
 	if e.Kind != event.KindEnd {
