@@ -72,7 +72,6 @@ type Report struct {
 	Chunks Counts `json:"chunks"`
 	Work
 	Fuel      uint64        `json:"fuel"` // of the calls that produced the outputs and the aggregate
-	FoldFuel  uint64        `json:"-"`    // the part of Fuel that produced the aggregate
 	Isolation Isolation     `json:"isolation"`
 	Instances runtime.Stats `json:"instances"`
 	ChunkFailures
@@ -145,6 +144,8 @@ type Work struct {
 	Attempts int `json:"attempts"`
 	Retries  int `json:"retries"`
 	Verified int `json:"verified,omitempty"` // chunks that were executed twice, with equal outputs
+	// FoldFuel is the part of Report.Fuel that produced the aggregate.
+	FoldFuel uint64 `json:"-"`
 	// Profile has the measurements of the chunks that were executed; nil if none was.
 	Profile       *profile.Profile `json:"profile,omitempty"`
 	*SharedReport                  // of a job with shared workers; set by the caller that asked the store
