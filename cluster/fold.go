@@ -49,7 +49,10 @@ func (s *slot) fold(soft context.Context, j *job, l postgres.Lease) {
 		}
 	}
 	_, err = s.worker.Finish(s.requests, l, state, text, report)
-	if err != nil && !errors.Is(err, postgres.ErrNotHeld) {
+	switch {
+	case err == nil:
+		stintOf(s, j).folded(result)
+	case !errors.Is(err, postgres.ErrNotHeld):
 		s.fail(err)
 	}
 }

@@ -73,6 +73,7 @@ func (s *serving) begin(l postgres.Lease) {
 	s.mu.Lock()
 	s.returned, s.from = false, l.First
 	s.mu.Unlock()
+	stintOf(s.slot, s.job).leased(l)
 }
 
 // Lease implements [queue.Queue].
@@ -189,6 +190,7 @@ func (s *serving) Done(queue.ID) {
 	s.mu.Unlock()
 	t.Next, t.Want = s.soft.Err() == nil, s.wants()
 	next, err := s.report(t)
+	stintOf(s.slot, s.job).leaseEnded(s.held.Load(), t.Done, s.hard.Err() != nil)
 	s.held.Store(nil)
 	s.next <- settled{next, err}
 }
@@ -206,11 +208,14 @@ func (s *serving) report(t *postgres.Settlement) (postgres.Lease, error) {
 		t.Spans = nil
 		next, err = s.worker.Settle(s.requests, t)
 	}
-	if errors.Is(err, postgres.ErrNotHeld) {
+	switch {
+	case errors.Is(err, postgres.ErrNotHeld):
 		if h := s.held.Load(); h != nil {
 			h.end.Store(0)
 		}
 		err = nil
+	case err == nil:
+		stintOf(s.slot, s.job).stored(t.Spans)
 	}
 	return next, err
 }
@@ -275,7 +280,7 @@ func (s *serving) Attempted(queue.Progress, int, []event.Event) {}
 type reporter struct{ *serving }
 
 // Failed implements [worker.Reporter].
-func (reporter) Failed(worker.Failed) {}
+func (r reporter) Failed(f worker.Failed) { stintOf(r.slot, r.job).failed(&f, r.in.ID(f.Chunk)) }
 
 // Stored implements [worker.Reporter].
 func (r reporter) Stored(b *worker.Batch, err error) {

@@ -31,7 +31,8 @@ type Config struct {
 	Shared          Blobs         // nil = inputs are only in the database
 	// Notice, if not nil, is called with one line of text for users. Several
 	// goroutines call it.
-	Notice func(line string)
+	Notice  func(line string)
+	Watcher Watcher // nil = nobody
 }
 
 // process is a worker. Its fields do not change, except for those that mu guards.
@@ -157,7 +158,8 @@ func (s *slot) work(soft context.Context) {
 func (s *slot) take(soft context.Context, l postgres.Lease) postgres.Lease {
 	none := postgres.Lease{Slot: s.number}
 	idle := s.busy(1) // making a module ready is work too
-	j, release, err := s.jobOf(l)
+	asked := time.Now()
+	j, fresh, release, err := s.jobOf(l)
 	if err != nil {
 		s.reject(l, err)
 		s.busy(-1)
@@ -166,6 +168,9 @@ func (s *slot) take(soft context.Context, l postgres.Lease) postgres.Lease {
 	}
 	defer s.busy(-1)
 	defer release()
+	t := stintOf(s, j)
+	t.begin(l, asked, fresh)
+	defer t.end()
 	if l.Fold {
 		s.fold(soft, j, l)
 		return none
@@ -329,13 +334,14 @@ func (p *process) wants() postgres.Want {
 }
 
 // jobOf returns the job of a lease, with its instances ready if it is a lease on chunks.
-// The caller calls release when it no longer uses the job.
-func (s *slot) jobOf(l postgres.Lease) (j *job, release func(), err error) {
+// The caller calls release when it no longer uses the job. With fresh, this call has made
+// the module ready.
+func (s *slot) jobOf(l postgres.Lease) (j *job, fresh bool, release func(), err error) {
 	p := s.process
 	p.mu.Lock()
 	v := versionOf(l)
 	t := p.jobs[v]
-	if t == nil {
+	if fresh = t == nil; fresh {
 		t = &taken{ready: make(chan struct{})}
 		p.jobs[v] = t
 		t.users++
@@ -359,9 +365,9 @@ func (s *slot) jobOf(l postgres.Lease) (j *job, release func(), err error) {
 	}
 	if t.err != nil {
 		release()
-		return nil, nil, t.err
+		return nil, false, nil, t.err
 	}
-	return t.job, release, nil
+	return t.job, fresh, release, nil
 }
 
 // load reads a job and makes its module ready.

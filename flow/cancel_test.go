@@ -38,7 +38,8 @@ func TestCancel(t *testing.T) {
 		}
 		s := store.NewMemory()
 		in := inputOf(t, values...)
-		run := Run{Flow: g.flow, Input: in, Bounds: Bounds{MaxSteps: 60, MaxDepth: 4}, Grace: time.Second}
+		leases := watchLeases(t)
+		run := Run{Flow: g.flow, Input: in, Bounds: Bounds{MaxSteps: 60, MaxDepth: 4}, Grace: time.Second, Events: leases}
 		stop := make(chan struct{})
 		run.Stop = stop
 		ctx, cancel := context.WithCancel(context.Background())
@@ -62,6 +63,10 @@ func TestCancel(t *testing.T) {
 		case err != nil:
 			t.Fatal(err)
 		}
+		if len(leases.open) > 0 {
+			t.Fatalf("%d leases did not end", len(leases.open))
+		}
+		run.Events = nil
 		if n := &res.Report.Instances; n.Created != n.Closed {
 			t.Fatalf("%d instances were lent, and %d given back", n.Created, n.Closed)
 		}

@@ -38,6 +38,24 @@ func again(id abi.ID, holder int, d *queue.Decision) event.Event {
 	return e
 }
 
+// leased is the event of a lease. Its numbers are of the order in which items came to the
+// state, which means nothing outside.
+func leased(l *queue.Lease) event.Event {
+	return event.Event{Time: l.Since, Kind: event.KindLeased, Worker: l.Holder, Lease: &event.Lease{From: l.From, To: l.To - 1, Since: l.Since}}
+}
+
+// leaseEnded is the event of a lease that ended before it reached chunk.
+func leaseEnded(holder int, s queue.Span, chunk int, stopping bool) event.Event {
+	why := event.Done
+	switch {
+	case stopping:
+		why = event.Cancelled
+	case chunk < s.To:
+		why = event.Returned
+	}
+	return event.Event{Time: time.Now(), Kind: event.KindLeaseEnded, Worker: holder, Lease: &event.Lease{From: s.From, To: s.To - 1, Why: why}}
+}
+
 // forGood is the event of a step that failed and is not made again.
 func (l *live) forGood(it *item, f *worker.Failed) event.Event {
 	id := it.id(l.Input)

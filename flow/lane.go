@@ -22,7 +22,7 @@ type lane struct {
 	roots    Input
 	bounds   time.Duration                         // the longest pause after a slow-down
 	key      func(it *item, s *state) store.Digest // of an effect
-	again    func(e event.Event)                   // receives attempts that are made again; may be nil
+	tell     func(e event.Event)                   // receives leases, and attempts that are made again; may be nil
 	computes bool                                  // it takes slots of workers
 	holders  int
 	limit    *limiter // nil = none
@@ -198,9 +198,13 @@ func (l *lane) granted(g grant, ok bool, holder int) (queue.Lease, error) {
 	id := queue.ID{Number: g.number, Holder: holder}
 	l.ends[holder-1].Store(int64(g.span.To))
 	l.gate.mu.Lock()
-	defer l.gate.mu.Unlock()
 	l.leases[id] = held{g.span, g.key}
-	return queue.Lease{ID: id, Kind: queue.Chunks, Span: g.span, Since: time.Now()}, nil
+	l.gate.mu.Unlock()
+	given := queue.Lease{ID: id, Kind: queue.Chunks, Span: g.span, Since: time.Now()}
+	if l.tell != nil {
+		l.tell(leased(&given))
+	}
+	return given, nil
 }
 
 // Renew implements [queue.Queue]. It takes no lock.
@@ -224,8 +228,8 @@ func (l *lane) Progress(_ queue.ID, p queue.Progress) {
 // Failed implements [queue.Queue].
 func (l *lane) Failed(id queue.ID, chunk int, f *abi.Failure) queue.Decision {
 	d, of := l.failed(id, chunk, f)
-	if d.Verdict != queue.Fail && l.again != nil {
-		l.again(again(of.id(l.roots), id.Holder, &d))
+	if d.Verdict != queue.Fail && l.tell != nil {
+		l.tell(again(of.id(l.roots), id.Holder, &d))
 	}
 	return d
 }
@@ -279,6 +283,14 @@ func (l *lane) slowDown(now time.Time, id queue.ID, it *item, f *abi.Failure, af
 
 // Return implements [queue.Queue].
 func (l *lane) Return(id queue.ID, chunk int) {
+	h := l.giveBack(id, chunk)
+	if l.tell != nil {
+		l.tell(leaseEnded(id.Holder, h.span, chunk, l.gate.stopping.Load()))
+	}
+}
+
+// giveBack ends a lease, whose items from chunk on are ready again.
+func (l *lane) giveBack(id queue.ID, chunk int) held {
 	l.gate.mu.Lock()
 	defer l.gate.mu.Unlock()
 	h := l.leases[id]
@@ -298,6 +310,7 @@ func (l *lane) Return(id queue.ID, chunk int) {
 	}
 	l.track(now)
 	l.gate.dispatch(now)
+	return h
 }
 
 // giveLimit gives the limit back that a lease has taken. For an effect, that is when its

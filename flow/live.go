@@ -117,7 +117,7 @@ func (l *live) run(ctx context.Context) error {
 			l.stop(ErrInterrupted)
 		}
 	}
-	l.close()
+	l.close(ctx)
 	return l.err
 }
 
@@ -181,6 +181,7 @@ func (l *live) drainStopped(ctx context.Context) bool {
 			ended = nil
 			l.cut()
 		case <-done:
+			l.drain(after) // what the last workers left
 			if err := l.takeFailures(after); err != nil && !errors.Is(err, ErrTooManyFailures) {
 				l.err = errors.Join(l.err, err)
 			}
@@ -369,7 +370,7 @@ func (l *live) lane(s *state) (*lane, error) {
 	ln.key = l.replay.effectKey
 	ln.bounds = l.MaxRetryAfter
 	if l.detail >= event.Attempts {
-		ln.again = func(e event.Event) { l.results <- result{lane: ln, events: []event.Event{e}} }
+		ln.tell = func(e event.Event) { l.results <- result{lane: ln, events: []event.Event{e}} }
 	}
 	l.lanes[s.index] = ln
 	l.gate.add(ln)
@@ -557,10 +558,24 @@ func (l *live) takeFolded(ctx context.Context, f foldedChildren) {
 	l.machine.resume(f.join, l.Input, f.v.Output)
 }
 
-// close ends the workers, and closes their pools.
-func (l *live) close() {
+// close ends the workers, and closes their pools. The last events of workers, which have
+// nothing to do any more, may still come.
+func (l *live) close(ctx context.Context) {
 	l.gate.close()
-	l.working.Wait()
+	ended := make(chan struct{})
+	go func() {
+		l.working.Wait()
+		close(ended)
+	}()
+	for waiting := true; waiting; {
+		select {
+		case r := <-l.results:
+			l.take(ctx, r)
+		case <-ended:
+			waiting = false
+		}
+	}
+	l.drain(ctx)
 	l.folders.Wait()
 	for _, p := range l.pools {
 		if err := p.Close(); err != nil && l.err == nil {

@@ -60,7 +60,8 @@ type Run struct {
 	// times a second in between, from one goroutine at a time. It may be nil.
 	Observe func(*Report)
 	// Events receives the events of the steps that are executed, each with the item's
-	// id and the state. Its Progress is not called. It may be nil.
+	// id and the state, and those of leases, with the state. The numbers of a lease are of
+	// the order in which items came to the state. Its Progress is not called. It may be nil.
 	Events event.Observer
 	// Rerun executes the steps of modules and pure functions even if their outputs are
 	// stored. A different output is a *[store.ConflictError] in a *[StoreError]. Effects

@@ -144,6 +144,8 @@ type Work struct {
 	Attempts int `json:"attempts"`
 	Retries  int `json:"retries"`
 	Verified int `json:"verified,omitempty"` // chunks that were executed twice, with equal outputs
+	// FoldFuel is the part of Report.Fuel that produced the aggregate.
+	FoldFuel uint64 `json:"-"`
 	// Profile has the measurements of the chunks that were executed; nil if none was.
 	Profile       *profile.Profile `json:"profile,omitempty"`
 	*SharedReport                  // of a job with shared workers; set by the caller that asked the store
@@ -186,6 +188,7 @@ func reportOf(x *execution, res *Result, err error) (r Report) {
 		sum = x.module.Digest()
 	}
 	r.Module.SHA256 = hex.EncodeToString(sum[:])
+	r.FoldFuel = x.foldFuel
 	r.Fuel += x.foldFuel
 	r.Profile = x.profileOf(&r.Phases)
 	r.State, r.Cause = state(&r.Chunks, err), Cause{reason(err), brokenBy(err)}

@@ -146,6 +146,38 @@ func (b *browser) call(method string, params map[string]any, out any) {
 	}
 }
 
+// memory returns the memory of the processes that show pages, in bytes, with their share of
+// what others use too; 0 if the system does not tell.
+func (b *browser) memory() (bytes int) {
+	b.t.Helper()
+	page := b.page
+	b.page = "" // of the browser, not of a page
+	var out struct {
+		ProcessInfo []struct {
+			Type string
+			ID   int
+		}
+	}
+	b.call("SystemInfo.getProcessInfo", nil, &out)
+	b.page = page
+	b.call("HeapProfiler.collectGarbage", nil, nil)
+	for _, p := range out.ProcessInfo {
+		if p.Type == "renderer" {
+			bytes += shareOf(p.ID)
+		}
+	}
+	return bytes
+}
+
+// shareOf returns the proportional set size of a process in bytes.
+func shareOf(pid int) int {
+	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
+	_, after, _ := strings.Cut(string(text), "\nPss:")
+	var kib int
+	_, _ = fmt.Sscan(after, &kib) // 0 if it is missing
+	return kib << 10
+}
+
 // open opens a page.
 func (b *browser) open(url string) {
 	b.t.Helper()

@@ -51,7 +51,7 @@ func (e *flowEvents) one(v *event.Event) {
 	if v.Kind == event.KindLog && v.Level >= e.logLevel {
 		e.screen.say("guest, item %s in state %s: %s", idString(*v.ID), v.State, v.Message)
 	}
-	if e.out == nil {
+	if e.out == nil || v.Kind == event.KindLeased || v.Kind == event.KindLeaseEnded { // the file is about steps
 		return
 	}
 	line, _ := json.Marshal(v) // plain data

@@ -327,13 +327,12 @@ func runFlow(ctx context.Context, c *console, o *flowOptions) error {
 	}
 	run := o.run(f, input, screen)
 	events := newFlowEvents(screen, o.files.eventsOut(), o.logLevel)
-	run.Events = events.observer()
 	watched, err := o.watch.watchFlow(soft, c, run.Name)
 	if err != nil {
 		return err
 	}
 	defer watched.close()
-	run.Observe = watched.with(run.Observe)
+	run.Observe, run.Events = watched.with(run.Observe), watched.events(events.observer())
 	results := newFlowResults(&o.files, f)
 	run.Sink = results
 	if run.Spec, err = json.Marshal(o.spec(d, f, run.Name)); err != nil {

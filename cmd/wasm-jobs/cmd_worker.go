@@ -39,7 +39,7 @@ cannot be reached; 130 SIGINT.`,
 			&cli.IntFlag{Name: "modules", Value: 8, Usage: "number of jobs whose instances are kept"},
 			&cli.StringFlag{Name: "job", DefaultText: "any", Usage: "execute only `JOB`"},
 			&cli.StringFlag{Name: "shared", Usage: "read modules and chunks also from `DIR`, which all machines share"},
-			metricsFlag(),
+			metricsFlag(), traceFlag(),
 			&cli.StringFlag{Name: "progress", Value: "auto", Usage: "auto, plain or none"},
 		),
 		Action: func(ctx *cli.Context) error {
@@ -112,11 +112,12 @@ func work(ctx *cli.Context, c *console) error {
 		return err
 	}
 	numbers := &workerNumbers{workers: s.Workers, name: w.Name, host: w.Host, pid: w.PID}
-	watched, err := watching.open(ctx.Context, c, numbers.write)
+	watched, err := watching.watchWorker(ctx.Context, c, numbers)
 	if err != nil {
 		return err
 	}
 	defer watched.close()
+	w.Watcher = watched
 	interrupts := make(chan os.Signal, 1) // notices SIGINT: only then is the exit code not 0
 	if !signal.Ignored(os.Interrupt) {
 		signal.Notify(interrupts, os.Interrupt)

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 )
@@ -20,7 +21,16 @@ import (
 // startUI serves the pages of a store until the test ends, and returns their URL.
 func startUI(t *testing.T, store string) string {
 	t.Helper()
-	cmd := command("ui", "--store", store, "--listen", "127.0.0.1:0")
+	url, stop := startPrinting(t, "page on ", "ui", "--store", store, "--listen", "127.0.0.1:0")
+	t.Cleanup(stop)
+	return url
+}
+
+// startPrinting starts a command that prints a URL after some words, and returns the URL. stop
+// ends the command with SIGTERM, and waits for it.
+func startPrinting(t *testing.T, words string, args ...string) (url string, stop func()) {
+	t.Helper()
+	cmd := command(args...)
 	said, err := cmd.StderrPipe()
 	if err == nil {
 		err = cmd.Start()
@@ -28,20 +38,24 @@ func startUI(t *testing.T, store string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
+	stop = sync.OnceFunc(func() {
 		_ = cmd.Process.Signal(syscall.SIGTERM)
 		if err := cmd.Wait(); err != nil {
-			t.Errorf("ui after SIGTERM: %v", err)
+			t.Errorf("%s after SIGTERM: %v", args[0], err)
 		}
 	})
 	lines := bufio.NewReader(said)
-	line, err := lines.ReadString('\n')
-	go io.Copy(io.Discard, lines) // until the command ends
-	_, url, ok := strings.Cut(strings.TrimSpace(line), "page on ")
-	if err != nil || !ok {
-		t.Fatalf("ui said %q, %v", line, err)
+	for {
+		line, err := lines.ReadString('\n')
+		if err != nil {
+			stop()
+			t.Fatalf("%v ended without a URL: %v", args, err)
+		}
+		if _, after, ok := strings.Cut(strings.TrimSpace(line), words); ok {
+			go io.Copy(io.Discard, lines) // until the command ends
+			return after, stop
+		}
 	}
-	return url
 }
 
 // TestUIEnds has connections that send nothing, as browsers open them in advance.

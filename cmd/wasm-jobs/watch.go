@@ -16,6 +16,7 @@ import (
 	"github.com/wasm-jobs/wasm-jobs/flow"
 	"github.com/wasm-jobs/wasm-jobs/host"
 	"github.com/wasm-jobs/wasm-jobs/host/event"
+	"github.com/wasm-jobs/wasm-jobs/store"
 	"github.com/wasm-jobs/wasm-jobs/store/postgres"
 )
 
@@ -186,12 +187,20 @@ func (f *watchedFlow) with(next func(*flow.Report)) func(*flow.Report) {
 	return func(r *flow.Report) {
 		f.numbers.Observe(r)
 		if f.spans != nil {
-			f.spans.Observe(r)
+			f.spans.Report(r)
 		}
 		if next != nil {
 			next(r)
 		}
 	}
+}
+
+// events returns an observer of events, together with that of the spans.
+func (f *watchedFlow) events(o event.Observer) event.Observer {
+	if f.spans == nil {
+		return o
+	}
+	return event.Multi(o, f.spans)
 }
 
 // finish takes the numbers of the last report, and ends the spans. result may be nil.
@@ -206,6 +215,36 @@ func (f *watchedFlow) finish(result *flow.Result, err error) {
 	}
 }
 
+// watchedWorker is the watcher of a worker.
+type watchedWorker struct {
+	*watch
+	numbers *workerNumbers
+	spans   *tracing.Worker // nil = none
+}
+
+// watchWorker returns the watcher of a worker, which is about to begin.
+func (o *watchOptions) watchWorker(ctx context.Context, c *console, numbers *workerNumbers) (*watchedWorker, error) {
+	w := &watchedWorker{numbers: numbers}
+	var err error
+	if w.watch, err = o.open(ctx, c, numbers.write); err != nil {
+		return nil, err
+	}
+	if w.tracer != nil {
+		w.spans = w.tracer.Worker(numbers.name)
+	}
+	return w, nil
+}
+
+// Observe implements [cluster.Watcher].
+func (w *watchedWorker) Observe(job store.JobID, name string, events []event.Event) {
+	if w.spans != nil {
+		w.spans.Observe(job, name, events)
+	}
+}
+
+// Stored implements [cluster.Watcher].
+func (w *watchedWorker) Stored(outputs int, fuel uint64) { w.numbers.stored.Add(outputs, fuel) }
+
 // workerNumbers reads the numbers of a worker from the shared store, at most once a second
 // however often it is scraped.
 type workerNumbers struct {
@@ -213,6 +252,7 @@ type workerNumbers struct {
 	name    string
 	host    string
 	pid     int
+	stored  telemetry.Stored
 
 	mu     sync.Mutex
 	read   time.Time
@@ -229,7 +269,7 @@ func (n *workerNumbers) write(to io.Writer) {
 	if time.Since(n.read) > time.Second {
 		n.refresh()
 	}
-	n.last.Write(to, n.errors)
+	n.last.Write(to, &n.stored, n.errors)
 }
 
 // refresh reads the numbers. If it fails, those of before stay. mu is held.

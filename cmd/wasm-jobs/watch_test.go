@@ -19,6 +19,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/fxamacker/cbor/v2"
+
+	"github.com/wasm-jobs/wasm-jobs/abi"
 	"github.com/wasm-jobs/wasm-jobs/cmd/wasm-jobs/internal/telemetry"
 	"github.com/wasm-jobs/wasm-jobs/cmd/wasm-jobs/internal/tracing"
 	"github.com/wasm-jobs/wasm-jobs/flow"
@@ -282,6 +285,8 @@ func TestWorkerNumbers(t *testing.T) {
 				{Name: "a", Host: "h", PID: 7, State: "busy", Slots: 4, Busy: 2, Chunks: 1234, Lost: 1},
 			}, nil
 		}}
+		n.stored.Add(2, 30)
+		n.stored.Add(1, 4)
 		for range 100 {
 			n.write(io.Discard)
 		}
@@ -290,7 +295,8 @@ func TestWorkerNumbers(t *testing.T) {
 		var page bytes.Buffer
 		n.write(&page)
 		got := series(t, page.String())
-		want := map[string]float64{telemetry.Slots: 4, telemetry.Executing: 2, telemetry.AttemptsTotal: 1234, telemetry.LostTotal: 1, telemetry.StoreErrorsTotal: 1}
+		want := map[string]float64{telemetry.Slots: 4, telemetry.Executing: 2, telemetry.AttemptsTotal: 1234, telemetry.LostTotal: 1, telemetry.StoreErrorsTotal: 1,
+			telemetry.SucceededTotal: 3, telemetry.FuelTotal: 34}
 		if asked != 2 || !maps.Equal(got, want) {
 			t.Errorf("asked %d times, %v, want 2 and %v", asked, got, want)
 		}
@@ -332,7 +338,7 @@ func TestFlowSpans(t *testing.T) {
 	}
 	spans := tracer.Flow("x")
 	r := &flow.Report{States: []flow.StateReport{{Name: "a", Entered: 2, Failed: 1}, {Name: "never"}}}
-	spans.Observe(r)
+	spans.Report(r)
 	spans.Finish(r, nil)
 	if err := tracer.Close(); err != nil || c.paths["POST /v1/traces "] == 0 {
 		t.Fatal(err, c.paths)
@@ -343,6 +349,118 @@ func TestFlowSpans(t *testing.T) {
 	}
 	if !maps.Equal(names, map[string]string{"flow": "", "state": "flow"}) {
 		t.Errorf("spans and parents: %v", names)
+	}
+}
+
+// watchedTestFlow is a flow with retries, routed failures and failures, over 100 integers.
+func watchedTestFlow(t *testing.T) *flow.Run {
+	t.Helper()
+	var tried sync.Map
+	try := func(_ context.Context, _ [32]byte, data []byte) ([]byte, error) {
+		switch n, _ := strconv.Atoi(hostText(t, data)); {
+		case n%10 == 3:
+			return nil, abi.Failf(abi.ClassGuest, "never")
+		case n%10 == 5:
+			if _, again := tried.LoadOrStore(n, true); !again {
+				return nil, abi.Failf(abi.ClassGuestRetryable, "not yet")
+			}
+		case n%10 == 7:
+			return nil, abi.Failf(abi.ClassFuel, "too long")
+		}
+		return data, nil
+	}
+	list := [][]byte{}
+	for i := range 100 {
+		list = append(list, items(t, strconv.Itoa(i)))
+	}
+	input, err := chunks.Of(list...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { input.Close() })
+	retry := host.DefaultRetry()
+	retry.Backoff, retry.BackoffMax = time.Microsecond, time.Millisecond
+	return &flow.Run{Name: "watched", Input: input, Flow: &flow.Flow{Name: "watched", Start: "try", States: []flow.State{
+		{Name: "try", Exec: &flow.Func{Name: "try", Version: "1", Call: try}, Next: "done", On: map[abi.Class]string{abi.ClassFuel: "long"}, Retry: retry},
+		{Name: "long", Exec: &flow.Func{Name: "long", Call: func(_ context.Context, _ [32]byte, data []byte) ([]byte, error) { return data, nil }}, Next: "done"},
+		{Name: "done", End: true},
+	}}}
+}
+
+// hostText returns an item in diagnostic notation.
+func hostText(t *testing.T, item []byte) string {
+	t.Helper()
+	var n int
+	if err := cbor.Unmarshal(item, &n); err != nil {
+		t.Error(err)
+	}
+	return strconv.Itoa(n)
+}
+
+// TestWatchedFlow compares the numbers of a run of a flow with its report, and checks the
+// spans that arrive.
+func TestWatchedFlow(t *testing.T) {
+	c, url := newCollector(t)
+	tracer, err := tracing.New(tracing.Config{Endpoint: url})
+	if err != nil {
+		t.Fatal(err)
+	}
+	spans, numbers := tracer.Flow("watched"), &telemetry.Flow{}
+	run := watchedTestFlow(t)
+	run.Events = spans
+	run.Observe = func(r *flow.Report) { numbers.Observe(r); spans.Report(r) }
+	result, err := flow.NewRunner(flow.Config{Workers: 2}).Run(t.Context(), run)
+	if err != nil {
+		t.Fatal(err)
+	}
+	spans.Finish(&result.Report, nil)
+	if err := tracer.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for _, moment := range []string{"from the last look", "at the end"} {
+		var page bytes.Buffer
+		numbers.Write(&page)
+		equalsFlow(t, moment, series(t, page.String()), &result.Report)
+		numbers.Observe(&result.Report)
+	}
+	parents, count := map[string]string{"flow": "", "state": "flow", "lease": "state", "attempt": "lease"}, map[string]int{}
+	for _, s := range c.spans {
+		count[s.Name]++
+		parent := c.spans[s.ParentSpanID]
+		if want, known := parents[s.Name]; !known || parent.Name != want || want != "" && parent.TraceID != s.TraceID {
+			t.Errorf("the span %s has the parent %q, want %q", s.Name, parent.Name, want)
+		}
+	}
+	if count["flow"] != 1 || count["state"] != 3 || count["lease"] < 2 || count["attempt"] != 30 {
+		t.Errorf("spans %v, want 1 flow, 3 states, leases, and 30 failed attempts", count)
+	}
+}
+
+// equalsFlow compares numbers with a report.
+func equalsFlow(t *testing.T, moment string, got map[string]float64, r *flow.Report) {
+	t.Helper()
+	want := map[string]float64{
+		telemetry.Items + `{progress="ended"}`: float64(r.Items.Ended), telemetry.Items + `{progress="failed"}`: float64(r.Items.Failed),
+		telemetry.Items + `{progress="live"}`: 0, telemetry.Executing: 0, telemetry.QueueLength: 0,
+	}
+	retries := 0
+	for i := range r.States {
+		s := &r.States[i]
+		retries += s.Retries
+		for name, n := range map[string]int{
+			telemetry.EnteredTotal: s.Entered, telemetry.LeftTotal: s.Left, telemetry.FailedTotal: s.Failed, telemetry.AttemptsTotal: s.Attempts,
+			telemetry.RetriesTotal: s.Retries, telemetry.ReusedTotal: s.Reused, telemetry.SlowedTotal: s.Slowed, telemetry.FuelTotal: int(s.Fuel),
+		} {
+			want[fmt.Sprintf("%s{state=%q}", name, s.Name)] = float64(n)
+		}
+	}
+	if r.Items.Failed != 10 || retries != 10 {
+		t.Fatalf("%d failed and %d retries: the flow is too simple", r.Items.Failed, retries)
+	}
+	for name, value := range want {
+		if n, ok := got[name]; !ok || n != value {
+			t.Errorf("%s: %s is %v, want %v", moment, name, n, value)
+		}
 	}
 }
 

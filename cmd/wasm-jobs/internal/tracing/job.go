@@ -33,10 +33,15 @@ type lease struct {
 
 // Job begins the span of a job.
 func (t *Tracer) Job(name string) *Job {
-	j := &Job{tracer: t, leases: map[int]*lease{}}
-	j.ctx, j.job = t.tracer.Start(context.Background(), "job", trace.WithAttributes(attribute.String("wasm_jobs.job.name", clean(name))))
-	j.inside = j.ctx
+	ctx, span := t.tracer.Start(context.Background(), "job", trace.WithAttributes(attribute.String("wasm_jobs.job.name", clean(name))))
+	j := newSpans(t, ctx)
+	j.job = span
 	return j
+}
+
+// newSpans returns the spans below the one of ctx, which is the caller's.
+func newSpans(t *Tracer, ctx context.Context) *Job {
+	return &Job{tracer: t, ctx: ctx, inside: ctx, leases: map[int]*lease{}}
 }
 
 // Progress implements [event.Observer].
@@ -62,7 +67,7 @@ func (j *Job) observe(e *event.Event) {
 		if e.Lease != nil && e.Lease.Why != event.Stolen { // a stolen part leaves the rest
 			j.endLease(e.Worker, string(e.Lease.Why), e.Time)
 		}
-	case event.KindRetry, event.KindFailed, event.KindRequeue, event.KindLost:
+	case event.KindRetry, event.KindFailed, event.KindRequeue, event.KindRouted, event.KindLost:
 		j.attempt(e)
 	}
 }
@@ -73,11 +78,12 @@ func (j *Job) begin(name string, at time.Time) {
 	j.inside, j.phase = j.tracer.tracer.Start(j.ctx, name, trace.WithTimestamp(at))
 }
 
+// endPhase ends the open leases, and the phase.
 func (j *Job) endPhase(at time.Time) {
+	for worker := range j.leases {
+		j.endLease(worker, string(event.Done), at)
+	}
 	if j.phase != nil {
-		for worker := range j.leases {
-			j.endLease(worker, string(event.Done), at)
-		}
 		j.phase.End(trace.WithTimestamp(at))
 	}
 	j.phase, j.inside = nil, j.ctx
