@@ -428,14 +428,13 @@ func (o *flowOptions) openFlowStore(ctx context.Context, screen *flowScreen, dro
 	if o.store == "" {
 		return nil, nil
 	}
-	s, err := sqlite.Open(ctx, o.store, sqlite.Options{
-		Notice:  func(line string) { screen.say("store: %s", line) },
-		Waiting: func() { screen.say(waitingForStore) },
-		Damaged: func(d sqlite.Damage) {
-			dropped.add(d.Chunk)
-			screen.say("store: %s", damageLine(d))
-		},
-	})
+	options := storeOptions(screen.say)
+	options.Waiting = func() { screen.say(waitingForStore) }
+	options.Damaged = func(d sqlite.Damage) {
+		dropped.add(d.Chunk)
+		screen.say("store: %s", damageLine(d))
+	}
+	s, err := sqlite.Open(ctx, o.store, options)
 	if err != nil {
 		return nil, fmt.Errorf("the store cannot be opened: %w; use another --store DIR, or --no-store", err)
 	}
