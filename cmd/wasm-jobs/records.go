@@ -88,7 +88,7 @@ func damagedJobLine(d sqlite.DamagedJob) string {
 	if d.Copied {
 		return fmt.Sprintf("job %s: some of its records are damaged and left out; chunks without a record are pending", name)
 	}
-	return fmt.Sprintf("job %s: its records are damaged, and the job is no longer listed", name)
+	return fmt.Sprintf("job %s: its records are damaged, and the job was dropped", name)
 }
 
 // storeError returns an error of the store with its exit code.

@@ -40,7 +40,7 @@ type copiedJob struct {
 var errUnsound = errors.New("a record is damaged")
 
 // carryJobs copies the jobs of a file whose outputs were copied, and reports those
-// that are damaged. It returns what to tell about them.
+// that are damaged. It returns lines about them.
 func (db *database) carryJobs(path string, file *dbfile.File) (notices []string, err error) {
 	c := &carrier{db: db}
 	ctx := db.writer.GetInterrupt()
@@ -109,7 +109,7 @@ func (c *carrier) job(j listedJob) error {
 		return err
 	})
 	if ctxErr := c.db.writer.GetInterrupt().Err(); ctxErr != nil {
-		return ctxErr // what was not read because of that is not damaged
+		return ctxErr // a row that was not read because of that is sound
 	}
 	if errors.Is(err, errUnsound) {
 		d := DamagedJob{ID: j.id, Chunks: -1}
@@ -277,7 +277,7 @@ func (c *carrier) finished(j *copiedJob) (n int, err error) {
 	return n, err
 }
 
-// results copies what was derived from the outputs of jobs. The record that a job is
+// results copies the results that were derived from outputs. The record that a job is
 // finished is copied only if its chunks are.
 func (c *carrier) results() error {
 	finished, unfinished := map[store.Digest]bool{}, map[store.Digest]bool{}
@@ -310,7 +310,7 @@ func (c *carrier) results() error {
 	return nil
 }
 
-// notices returns what to tell: first of the jobs that were copied. more means that
+// notices returns lines, first about the jobs that were copied. more means that
 // there are damaged jobs that are not listed.
 func (c *carrier) notices(more bool) (lines []string) {
 	if n := len(c.copied); n > 0 {
