@@ -137,11 +137,9 @@ func (x *callee) openStore(ctx context.Context) error {
 		x.store = s
 		return nil
 	}
-	s, err := sqlite.Open(ctx, x.o.store, sqlite.Options{
-		Notice:  notice,
-		Waiting: func() { x.say(waitingForStore) },
-		Damaged: func(d sqlite.Damage) { x.say("store: %s", damageLine(d)) },
-	})
+	options := storeOptions(x.say)
+	options.Waiting = func() { x.say(waitingForStore) }
+	s, err := sqlite.Open(ctx, x.o.store, options)
 	switch {
 	case err != nil && ctx.Err() != nil:
 		return host.ErrInterrupted

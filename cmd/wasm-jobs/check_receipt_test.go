@@ -64,7 +64,7 @@ func TestAnotherProgramComputesTheSameDigests(t *testing.T) {
 				check, want = append(check, "--aggregate", result), append(want, "aggregate")
 			}
 			if len(c.chunks) > 0 {
-				file, err := fileOutputs(outputs)
+				file, err := fileOutputs(t.Context(), outputs)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -145,7 +145,7 @@ func forge(t *testing.T, c receiptCase, change func(id abi.ID, output []byte) []
 	dir := t.TempDir()
 	outputs, forged, path := filepath.Join(dir, "outputs.cbor"), filepath.Join(dir, "forged.cbor"), filepath.Join(dir, "forged.json")
 	mustRun(t, "run", c.modulePath(), c.path(".cbor"), "--no-store", "--progress", "none", "--outputs", outputs, "-o", filepath.Join(dir, "o"))
-	file, err := fileOutputs(outputs)
+	file, err := fileOutputs(t.Context(), outputs)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -96,7 +96,7 @@ func openOperand(ctx *cli.Context, c *console, name string) (*verify.Operand, er
 		}
 		return s, nil
 	}
-	expected, err := fileOutputs(name)
+	expected, err := fileOutputs(ctx.Context, name)
 	return &verify.Operand{Fields: map[string]string{}, Expected: expected}, err
 }
 

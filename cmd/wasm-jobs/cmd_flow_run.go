@@ -316,12 +316,14 @@ func runFlow(ctx context.Context, c *console, o *flowOptions) error {
 		}
 	}
 	dropped := &droppedRecords{}
-	s, err := o.openFlowStore(soft, screen, dropped)
-	if err != nil {
-		return &exitError{exitStore, err}
-	}
 	config := flow.Config{Workers: o.workers}
-	if s != nil {
+	s, unopenedErr := o.openFlowStore(soft, screen, dropped)
+	switch {
+	case unopenedErr != nil && soft.Err() != nil:
+		return flow.ErrInterrupted
+	case unopenedErr != nil:
+		config.Store = unread{unopened{unopenedErr}}
+	case s != nil:
 		defer s.Close()
 		config.Store, config.Records = s, s
 	}
@@ -357,7 +359,18 @@ func runFlow(ctx context.Context, c *console, o *flowOptions) error {
 	if eventsErr := errors.Join(events.close(), o.files.placeEvents()); eventsErr != nil {
 		err = errors.Join(err, &exitError{exitStore, fmt.Errorf("events could not be written: %w", eventsErr)})
 	}
+	if unopenedErr != nil {
+		err = &exitError{exitStore, unopenedErr}
+	}
 	return o.conclude(c, results, res, err)
+}
+
+// unread takes the place of a store that cannot be opened: the flow fails at its
+// first look-up, before any effect is made, and has a report.
+type unread struct{ unopened }
+
+func (u unread) Get(context.Context, store.Action, []store.Key, func(int, store.Value) error) error {
+	return u.err
 }
 
 func interruptedFlow(ctx context.Context, err error) error {
@@ -427,14 +440,13 @@ func (o *flowOptions) openFlowStore(ctx context.Context, screen *flowScreen, dro
 	if o.store == "" {
 		return nil, nil
 	}
-	s, err := sqlite.Open(ctx, o.store, sqlite.Options{
-		Notice:  func(line string) { screen.say("store: %s", line) },
-		Waiting: func() { screen.say(waitingForStore) },
-		Damaged: func(d sqlite.Damage) {
-			dropped.add(d.Chunk)
-			screen.say("store: %s", damageLine(d))
-		},
-	})
+	options := storeOptions(screen.say)
+	options.Waiting = func() { screen.say(waitingForStore) }
+	options.Damaged = func(d sqlite.Damage) {
+		dropped.add(d.Chunk)
+		screen.say("store: %s", damageLine(d))
+	}
+	s, err := sqlite.Open(ctx, o.store, options)
 	if err != nil {
 		return nil, fmt.Errorf("the store cannot be opened: %w; use another --store DIR, or --no-store", err)
 	}

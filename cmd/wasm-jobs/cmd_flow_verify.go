@@ -16,6 +16,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/wasm-jobs/wasm-jobs/cmd/wasm-jobs/internal/atomicfile"
+	"github.com/wasm-jobs/wasm-jobs/cmd/wasm-jobs/internal/packed"
 	"github.com/wasm-jobs/wasm-jobs/flow"
 	"github.com/wasm-jobs/wasm-jobs/host/chunks"
 	"github.com/wasm-jobs/wasm-jobs/host/receipt"
@@ -124,7 +125,9 @@ func parseFlowVerify(ctx *cli.Context) (*flowOptions, *flow.Receipt, error) {
 	if o.source, err = parseSource(ctx); err != nil {
 		return nil, nil, err
 	}
-	o.chunks = ctx.Args().Get(2)
+	if o.chunks = ctx.Args().Get(2); o.source != nil && o.chunks != "" {
+		return nil, nil, usageErrorf("flow verify takes RECEIPT, FILE and --%s, or RECEIPT, FILE and CHUNKS", o.source.kind)
+	}
 	return o, r, errors.Join(o.parseBounds(ctx, func(string) bool { return true }), o.parseShared(ctx), o.parseRoots(ctx))
 }
 
@@ -222,8 +225,10 @@ func (o *flowOptions) readGiven(ctx context.Context) (*flow.GivenEffects, error)
 		return nil, usageErrorf("%w", err)
 	}
 	defer file.Close()
+	in := packed.NewReader(file)
+	defer in.Close()
 	g, err := flow.ReadEffects(func(yield func([]byte, error) bool) {
-		for chunk, err := range chunks.Stream(ctx, file, chunks.Options{Name: o.replay, NoIDKey: true, Format: chunks.Sequence}) {
+		for chunk, err := range chunks.Stream(ctx, in, chunks.Options{Name: o.replay, NoIDKey: true, Format: chunks.Sequence}) {
 			if !yield(chunk.Bytes, err) {
 				return
 			}
@@ -315,26 +320,11 @@ func verifyFlowProof(c *console, receiptPath string, of []byte, proofPath string
 	if err != nil {
 		return err
 	}
-	b, err := readBounded(proofPath, receipt.MaxProofSize, "a proof")
+	p, err := readProof(proofPath, flow.ParseProof)
 	if err != nil {
 		return err
 	}
-	p, err := flow.ParseProof(b)
-	if err != nil {
-		return usageErrorf("%s: %w", proofPath, err)
-	}
-	proved := p.Verify(r)
-	if asJSON {
-		if err := writeJSON(c.out, provedJSON{proved == nil, p.ID, errorText(proved)}); err != nil {
-			return outputError(err)
-		}
-	}
-	if errors.Is(proved, receipt.ErrNotProved) {
-		return &exitError{exitDiffers, proved}
-	}
-	if proved != nil || asJSON {
-		return proved
-	}
-	_, err = fmt.Fprintf(c.out, "the proof holds: item %s took %s, with those that it descends from, to %s\n", idString(p.ID), plural(len(p.Steps), "step"), p.End.State)
-	return outputError(err)
+	return tellProof(c, p.ID, p.Verify(r), asJSON, func() string {
+		return fmt.Sprintf("item %s took %s, with those that it descends from, to %s", idString(p.ID), plural(len(p.Steps), "step"), p.End.State)
+	})
 }

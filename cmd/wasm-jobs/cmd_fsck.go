@@ -3,11 +3,13 @@ package main
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/urfave/cli/v2"
 
 	"github.com/wasm-jobs/wasm-jobs/cmd/wasm-jobs/internal/progress"
+	"github.com/wasm-jobs/wasm-jobs/host/journal"
 	"github.com/wasm-jobs/wasm-jobs/store/postgres"
 	"github.com/wasm-jobs/wasm-jobs/store/sqlite"
 )
@@ -36,10 +38,11 @@ func fsck(ctx *cli.Context, c *console) (err error) {
 	}
 	found := struct {
 		sqlite.CheckReport
-		Store   string   `json:"store"`
-		Notices []string `json:"notices"`
-		Names   []string `json:"names"` // of damaged outputs
-	}{Store: dir, Notices: []string{}, Names: []string{}}
+		Store       string   `json:"store"`
+		Notices     []string `json:"notices"`
+		Names       []string `json:"names"` // of damaged outputs
+		DamagedJobs []string `json:"damaged_jobs"`
+	}{Store: dir, Notices: []string{}, Names: []string{}, DamagedJobs: []string{}}
 	if !sqlite.Exists(dir) {
 		if ctx.Bool("json") {
 			return outputError(writeJSON(c.out, found))
@@ -48,9 +51,11 @@ func fsck(ctx *cli.Context, c *console) (err error) {
 		return outputError(err)
 	}
 	s, err := sqlite.Open(ctx.Context, dir, sqlite.Options{
-		Notice:  func(line string) { found.Notices = append(found.Notices, line) },
-		Waiting: c.waitingForStore,
-		Damaged: func(d sqlite.Damage) { found.Names = append(found.Names, damageLine(d)) },
+		Notice:     func(line string) { found.Notices = append(found.Notices, line) },
+		Waiting:    c.waitingForStore,
+		Damaged:    func(d sqlite.Damage) { found.Names = append(found.Names, damageLine(d)) },
+		CheckJob:   journal.Check,
+		DamagedJob: func(d sqlite.DamagedJob) { found.DamagedJobs = append(found.DamagedJobs, damagedJobLine(d)) },
 	})
 	if err != nil {
 		return &exitError{exitStore, fmt.Errorf("the store cannot be opened: %w", err)}
@@ -69,7 +74,7 @@ func fsck(ctx *cli.Context, c *console) (err error) {
 	if ctx.Bool("json") {
 		err = writeJSON(c.out, found)
 	} else {
-		for _, line := range append(found.Notices, found.Names...) {
+		for _, line := range slices.Concat(found.Notices, found.DamagedJobs, found.Names) {
 			fmt.Fprintf(c.out, "%s\n", line)
 		}
 		_, err = fmt.Fprintf(c.out, "%s; %s\n", intact(found.Outputs, found.Damaged, "intact"), plural(found.Jobs, "job"))

@@ -76,7 +76,7 @@ func prove(ctx *cli.Context, c *console, path string, id abi.ID) error {
 // expectedOutputs opens the outputs of --outputs, or those of the store.
 func expectedOutputs(ctx *cli.Context, c *console, dir string, r *receipt.Receipt) (*verify.Expected, error) {
 	if dir == "" {
-		return fileOutputs(ctx.String("outputs"))
+		return fileOutputs(ctx.Context, ctx.String("outputs"))
 	}
 	expected, err := storeOutputs(ctx.Context, c, dir, ctx.Bool("insecure"), r)
 	if expected == nil && err == nil {

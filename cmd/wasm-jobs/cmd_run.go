@@ -265,16 +265,14 @@ func (o *runOptions) openStore(ctx context.Context, hurry <-chan struct{}, displ
 			Damaged: func(d postgres.Damage) { display.Say("store: %s", packLine(d)) },
 		})
 	}
-	s, err := sqlite.Open(ctx, o.store, sqlite.Options{
-		Hurry: hurry,
-		Waiting: func() {
-			if o.progress != "none" {
-				display.Say(waitingForStore)
-			}
-		},
-		Notice:  func(line string) { display.Say("store: %s", line) },
-		Damaged: func(d sqlite.Damage) { display.Say("store: %s", damageLine(d)) },
-	})
+	options := storeOptions(display.Say)
+	options.Hurry = hurry
+	options.Waiting = func() {
+		if o.progress != "none" {
+			display.Say(waitingForStore)
+		}
+	}
+	s, err := sqlite.Open(ctx, o.store, options)
 	if err != nil {
 		return nil, fmt.Errorf("it cannot be opened: %w; use another --store DIR, or --no-store", err)
 	}

@@ -139,8 +139,8 @@ func (o *verifyOptions) parseChoices(ctx *cli.Context) (err error) {
 	if !slices.Contains([]string{"reset", "instance"}, string(o.run.settings.Isolation)) {
 		return usageErrorf("invalid --isolation %q: want reset or instance", o.run.settings.Isolation)
 	}
-	if !slices.Contains([]string{"auto", "plain", "none"}, o.run.progress) {
-		return usageErrorf("invalid --progress %q: want auto, plain or none", o.run.progress)
+	if err := checkProgress(o.run.progress); err != nil {
+		return err
 	}
 	if isChosen(ctx, "workers") && o.run.workers < 1 {
 		return usageErrorf("invalid --workers %d: want 1 or more", o.run.workers)
@@ -515,7 +515,7 @@ func isHost(err error) bool {
 func (v *verifier) expected(ctx context.Context) (*verify.Expected, error) {
 	switch {
 	case v.outputs != "":
-		return fileOutputs(v.outputs)
+		return fileOutputs(ctx, v.outputs)
 	case v.store != "":
 		return storeOutputs(ctx, &console{err: v.display}, v.store, v.run.insecure, v.receipt)
 	}

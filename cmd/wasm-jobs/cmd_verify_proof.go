@@ -80,17 +80,31 @@ func verifyProof(c *console, receiptPath, proofPath string, limits verify.Limits
 	if err := checkLimits(r, limits); err != nil {
 		return err
 	}
-	b, err = readBounded(proofPath, receipt.MaxProofSize, "a proof")
+	p, err := readProof(proofPath, receipt.ParseProof)
 	if err != nil {
 		return err
 	}
-	p, err := receipt.ParseProof(b)
+	return tellProof(c, p.ID, p.Verify(r), asJSON, func() string { return fmt.Sprintf("chunk %v gave %s", p.ID, notation.Brief(p.Output, 0)) })
+}
+
+// readProof reads a proof of a job or of a flow.
+func readProof[P any](path string, parse func([]byte) (*P, error)) (*P, error) {
+	b, err := readBounded(path, receipt.MaxProofSize, "a proof")
 	if err != nil {
-		return usageErrorf("%s: %w", proofPath, err)
+		return nil, err
 	}
-	proved := p.Verify(r)
+	p, err := parse(b)
+	if err != nil {
+		return nil, usageErrorf("%s: %w", path, err)
+	}
+	return p, nil
+}
+
+// tellProof prints whether the proof for an id holds. proved is nil if it does; fact
+// returns what it proves then.
+func tellProof(c *console, id abi.ID, proved error, asJSON bool, fact func() string) error {
 	if asJSON {
-		if err := writeJSON(c.out, provedJSON{proved == nil, p.ID, errorText(proved)}); err != nil {
+		if err := writeJSON(c.out, provedJSON{proved == nil, id, errorText(proved)}); err != nil {
 			return outputError(err)
 		}
 	}
@@ -100,7 +114,7 @@ func verifyProof(c *console, receiptPath, proofPath string, limits verify.Limits
 	if proved != nil || asJSON {
 		return proved
 	}
-	_, err = fmt.Fprintf(c.out, "the proof holds: chunk %v gave %s\n", p.ID, notation.Brief(p.Output, 0))
+	_, err := fmt.Fprintf(c.out, "the proof holds: %s\n", fact())
 	return outputError(err)
 }
 

@@ -217,8 +217,5 @@ func checkFormat(ctx *cli.Context, o *runOptions) error {
 	if o.files.concat && isSet(ctx, "format") {
 		return usageErrorf("--concat and --format exclude each other: give one of them")
 	}
-	if !slices.Contains([]string{"auto", "plain", "none"}, o.progress) {
-		return usageErrorf("invalid --progress %q: want auto, plain or none", o.progress)
-	}
-	return nil
+	return checkProgress(o.progress)
 }

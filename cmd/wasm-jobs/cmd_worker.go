@@ -74,7 +74,7 @@ func parseWorker(ctx *cli.Context) (*cluster.Config, error) {
 	case w.Modules < 1:
 		return nil, usageErrorf("invalid --modules %d: want 1 or more", w.Modules)
 	}
-	return w, nil
+	return w, checkProgress(ctx.String("progress"))
 }
 
 func work(ctx *cli.Context, c *console) error {

@@ -3,9 +3,12 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"os"
 	"strings"
 
+	"github.com/wasm-jobs/wasm-jobs/cmd/wasm-jobs/internal/packed"
 	"github.com/wasm-jobs/wasm-jobs/host/journal"
 	"github.com/wasm-jobs/wasm-jobs/host/outputs"
 	"github.com/wasm-jobs/wasm-jobs/host/receipt"
@@ -13,8 +16,11 @@ import (
 )
 
 // fileOutputs opens the outputs in a CBOR file that run --outputs wrote.
-func fileOutputs(path string) (*verify.Expected, error) {
+func fileOutputs(ctx context.Context, path string) (*verify.Expected, error) {
 	file, err := outputs.Open(path)
+	if form := outputs.FormOf(packed.Trim(path)); err == nil && (form == outputs.JSONLines || form == outputs.CSV) {
+		err = errors.Join(fmt.Errorf("%s: %w", path, outputs.ErrNotCBOR), file.Close())
+	}
 	switch {
 	case errors.Is(err, outputs.ErrNotCBOR):
 		return nil, usageErrorf("%w: run --outputs FILE.cbor", err)
@@ -23,8 +29,46 @@ func fileOutputs(path string) (*verify.Expected, error) {
 	case err != nil:
 		return nil, usageErrorf("%s: cannot be opened: %s", path, withoutPath(err))
 	}
+	if unpacked, err := packedOutputs(ctx, path); unpacked != nil || err != nil {
+		return unpacked, errors.Join(err, file.Close())
+	}
 	all := func(ctx context.Context) outputs.Seq { return explained(file.All(ctx)) }
 	return &verify.Expected{Name: path, Most: file.Most(), All: all, Close: file.Close}, nil
+}
+
+// packedOutputs opens a file of outputs that gzip or zstd has compressed; it is nil if
+// the file is not. The content is read once to count its bytes, which bound the number
+// of outputs.
+func packedOutputs(ctx context.Context, path string) (*verify.Expected, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, usageErrorf("%s: cannot be opened: %s", path, withoutPath(err))
+	}
+	in := packed.NewReader(file)
+	if in.Form() == "" {
+		return nil, errors.Join(in.Close(), file.Close())
+	}
+	stop := context.AfterFunc(ctx, func() { file.Close() }) // ends the read
+	size, err := io.Copy(io.Discard, in)
+	in.Close()
+	if !stop() {
+		return nil, ctx.Err()
+	}
+	if err != nil {
+		return nil, errors.Join(usageErrorf("%s: %w", path, err), file.Close())
+	}
+	all := func(ctx context.Context) outputs.Seq {
+		return explained(func(yield func(outputs.Output, error) bool) {
+			if _, err := file.Seek(0, io.SeekStart); err != nil {
+				yield(outputs.Output{}, err)
+				return
+			}
+			in := packed.NewReader(file)
+			defer in.Close()
+			outputs.Read(ctx, path, in)(yield)
+		})
+	}
+	return &verify.Expected{Name: path, Most: outputs.MostIn(size), All: all, Close: file.Close}, nil
 }
 
 // explained adds to an error how to make a file of outputs.

@@ -172,7 +172,7 @@ func editOutputs(ts *testscript.TestScript, _ bool, args []string) {
 		replacement, err = notation.ParseExact([]byte(args[3]))
 		ts.Check(err)
 	}
-	claimed, err := fileOutputs(ts.MkAbs(args[1]))
+	claimed, err := fileOutputs(context.Background(), ts.MkAbs(args[1]))
 	ts.Check(err)
 	defer claimed.Close()
 	var out []byte

@@ -44,16 +44,30 @@ func records(ctx *cli.Context, c *console) (recordStore, error) {
 	if !sqlite.Exists(dir) {
 		return nil, nil
 	}
-	s, err := sqlite.Open(ctx.Context, dir, sqlite.Options{
-		ReadOnly: slices.Contains(looking, ctx.Command.Name),
-		Waiting:  c.waitingForStore,
-		Notice:   func(line string) { fmt.Fprintf(c.err, "wasm-jobs: store: %s\n", line) },
-		Damaged:  func(d sqlite.Damage) { fmt.Fprintf(c.err, "wasm-jobs: store: %s\n", damageLine(d)) },
-	})
+	options := c.storeOptions()
+	options.ReadOnly = slices.Contains(looking, ctx.Command.Name)
+	s, err := sqlite.Open(ctx.Context, dir, options)
 	if err != nil {
 		return nil, &exitError{exitStore, fmt.Errorf("the store cannot be opened: %w", err)}
 	}
 	return s, nil
+}
+
+// storeOptions returns options that say what a store found damaged.
+func storeOptions(say func(format string, args ...any)) sqlite.Options {
+	return sqlite.Options{
+		CheckJob:   journal.Check,
+		Notice:     func(line string) { say("store: %s", line) },
+		Damaged:    func(d sqlite.Damage) { say("store: %s", damageLine(d)) },
+		DamagedJob: func(d sqlite.DamagedJob) { say("store: %s", damagedJobLine(d)) },
+	}
+}
+
+// storeOptions returns options of a verb without other output on standard error.
+func (c *console) storeOptions() sqlite.Options {
+	o := storeOptions(func(format string, args ...any) { fmt.Fprintf(c.err, "wasm-jobs: "+format+"\n", args...) })
+	o.Waiting = c.waitingForStore
+	return o
 }
 
 // waitingForStore is said if the store is locked for a second.
@@ -67,6 +81,14 @@ func damageLine(d sqlite.Damage) string {
 		where = fmt.Sprintf(" of chunk %v", id)
 	}
 	return fmt.Sprintf("the output%s (chunk sha256 %x) is damaged: it is dropped, and computed again when it is needed", where, d.Chunk[:8])
+}
+
+func damagedJobLine(d sqlite.DamagedJob) string {
+	name := journal.Name(d.ID)
+	if d.Copied {
+		return fmt.Sprintf("job %s: some of its records are damaged and left out; chunks without a record are pending", name)
+	}
+	return fmt.Sprintf("job %s: its records are damaged, and the job was dropped", name)
 }
 
 // storeError returns an error of the store with its exit code.

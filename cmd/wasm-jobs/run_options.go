@@ -124,7 +124,10 @@ func parseRun(ctx *cli.Context) (*runOptions, error) {
 	always := func(string) bool { return true }
 	runOnly := o.parseRunOnly
 	if ctx.Command.Name == "submit" {
-		runOnly = func(ctx *cli.Context) error { o.progress = ctx.String("progress"); return nil }
+		runOnly = func(ctx *cli.Context) error {
+			o.progress = ctx.String("progress")
+			return checkProgress(o.progress)
+		}
 	}
 	return o, errors.Join(runOnly(ctx), o.parseInput(ctx), o.parseSizes(ctx), o.parseLimits(ctx, always),
 		o.selection.parse(ctx), o.parseRecord(ctx))
@@ -197,10 +200,17 @@ func (o *runOptions) parseChoices(ctx *cli.Context) error {
 	if o.files.concat && isSet(ctx, "format") {
 		return usageErrorf("--concat and --format exclude each other: give one of them")
 	}
-	if !slices.Contains([]string{"auto", "plain", "none"}, o.progress) {
-		return usageErrorf("invalid --progress %q: want auto, plain or none", o.progress)
+	if err := checkProgress(o.progress); err != nil {
+		return err
 	}
 	return o.parseLogLevel(ctx)
+}
+
+func checkProgress(mode string) error {
+	if !slices.Contains([]string{"auto", "plain", "none"}, mode) {
+		return usageErrorf("invalid --progress %q: want auto, plain or none", mode)
+	}
+	return nil
 }
 
 // logOff is above all levels.

@@ -95,12 +95,9 @@ func openLooking(ctx context.Context, c *console, name string, insecure bool) (r
 	if !sqlite.Exists(name) {
 		return nil, nil
 	}
-	s, err := sqlite.Open(ctx, name, sqlite.Options{
-		ReadOnly: true,
-		Waiting:  c.waitingForStore,
-		Notice:   func(line string) { fmt.Fprintf(c.err, "wasm-jobs: store: %s\n", line) },
-		Damaged:  func(d sqlite.Damage) { fmt.Fprintf(c.err, "wasm-jobs: store: %s\n", damageLine(d)) },
-	})
+	options := c.storeOptions()
+	options.ReadOnly = true
+	s, err := sqlite.Open(ctx, name, options)
 	if err != nil {
 		return nil, err
 	}

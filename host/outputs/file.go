@@ -79,7 +79,10 @@ func Open(path string) (*File, error) {
 
 // Most returns the maximum number of outputs that fit in a file of this size.
 // It does not read the file.
-func (f *File) Most() int64 { return f.size / minEntry }
+func (f *File) Most() int64 { return MostIn(f.size) }
+
+// MostIn returns the maximum number of outputs in a sequence of size bytes.
+func MostIn(size int64) int64 { return size / minEntry }
 
 // All returns the outputs, like [Read]. Only one of the sequences may be read
 // at a time, each from the start.

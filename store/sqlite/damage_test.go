@@ -35,6 +35,9 @@ func recordedSample(t *testing.T, n int) (dir string, all []store.Record) {
 	t.Helper()
 	runs := map[store.Action]store.RunKey{}
 	return makeSample(t, n, func(s *Store, action store.Action, first int, some []store.Record) error {
+		if first == 0 {
+			smallJobs(t, s)
+		}
 		if _, begun := runs[action]; !begun {
 			derived := store.Action{9, action[0]}
 			runs[action] = begin(t, s, store.JobRecord{ID: store.JobID(action), Action: action, Derived: []store.Action{derived}, Total: n, Spec: []byte(`{}`)})
@@ -99,18 +102,30 @@ func damagedStore(t *testing.T, dir string, files map[string][]byte) {
 // again, and returns how many outputs it had.
 func check(t *testing.T, dir string, all []store.Record) (had int) {
 	t.Helper()
+	had, _ = checkRecords(t, dir, all, nil)
+	return had
+}
+
+// checkRecords is check, and compares the records of jobs with those of the store
+// before it was damaged. It also returns how many jobs are whole.
+func checkRecords(t *testing.T, dir string, all []store.Record, clean map[store.JobID]jobRecords) (had, whole int) {
+	t.Helper()
 	var notices []string
-	s, err := Open(t.Context(), dir, Options{Notice: func(line string) {
+	var names damagedNames
+	s, err := Open(t.Context(), dir, names.options(func(line string) {
 		if notices = append(notices, line); strings.Contains(line, "\n") {
 			t.Errorf("a notice of several lines: %q", line)
 		}
-	}})
+	}))
 	if err != nil {
 		t.Errorf("open: %v", err)
-		return 0
+		return 0, 0
 	}
 	defer func() {
 		recordsAgree(t, s)
+		if clean != nil {
+			whole = names.compare(t, clean, recordsOf(t, s))
+		}
 		if err := s.Close(); err != nil {
 			t.Errorf("close: %v", err)
 		}
@@ -166,7 +181,7 @@ func check(t *testing.T, dir string, all []store.Record) (had int) {
 			}
 		}
 	}
-	return had
+	return had, 0
 }
 
 // recordsAgree is storetest.Agree, and checks that a job with pending chunks has no
@@ -196,22 +211,30 @@ func recordsAgree(t *testing.T, s *Store) {
 	}
 }
 
-// readAll reads all records and outputs of two jobs.
+// readAll reads all records and outputs.
 func readAll(t *testing.T, s *Store) (err error) {
 	for a := range 2 {
 		for _, allErr := range s.All(t.Context(), store.Action{byte(a)}) {
 			err = errors.Join(err, allErr)
 		}
-		for span, spanErr := range s.Spans(t.Context(), store.JobID{byte(a)}, 0, 1<<20) {
+	}
+	for job, jobErr := range s.List(t.Context(), "") {
+		err = errors.Join(err, jobErr)
+		for span, spanErr := range s.Spans(t.Context(), job.ID, 0, 1<<20) {
 			var keys []store.Key
 			for _, chunk := range span.Chunks {
 				keys = append(keys, store.Key{Chunk: chunk})
 			}
-			err = errors.Join(err, spanErr, s.Get(t.Context(), store.Action{byte(a)}, keys, func(int, store.Value) error { return nil }))
+			err = errors.Join(err, spanErr, s.Get(t.Context(), job.Action, keys, func(int, store.Value) error { return nil }))
 		}
-		for _, attemptErr := range s.Attempts(t.Context(), store.JobID{byte(a)}, 0, 1<<20) {
+		for _, attemptErr := range s.Attempts(t.Context(), job.ID, 0, 1<<20) {
 			err = errors.Join(err, attemptErr)
 		}
+		for _, idsErr := range s.IDs(t.Context(), job.ID) {
+			err = errors.Join(err, idsErr)
+		}
+		_, runsErr := s.Runs(t.Context(), job.ID)
+		err = errors.Join(err, runsErr)
 	}
 	return err
 }
@@ -227,9 +250,10 @@ func TestFlippedBits(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Logf("%d bytes", len(clean))
+	records := cleanRecords(t, dir)
 	seed := rand.Uint64()
 	rng := rand.New(rand.NewPCG(seed, 0))
-	lost, worst := 0, 0
+	lost, worst, damagedJobs := 0, 0, 0
 	for i := range *flips {
 		b := bytes.Clone(clean)
 		at := rng.IntN(len(b))
@@ -242,8 +266,9 @@ func TestFlippedBits(t *testing.T) {
 		if *flips > 1000 {
 			part = all[:3000] // enough to notice some of the flips
 		}
-		missing := len(part) - check(t, dir, part)
-		lost, worst = lost+missing, max(worst, missing)
+		had, whole := checkRecords(t, dir, part, records)
+		missing := len(part) - had
+		lost, worst, damagedJobs = lost+missing, max(worst, missing), damagedJobs+len(records)-whole
 		if i%1000 == 999 {
 			t.Logf("%d flips", i+1)
 		}
@@ -251,9 +276,12 @@ func TestFlippedBits(t *testing.T) {
 			t.Fatalf("seed %d, flip %d at byte %d (page %d)", seed, i, at, at/pageSize+1)
 		}
 	}
-	t.Logf("%d outputs lost by %d flips, at most %d by one", lost, *flips, worst)
+	t.Logf("%d outputs lost by %d flips, at most %d by one; %d jobs of %d not whole", lost, *flips, worst, damagedJobs, *flips*len(records))
 	if lost > *flips*20 {
 		t.Errorf("%d outputs lost by %d flips", lost, *flips)
+	}
+	if damagedJobs > 3**flips {
+		t.Errorf("%d jobs were damaged by %d flips", damagedJobs, *flips)
 	}
 }
 
@@ -264,9 +292,10 @@ func TestTruncated(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	records := cleanRecords(t, dir)
 	for cut := 0; cut <= min(64<<10, len(clean)); cut += *step {
 		damagedStore(t, dir, map[string][]byte{FileName: clean[:len(clean)-cut]})
-		had := check(t, dir, all)
+		had, _ := checkRecords(t, dir, all, records)
 		if t.Failed() || cut == 0 && had != n {
 			t.Fatalf("%d bytes cut off: %d outputs", cut, had)
 		}
@@ -378,7 +407,7 @@ func TestSetAside(t *testing.T) {
 	}
 }
 
-// The jobs whose records are in a file that is set aside are named.
+// The jobs whose records cannot be copied from a file that is set aside are named.
 func TestSetAsideNamesJobs(t *testing.T) {
 	dir := t.TempDir()
 	s, err := Open(t.Context(), dir, Options{})
@@ -401,7 +430,8 @@ func TestSetAsideNamesJobs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	clear(b[:100]) // the header
+	clear(b[:100])                      // the header
+	clear(b[12*pageSize : 14*pageSize]) // the table runs and its index
 	if err := os.WriteFile(path, b, 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -430,11 +460,12 @@ func TestSetAsideNamesJobs(t *testing.T) {
 // aside: the error is returned, and nothing is lost.
 func TestRenamesFail(t *testing.T) {
 	const n = 500
-	dir, all := sample(t, n)
+	dir, all := recordedSample(t, n)
 	b, err := os.ReadFile(filepath.Join(dir, FileName))
 	if err != nil {
 		t.Fatal(err)
 	}
+	records := cleanRecords(t, dir)
 	clear(b[:100]) // the header
 	cause := errors.New("told to fail")
 	failed := 0
@@ -459,8 +490,8 @@ func TestRenamesFail(t *testing.T) {
 		if !errors.Is(err, cause) || !strings.Contains(err.Error(), dir) {
 			t.Errorf("renaming %d: %v", fails, err)
 		}
-		if had := check(t, dir, all); had != n {
-			t.Errorf("after renaming %d failed, %d of %d outputs are there", fails, had, n)
+		if had, whole := checkRecords(t, dir, all, records); had != n || whole != len(records) {
+			t.Errorf("after renaming %d failed, %d of %d outputs and %d of %d jobs are there", fails, had, n, whole, len(records))
 		}
 	}
 	if failed < 2 {

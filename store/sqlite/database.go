@@ -107,7 +107,7 @@ func (c *conn) Close() error {
 type text []byte
 
 // prepare returns the statement of a query, reset and with its arguments
-// bound: int64s, blobs and texts.
+// bound: int64s, blobs, texts and nil.
 func (c *conn) prepare(query string, args ...any) (*sqlite3.Stmt, error) {
 	stmt := c.stmts[query]
 	if stmt == nil {
@@ -129,6 +129,8 @@ func (c *conn) prepare(query string, args ...any) (*sqlite3.Stmt, error) {
 			err = stmt.BindText(i+1, arg)
 		case text:
 			err = stmt.BindRawText(i+1, arg)
+		case nil:
+			err = stmt.BindNull(i + 1)
 		default:
 			panic(fmt.Sprintf("argument of type %T", arg))
 		}

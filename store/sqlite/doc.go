@@ -6,8 +6,8 @@
 // synchronous=FULL); Puts of several goroutines share a commit. Each output has a
 // checksum over its action, key, fuel and bytes. An output that does not match its
 // checksum is reported, counts as missing, and can be put again. A file that
-// cannot be read as a whole is set aside, and its outputs are copied into a new
-// one; the only store that is rejected is one that a newer version wrote.
+// cannot be read as a whole is set aside, and its outputs and jobs are copied into a
+// new one; the only store that is rejected is one that a newer version wrote.
 //
 // # The driver
 //
@@ -53,6 +53,12 @@
 //
 // The commit that stores outputs also records that the run finished them: a span of
 // consecutive chunks is a row with their digests, which takes about 32 bytes a
-// chunk and 7 % of the time. When a file is set aside, its outputs are copied and
-// its records of jobs are lost; the next run of the job records it again.
+// chunk and 7 % of the time.
+//
+// When a file is set aside, the records of its jobs are copied too. They have no
+// checksums of their own, so only rows are copied that SQLite reads from pages that
+// match theirs, by the table and by an index, and whose values are within their bounds.
+// A job is copied with all its ids and runs, or not at all; a span or an attempt that
+// is lost is left out, and its chunks are pending until the next run finds their
+// outputs. Jobs with a loss are reported to Options.DamagedJob.
 package sqlite

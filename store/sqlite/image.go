@@ -17,6 +17,8 @@ import (
 type image struct {
 	mu    sync.Mutex
 	files map[string]*imageFile
+	over  []byte     // whole blocks that replace the first ones of the database; nil = none
+	main  *imageFile // the database, once it is open
 }
 
 // imageFile is a file with the blocks that were written over it.
@@ -48,6 +50,17 @@ func (m *image) open(path string) (vfs.File, error) {
 		m.files[path] = f
 	}
 	return imageHandle{f}, nil
+}
+
+// openMain returns the database, with the blocks that replace its own.
+func (m *image) openMain(path string) (vfs.File, error) {
+	h, err := m.open(path)
+	if err != nil || m.main != nil {
+		return h, err
+	}
+	m.main = m.files[path]
+	_, err = h.WriteAt(m.over, 0)
+	return h, err
 }
 
 func openRegular(path string) (*os.File, int64, error) {

@@ -117,7 +117,7 @@ func (s *Store) openOrRecover(ctx context.Context) error {
 // open in this process.
 func (s *Store) quarantine(cause error) error {
 	why := strings.ReplaceAll(cause.Error(), "\n", "; ") // joined errors have several lines
-	s.options.Notice(fmt.Sprintf("%s: damaged store (%s): the file is set aside, and readable outputs are copied into a new one", s.path, why))
+	s.options.Notice(fmt.Sprintf("%s: damaged store (%s): the file is set aside, and what can be read of it is copied into a new one", s.path, why))
 	aside := s.path + salvageInfix + time.Now().UTC().Format("20060102T150405.000000000")
 	if err := s.rename(s.path, aside); err != nil {
 		return err
@@ -180,7 +180,7 @@ func (db *database) salvageAll() error {
 		return err
 	}
 	for _, path := range paths {
-		carried, lost, err := db.salvage(path)
+		carried, notices, err := db.salvage(path)
 		if err != nil {
 			return err
 		}
@@ -191,40 +191,42 @@ func (db *database) salvageAll() error {
 			}
 		}
 		db.store.options.Notice(fmt.Sprintf("%d outputs were copied from %s", carried, final))
-		if text := lost.text(); text != "" {
-			db.store.options.Notice(text)
+		for _, line := range notices {
+			db.store.options.Notice(line)
 		}
 	}
 	return nil
 }
 
 // salvage puts every output that is found on the pages of a file and of its log and
-// that matches its checksum. It returns their number, and the jobs whose records it
-// finds: records have no checksum, and are not copied.
-func (db *database) salvage(path string) (carried int, lost foundJobs, err error) {
+// that matches its checksum, and copies the records of jobs that can be read. It
+// returns the number of outputs, and what to tell about the jobs.
+func (db *database) salvage(path string) (carried int, notices []string, err error) {
 	file, closeFile, err := dbfile.Open(path)
 	if err != nil {
-		return 0, lost, err
+		return 0, nil, err
 	}
 	defer closeFile()
 	b := &salvager{db: db, records: map[store.Action][]store.Record{}, named: map[int64][]store.Action{}, tries: maxTries}
 	b.readActions(file)
 	if err := b.readOutputs(file); err != nil {
-		return b.carried, lost, err
+		return b.carried, nil, err
 	}
-	lost.read(file)
-	return b.carried, lost, db.nameLost(b.lost)
+	if notices, err = db.carryJobs(path, file); err != nil {
+		return b.carried, nil, err
+	}
+	return b.carried, notices, db.nameLost(b.lost)
 }
 
-// foundJobs are jobs whose records were found in a file.
+// foundJobs are jobs whose rows were found on any page of a file.
 type foundJobs struct {
+	ids    []store.JobID
 	chunks map[store.JobID]int64
-	named  []store.JobID // the first ones
-	more   bool          // than maxJobs
+	more   bool // than maxJobs
 }
 
 const (
-	// maxJobs bounds how many jobs are counted, namedJobs how many are named.
+	// maxJobs bounds how many jobs are counted, namedJobs how many are named in a line.
 	maxJobs   = 1 << 16
 	namedJobs = 5
 )
@@ -247,29 +249,8 @@ func (f *foundJobs) read(file *dbfile.File) {
 			return
 		}
 		f.chunks[id] = c[total].Integer
-		if len(f.named) < namedJobs {
-			f.named = append(f.named, id)
-		}
+		f.ids = append(f.ids, id)
 	}
-}
-
-// text returns a line about the jobs; "" if there are none.
-func (f *foundJobs) text() string {
-	if len(f.chunks) == 0 {
-		return ""
-	}
-	var names []string
-	for _, id := range f.named {
-		names = append(names, fmt.Sprintf("%x (%d chunks)", id[:6], f.chunks[id]))
-	}
-	if len(f.named) < len(f.chunks) {
-		names = append(names, "...")
-	}
-	atLeast := ""
-	if f.more {
-		atLeast = "at least "
-	}
-	return fmt.Sprintf("its records of jobs are not copied: %s%d jobs, %s; run them again, which reuses their outputs", atLeast, len(f.chunks), strings.Join(names, ", "))
 }
 
 // nameLost reports the damaged outputs of which no other page had a sound copy. A
@@ -296,8 +277,8 @@ func (db *database) nameLost(lost []Damage) error {
 type salvager struct {
 	db      *database
 	named   map[int64][]store.Action // actions by their row ids, which may be ambiguous
-	all     []store.Action
-	tries   int // how many more actions may be tried for outputs of unknown actions
+	all     []store.Action           // without repetitions
+	tries   int                      // how many more actions may be tried for outputs whose action is not known
 	records map[store.Action][]store.Record
 	size    int
 	carried int
@@ -309,18 +290,23 @@ type salvager struct {
 // maxTries bounds the time for outputs of unknown actions to about 2 s.
 const maxTries = 1 << 22
 
-// readActions finds the rows of the table actions, which had three columns in
-// older layouts.
+// readActions finds the rows of the table actions, which had three columns in older
+// layouts, and the actions in the table jobs.
 func (b *salvager) readActions(file *dbfile.File) {
-	const digest = 1
-	for columns := 2; columns <= 3; columns++ {
-		for row := range file.Rows(columns) {
-			if len(row.Columns) != columns || len(row.Columns[digest].Bytes) != len(store.Action{}) {
+	known := map[store.Action]bool{}
+	for _, t := range []struct{ columns, digest int }{{2, 1}, {3, 1}, {8, 2}} {
+		for row := range file.Rows(t.columns) {
+			if len(row.Columns) != t.columns || len(row.Columns[t.digest].Bytes) != len(store.Action{}) {
 				continue
 			}
-			action := store.Action(row.Columns[digest].Bytes)
-			b.named[row.ID] = append(b.named[row.ID], action)
-			b.all = append(b.all, action)
+			action := store.Action(row.Columns[t.digest].Bytes)
+			if t.columns != 8 {
+				b.named[row.ID] = append(b.named[row.ID], action)
+			}
+			if !known[action] {
+				b.all = append(b.all, action)
+			}
+			known[action] = true
 		}
 	}
 }
@@ -343,18 +329,19 @@ func (b *salvager) readOutputs(file *dbfile.File) error {
 }
 
 // carry puts an output of the action with a row id, if it matches its checksum. An
-// output without an order belongs to a derived action and would mean that the job is
-// finished; it is skipped, since the record of the job is lost.
+// output without an order belongs to a derived action and may mean that a job is
+// finished; carrier copies it with the job.
 func (b *salvager) carry(id int64, r row) error {
 	if len(r.order) == 0 {
 		return nil
 	}
-	candidates := b.named[id]
-	if len(candidates) == 0 {
-		candidates = b.all[:min(len(b.all), b.tries)]
-		b.tries -= len(candidates)
+	for _, action := range b.named[id] {
+		if key, ok := r.verify(action, &b.scratch); ok {
+			return b.add(action, key, r.Value)
+		}
 	}
-	for _, action := range candidates {
+	for _, action := range b.all[:min(len(b.all), b.tries)] { // its name may be damaged
+		b.tries--
 		if key, ok := r.verify(action, &b.scratch); ok {
 			return b.add(action, key, r.Value)
 		}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"iter"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -38,6 +39,13 @@ type Options struct {
 	// output counts as missing, is deleted, and can be put again. Damaged is called
 	// from the goroutine of any method and must not call the store.
 	Damaged func(Damage)
+	// DamagedJob is called for each job whose records in a file that was set aside
+	// could not all be copied. It is called in the same way as Damaged.
+	DamagedJob func(DamagedJob)
+	// CheckJob is called for each job that is copied from such a file, with the pieces
+	// of its ids. If it returns an error, the job counts as damaged. nil = all are
+	// copied. It is called in the same way as Damaged.
+	CheckJob func(job store.JobRecord, ids iter.Seq[[]byte]) error
 	// Notice is called with one line when the store changed the file as a whole:
 	// when it set aside a file that cannot be read, or converted an older layout.
 	// It is called in the same way as Damaged.
@@ -76,6 +84,12 @@ func (o *Options) setDefaults() {
 	if o.Damaged == nil {
 		o.Damaged = func(Damage) {}
 	}
+	if o.DamagedJob == nil {
+		o.DamagedJob = func(DamagedJob) {}
+	}
+	if o.CheckJob == nil {
+		o.CheckJob = func(store.JobRecord, iter.Seq[[]byte]) error { return nil }
+	}
 	if o.Notice == nil {
 		o.Notice = func(string) {}
 	}
@@ -109,6 +123,14 @@ var ErrBusy = errors.New("another process locks the file")
 type Damage struct {
 	Action store.Action
 	store.Key
+}
+
+// DamagedJob names a job whose records in a file that was set aside could not all be
+// copied.
+type DamagedJob struct {
+	ID     store.JobID
+	Chunks int  // -1 if their number is not known
+	Copied bool // in part: some spans or attempts are missing, and their chunks are pending
 }
 
 // VersionError means that a newer program wrote the store. The file is unchanged.

@@ -66,7 +66,11 @@ func (v *countingVFS) OpenFilename(name *vfs.Filename, flags vfs.OpenFlag) (vfs.
 		path = name.String()
 	}
 	if v.image != nil {
-		f, err := v.image.open(path)
+		open := v.image.open
+		if flags&vfs.OPEN_MAIN_DB != 0 {
+			open = v.image.openMain
+		}
+		f, err := open(path)
 		return f, flags, v.note(err)
 	}
 	if err := v.fault("open", path); err != nil {

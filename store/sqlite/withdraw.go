@@ -64,7 +64,10 @@ func (c *conn) gone(action store.Action, l *lost) (gone func(store.Digest) bool,
 	if err != nil {
 		return nil, err
 	}
-	if l.other && known {
+	if l.other && !known {
+		return func(store.Digest) bool { return true }, nil
+	}
+	if l.other {
 		there := &digestFilter{}
 		err := c.eachStored(id, func(chunk []byte) { there.add(prefixOf(store.Digest(chunk))) })
 		return func(chunk store.Digest) bool { return !there.has(prefixOf(chunk)) }, err

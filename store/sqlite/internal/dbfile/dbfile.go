@@ -320,6 +320,19 @@ func cutValue(kind uint64, body []byte) (v Value, rest []byte, ok bool) {
 	return v, body[n:], true
 }
 
+// Checksum returns the checksum of a page, which is stored in its last 8 bytes. See
+// https://sqlite.org/cksumvfs.html.
+func Checksum(page *[PageSize]byte) (sum [8]byte) {
+	var a, b uint32
+	for at := 0; at < UsableSize; at += 8 {
+		a += binary.LittleEndian.Uint32(page[at:]) + b
+		b += binary.LittleEndian.Uint32(page[at+4:]) + a
+	}
+	binary.LittleEndian.PutUint32(sum[:], a)
+	binary.LittleEndian.PutUint32(sum[4:], b)
+	return sum
+}
+
 // varint reads a varint of SQLite: big-endian, 7 bits a byte, and all 8 bits of the
 // ninth byte.
 func varint(b []byte) (v uint64, rest []byte, ok bool) {
