@@ -198,7 +198,7 @@ state. aggregate gets all outputs, in the order of the chunks' ids.
 		Reader: c.in, Writer: c.out, ErrWriter: c.err,
 		Commands: []*cli.Command{runCommand(c), serveCommand(c), pipeCommand(c), chunksCommand(c, usage), inspectCommand(c),
 			listCommand(c), statusCommand(c), infoCommand(c), describeCommand(c), outputCommand(c), reportCommand(c), uiCommand(c), topCommand(c),
-			newCommand(c), doctorCommand(c), testCommand(c), checkCommand(c), benchCommand(c),
+			newCommand(c), doctorCommand(c), devCommand(c), testCommand(c), checkCommand(c), benchCommand(c),
 			redriveCommand(c), replayCommand(c), verifyCommand(c), proveCommand(c), verifyProofCommand(c), diffCommand(c),
 			signCommand(c), verifySignatureCommand(c), keygenCommand(c),
 			flowCommand(c, usage),
