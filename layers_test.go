@@ -92,6 +92,7 @@ var libraries = map[string]wall{
 	"github.com/pierrec/lz4/":         {[]string{"cmd/wasm-jobs/internal"}, "embedders get no formats of tables"},
 	"github.com/klauspost/compress/":  {[]string{"cmd/wasm-jobs/internal"}, "embedders decide what they compress"},
 	"github.com/aws/":                 {[]string{"cmd/wasm-jobs/internal/remote"}, "embedders read objects with clients of their own"},
+	"github.com/fsnotify/":            {[]string{"cmd/wasm-jobs/internal/project"}, "only projects of guests are watched"},
 	"github.com/jdx/go-netrc":         {[]string{"cmd/wasm-jobs/internal/remote"}, "only the command reads the user's files"},
 	"database/sql":                    {nil, "only its own store knows a driver"},
 }

@@ -147,3 +147,35 @@ func TestAutoCached(t *testing.T) {
 		}
 	}
 }
+
+// TestCompiling checks that compilations are announced, and neither those whose result
+// is in the cache nor those for the interpreter.
+func TestCompiling(t *testing.T) {
+	dir, wasm := t.TempDir(), faulty(t)
+	for n, c := range []struct {
+		config runtime.Config
+		want   []int
+	}{
+		{runtime.Config{CacheDir: dir, Interpreter: true}, nil},
+		{runtime.Config{CacheDir: dir}, []int{len(wasm)}},
+		{runtime.Config{CacheDir: dir}, nil},
+		{runtime.Config{}, []int{len(wasm)}},
+		{runtime.Config{Auto: true, AutoSize: 1}, []int{len(wasm)}},
+	} {
+		var got []int
+		c.config.Compiling = func(size int) { got = append(got, size) }
+		m, err := newRuntime(t, c.config).Compile(t.Context(), wasm, runtime.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if runtime.IsInterpreted(m) && len(got) > 0 {
+			t.Errorf("%d: announced before the compiler starts", n)
+		}
+		if err := m.Finish(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Equal(got, c.want) {
+			t.Errorf("%d: announced %v, want %v", n, got, c.want)
+		}
+	}
+}

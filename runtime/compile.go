@@ -122,8 +122,8 @@ func (m *Module) start(t tier) {
 			m.finish(c, t, nil, errAbandoned)
 			return
 		}
-		if compileHook != nil && t == full {
-			compileHook()
+		if t == full {
+			m.announce()
 		}
 		code, err := r.compile(m.withTracer(ctx), wasm, t)
 		if err != nil && ctx.Err() != nil {
@@ -131,6 +131,16 @@ func (m *Module) start(t tier) {
 		}
 		m.finish(c, t, code, err)
 	}()
+}
+
+// announce says that the compiler starts.
+func (m *Module) announce() {
+	if compileHook != nil {
+		compileHook()
+	}
+	if c := &m.runtime.config; c.Compiling != nil && !c.Interpreter && !m.runtime.admitted.isCompiled(m.digest, m.options) {
+		c.Compiling(m.description.Size)
+	}
 }
 
 // finish stores the result of a compilation.
@@ -147,7 +157,8 @@ func (m *Module) finish(c *compilation, t tier, code *code, err error) {
 	case t == full:
 		m.code.Store(code)
 		m.wasm = nil
-		if r.cache != nil && code.engine == r.engines[0] {
+		// Neither the interpreter's code nor code with tracing is what others need.
+		if r.cache != nil && code.engine == r.engines[0] && !r.config.Interpreter && r.config.Tracer == nil {
 			r.admitted.markCompiled(m.digest, m.options)
 		}
 	case m.code.Load() == nil:

@@ -76,6 +76,10 @@ type Config struct {
 	// AutoSize is the size of code in bytes from which Auto has an effect; 0 means
 	// 256 KiB. Smaller modules compile in less than about 100 ms.
 	AutoSize int
+	// Compiling, unless nil, is called when the compiler starts on a module whose code
+	// is not in CacheDir as far as is known, with the size of its file in bytes. Calls
+	// may be concurrent with others of the runtime, and must not block.
+	Compiling func(size int)
 	// Tracer receives every call of a function while a guest runs; nil means
 	// none. Code with tracing is compiled separately and is slower; its results
 	// and fuel are the same.

@@ -67,7 +67,10 @@ func run(ctx context.Context, c *console, o *runOptions) error {
 	if job.Module, err = readModule(o.module); err != nil {
 		return err
 	}
-	modules, err := openEngine(ctx, o.engine)
+	var display *progress.Display // set before anything is compiled
+	config := engineConfig(o.engine)
+	config.Compiling = func(size int) { display.Compiling(size, config.CacheDir != "") }
+	modules, err := runtime.New(ctx, config)
 	if err != nil {
 		return err
 	}
@@ -100,7 +103,7 @@ func run(ctx context.Context, c *console, o *runOptions) error {
 		return err
 	}
 	defer o.files.discard()
-	display := newDisplay(c, o)
+	display = newDisplay(c, o)
 	defer display.Close()
 	scanStart := time.Now()
 	file, err := openChunks(soft, c, o, display)
@@ -135,7 +138,7 @@ func run(ctx context.Context, c *console, o *runOptions) error {
 		return err
 	}
 	defer watched.close()
-	config := host.Config{Workers: o.workers, Engine: engine, Observer: watched.with(display)}
+	jobs := host.Config{Workers: o.workers, Engine: engine, Observer: watched.with(display)}
 	durable, err := o.openStore(soft, o.graceOver(soft, c.signals.Hard), display)
 	switch {
 	case err != nil && soft.Err() != nil:
@@ -143,12 +146,12 @@ func run(ctx context.Context, c *console, o *runOptions) error {
 	case err != nil && isConnection(err):
 		return err
 	case err != nil:
-		config.Store = unopened{err}
+		jobs.Store = unopened{err}
 	case durable != nil:
 		defer durable.Close()
-		config.Store, config.Journal = durable, durable
+		jobs.Store, jobs.Journal = durable, durable
 	}
-	coordinator, err := host.New(ctx, config)
+	coordinator, err := host.New(ctx, jobs)
 	if err != nil {
 		return err
 	}

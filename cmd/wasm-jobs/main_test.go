@@ -48,7 +48,8 @@ const raceOptions = "atexit_sleep_ms=0"
 // sequence of items, "hex FILE HEX..." bytes; "job VAR REPORT" sets VAR to the id of a
 // report's job; "tamper TO FROM OLD NEW" replaces text, in which ? is any character;
 // "edit TO FROM ID [JSON]" changes an output, or removes it; "database VAR" sets VAR
-// to the URL of a new database.
+// to the URL of a new database; "start", "see" and "end" are about a command that goes
+// on.
 func TestScripts(t *testing.T) {
 	root, err := filepath.Abs("../..")
 	if err != nil {
@@ -85,6 +86,7 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"cbor": writeCBOR, "hex": writeHex, "job": readJob, "tamper": tamper, "edit": editOutputs,
 			"serve": startServing, "stop": stopServing, "http": askServer, "database": newDatabase(t),
+			"start": startBackground, "see": see, "end": end,
 		},
 	})
 }

@@ -26,6 +26,7 @@ func makers() []maker {
 		{"top", topCommand},
 		{"new", newCommand},
 		{"doctor", doctorCommand},
+		{"dev", devCommand},
 		{"test", testCommand},
 		{"check", checkCommand},
 		{"bench", benchCommand},

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/dustin/go-humanize"
+
 	"github.com/wasm-jobs/wasm-jobs/host"
 )
 
@@ -16,7 +18,25 @@ const (
 	manyLines = 10_000
 	moreLines = 1000
 	gain      = 2
+	// largeModule is the size in bytes of a module from which compiling takes so long,
+	// half a second and more, that people wonder.
+	largeModule = 1 << 20
 )
+
+// Compiling tells that the compiler starts on a module of some bytes. kept says that the
+// code is kept for later runs.
+func (d *Display) Compiling(size int, kept bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.mode == "none" || size < largeModule {
+		return
+	}
+	once := ""
+	if kept {
+		once = ", once"
+	}
+	d.line("compiling %s%s", humanize.IBytes(uint64(size)), once)
+}
 
 // hopeless tells once that no chunk has succeeded. The caller holds mu.
 func (d *Display) hopeless(c host.Counts) {

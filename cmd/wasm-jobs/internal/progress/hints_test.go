@@ -25,6 +25,27 @@ func TestHopeless(t *testing.T) {
 	}
 }
 
+// That a large module is compiled is told, and never without progress.
+func TestCompiling(t *testing.T) {
+	for _, c := range []struct {
+		mode string
+		size int
+		kept bool
+		want string
+	}{
+		{"plain", 1<<20 - 1, true, ""},
+		{"plain", 4400000, true, "wasm-jobs: compiling 4.2 MiB, once\n"},
+		{"bar", 4400000, false, "wasm-jobs: compiling 4.2 MiB\n"},
+		{"none", 4400000, true, ""},
+	} {
+		var out bytes.Buffer
+		New(Config{Out: &out, Mode: c.mode, LogLevel: 127}).Compiling(c.size, c.kept)
+		if out.String() != c.want {
+			t.Errorf("%+v: %q", c, &out)
+		}
+	}
+}
+
 func TestCostly(t *testing.T) {
 	r := host.Report{}
 	r.Attempts, r.Profile = 1_000_000, &profile.Profile{}
