@@ -128,8 +128,8 @@ CLUSTER_ROUNDS ?= 9
 bench-cluster: ## what a job costs on a shared store, the server included, in CLUSTER_ROUNDS (9) rounds
 	$(GO) test -count 1 -timeout 60m -v -run '^TestCost$$' ./cluster -rounds $(CLUSTER_ROUNDS)
 
-bench: ## compare with other ways to run chunks, and write bench/RESULTS.md
+bench: ## compare with other ways to run chunks and flows, and write bench/RESULTS.md
 	$(MAKE) -C bench bench
 
-bench-check: ## compare again, and fail if a ratio is worse than in bench/results.json and command.json
+bench-check: ## compare again, and fail if a ratio is worse than in the JSON files of bench/
 	$(MAKE) -C bench check

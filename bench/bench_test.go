@@ -288,6 +288,7 @@ func TestWrongUse(t *testing.T) {
 	}{
 		{[]string{"noop"}, `unexpected argument "noop": want only flags`},
 		{[]string{"-rounds", "0"}, "invalid -rounds 0: want at least 1"},
+		{[]string{"-flows", "-most", "0"}, "invalid -most 0: want at least 1"},
 		{[]string{"-tolerance", "0.5"}, "invalid -tolerance 0.5: want a factor"},
 		{[]string{"-tolerance", "NaN"}, "invalid -tolerance NaN: want a factor"},
 		{[]string{"-kernels", "sha256,sha"}, `-kernels: unknown name "sha"`},

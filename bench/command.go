@@ -43,13 +43,14 @@ type timing struct {
 
 // commandReport has the measurements of the command.
 type commandReport struct {
-	Version int       `json:"version"`
-	Machine machine   `json:"machine"`
-	Rounds  int       `json:"rounds"`
-	Chunks  int       `json:"chunks"` // of the job of tiny chunks
-	Claims  []claim   `json:"claims"`
-	Timings []timing  `json:"timings"`
-	Scale   []scaling `json:"scale"`
+	Version int         `json:"version"`
+	Machine machine     `json:"machine"`
+	Rounds  int         `json:"rounds"`
+	Chunks  int         `json:"chunks"` // of the job of tiny chunks
+	Claims  []claim     `json:"claims"`
+	Timings []timing    `json:"timings"`
+	Scale   []scaling   `json:"scale"`
+	Flows   *aboutFlows `json:"flows,omitempty"` // nil unless flows were measured
 }
 
 // scaling is one job in the table of scale. Times are nanoseconds per chunk.
@@ -77,13 +78,8 @@ type commands struct {
 
 // measureCommand measures all claims about the command.
 func measureCommand(ctx context.Context, t *tools, rounds, chunks, most int, to io.Writer) (*commandReport, error) {
-	c := &commands{
-		tools: t, rounds: rounds, chunks: chunks, to: to, samples: map[string][]float64{}, memory: map[string]int64{},
-		module: filepath.Join("..", "guest-examples", "square", "c", "square.wasm"),
-		report: &commandReport{Version: reportVersion, Machine: thisMachine(), Rounds: rounds, Chunks: chunks},
-	}
-	var err error
-	if c.ours, err = t.binary(ctx, ourCommand); err != nil {
+	c, err := newCommands(ctx, t, rounds, chunks, to)
+	if err != nil {
 		return nil, err
 	}
 	for _, part := range []func(context.Context) error{c.tiny, c.tinyGo, c.millisecond, c.start} {
@@ -95,6 +91,17 @@ func measureCommand(ctx context.Context, t *tools, rounds, chunks, most int, to 
 		c.report.Timings = append(c.report.Timings, timing{name, quartilesOf(c.samples[name]), c.memory[name]})
 	}
 	return c.report, c.scale(ctx, most)
+}
+
+// newCommands builds the command.
+func newCommands(ctx context.Context, t *tools, rounds, chunks int, to io.Writer) (c *commands, err error) {
+	c = &commands{
+		tools: t, rounds: rounds, chunks: chunks, to: to, samples: map[string][]float64{}, memory: map[string]int64{},
+		module: filepath.Join("..", "guest-examples", "square", "c", "square.wasm"),
+		report: &commandReport{Version: reportVersion, Machine: thisMachine(), Rounds: rounds, Chunks: chunks},
+	}
+	c.ours, err = t.binary(ctx, ourCommand)
+	return c, err
 }
 
 // took adds the time of one round.
@@ -120,20 +127,33 @@ func (c *commands) run(ctx context.Context, name string, args ...string) (time.D
 }
 
 func (c *commands) process(ctx context.Context, name string, args ...string) (time.Duration, error) {
+	start := time.Now()
+	usage, err := c.finish(ctx, name, args...)
+	taken := time.Since(start)
+	c.memory[name] = max(c.memory[name], usage.peak)
+	return taken, err
+}
+
+// usage is what a process took.
+type usage struct {
+	cpu  float64 // nanoseconds, user and system
+	peak int64   // memory in bytes; 0 = unknown
+}
+
+// finish runs a process to its end.
+func (c *commands) finish(ctx context.Context, name string, args ...string) (u usage, err error) {
 	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
 	cmd.Env = append(os.Environ(), "XDG_CACHE_HOME="+c.dir)
 	var messages bytes.Buffer
 	cmd.Stderr = &messages
-	start := time.Now()
-	err := cmd.Run()
-	taken := time.Since(start)
-	if err != nil {
-		return 0, fmt.Errorf("%s: %w: %s", name, err, lastLine(messages.Bytes()))
+	if err := cmd.Run(); err != nil {
+		return u, fmt.Errorf("%s: %w: %s", name, err, lastLine(messages.Bytes()))
 	}
-	if usage, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage); ok {
-		c.memory[name] = max(c.memory[name], usage.Maxrss<<10)
+	u.cpu = float64(cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime())
+	if r, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage); ok {
+		u.peak = r.Maxrss << 10
 	}
-	return taken, nil
+	return u, nil
 }
 
 // numbers writes a chunk file with the numbers below n.
@@ -514,7 +534,10 @@ func (r *commandReport) flat() (claims []claim) {
 func (r *commandReport) tables(to io.Writer) error {
 	w := tabwriter.NewWriter(to, 0, 0, 1, ' ', tabwriter.Debug)
 	what := fmt.Sprintf("%d tiny chunks, a guest in C", r.Chunks)
-	if r.Chunks == 0 {
+	switch {
+	case r.Flows != nil:
+		what = fmt.Sprintf("flows of %d roots, unless a row says otherwise; guests in C", r.Chunks)
+	case r.Chunks == 0:
 		what = "requests over HTTP"
 	}
 	fmt.Fprintf(w, "\n%d rounds; %s; %s, %d cores, %s, %s.\n\n", r.Rounds, what, r.Machine.CPU, r.Machine.Cores, r.Machine.Kernel, r.Machine.Go)
@@ -533,6 +556,7 @@ func (r *commandReport) tables(to io.Writer) error {
 	for _, t := range r.Timings {
 		fmt.Fprintf(w, "| %s | %s |\n", t.Name, t.NS.spread(duration))
 	}
+	r.Flows.tables(w)
 	if len(r.Scale) == 0 {
 		return w.Flush()
 	}
@@ -545,6 +569,8 @@ func (r *commandReport) tables(to io.Writer) error {
 
 // The lines of a Markdown file that mark the begin and the end of the tables.
 const (
+	flowsOpening   = "<!-- flows -->"
+	flowsClosing   = "<!-- /flows -->"
 	serveOpening   = "<!-- serve -->"
 	serveClosing   = "<!-- /serve -->"
 	commandOpening = "<!-- command -->"
@@ -557,7 +583,10 @@ func (r *commandReport) writeMarkdown(path string) error {
 		return err
 	}
 	opening, closing := commandOpening, commandClosing
-	if r.Chunks == 0 {
+	switch {
+	case r.Flows != nil:
+		opening, closing = flowsOpening, flowsClosing
+	case r.Chunks == 0:
 		opening, closing = serveOpening, serveClosing
 	}
 	before, rest, found := strings.Cut(string(old), opening+"\n")

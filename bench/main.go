@@ -1,6 +1,7 @@
 // Bench compares ways to run a chunk of work in a WebAssembly guest: our
 // runtime, plain wazero, Extism, wasmtime, a process for each chunk, and Go
-// without a sandbox. README.md says how it measures.
+// without a sandbox. It also compares flows with jobs and with other durable
+// workflows. README.md says how it measures.
 package main
 
 import (
@@ -45,6 +46,7 @@ type options struct {
 	sides     []side
 	command   bool
 	serve     bool
+	flows     bool
 	chunks    int
 	most      int
 }
@@ -78,8 +80,9 @@ func parse(args []string, stderr io.Writer) (o options, err error) {
 	f.Float64Var(&o.tolerance, "tolerance", 1.5, "`factor` by which a ratio may be worse")
 	f.BoolVar(&o.command, "command", false, "measure the whole command instead of the sides")
 	f.BoolVar(&o.serve, "serve", false, "measure requests over HTTP instead of the sides")
-	f.IntVar(&o.chunks, "chunks", 1_000_000, "`number` of tiny chunks in the command's job")
-	f.IntVar(&o.most, "most", 10_000_000, "`number` of chunks in the largest job of the table of scale")
+	f.BoolVar(&o.flows, "flows", false, "measure flows instead of the sides")
+	f.IntVar(&o.chunks, "chunks", 1_000_000, "`number` of tiny chunks in the command's job, and of roots in flows, at most 100,000")
+	f.IntVar(&o.most, "most", 10_000_000, "`number` of chunks in the largest job of the table of scale; of roots in the largest flow and of children of one item, at most 1,000,000")
 	kernelNames := f.String("kernels", "", "measure only these `kernels`, separated by commas; sha256 means all that begin with sha256-")
 	sideNames := f.String("sides", "", "measure only these `sides`, separated by commas, and "+base+", which they are compared with")
 	if err := f.Parse(args); err != nil {
@@ -92,6 +95,8 @@ func parse(args []string, stderr io.Writer) (o options, err error) {
 		return o, fmt.Errorf("invalid -rounds %d: want at least 1", o.rounds)
 	case o.chunks < 1:
 		return o, fmt.Errorf("invalid -chunks %d: want at least 1", o.chunks)
+	case o.most < 1:
+		return o, fmt.Errorf("invalid -most %d: want at least 1", o.most)
 	case !(o.tolerance >= 1):
 		return o, fmt.Errorf("invalid -tolerance %v: want a factor of at least 1", o.tolerance)
 	}
@@ -153,7 +158,7 @@ func benchCommand(ctx context.Context, o options, stdout io.Writer) (worse int, 
 	return worse, err
 }
 
-// measureClaims measures the command, or requests over HTTP.
+// measureClaims measures the command, requests over HTTP, or flows.
 func (o *options) measureClaims(ctx context.Context, stdout io.Writer) (r *commandReport, err error) {
 	if o.serve {
 		return measureServe(ctx, o.rounds, stdout)
@@ -163,12 +168,15 @@ func (o *options) measureClaims(ctx context.Context, stdout io.Writer) (r *comma
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, t.close()) }()
+	if o.flows {
+		return measureFlows(ctx, t, o, stdout)
+	}
 	return measureCommand(ctx, t, o.rounds, o.chunks, o.most, stdout)
 }
 
 // bench measures, writes and compares, and returns how many ratios are worse.
 func bench(ctx context.Context, o options, stdout io.Writer) (worse int, err error) {
-	if o.command || o.serve {
+	if o.command || o.serve || o.flows {
 		return benchCommand(ctx, o, stdout)
 	}
 	var old *report
