@@ -29,6 +29,7 @@ type emitter struct {
 	scratch   [numScratch]uint32
 	made      [numScratch]bool
 	buf       []byte
+	history   history
 }
 
 func newEmitter(m *module) *emitter {
@@ -195,6 +196,7 @@ func (e *emitter) needGlobal() {
 
 func (e *emitter) instruction(r *binary.Reader, in binary.Instr) {
 	e.mark(in)
+	e.history.follow(in)
 	if e.dead {
 		depth := e.skipped
 		if e.skip(in.Op) {
@@ -210,6 +212,7 @@ func (e *emitter) instruction(r *binary.Reader, in binary.Instr) {
 		e.open(in)
 	case binary.OpLoop:
 		e.loop(in)
+		e.enterHead()
 	case binary.OpIf:
 		e.copyTo(in.Offset)
 		e.needLocal()
@@ -455,11 +458,15 @@ func (e *emitter) branch(r *binary.Reader, in binary.Instr) {
 		for label := range r.Targets(in) {
 			e.ready(label, true)
 		}
+		e.leaveHead(r, in)
 		e.endSegment()
 		for label := range r.Targets(in) {
 			e.reaches(label)
 		}
 	default:
+		if in.Op == binary.OpBr {
+			in.Index = e.shortcut(in)
+		}
 		e.ready(in.Index, e.target(in.Index).number < 0)
 		e.endSegment()
 		e.reaches(in.Index)
