@@ -279,8 +279,10 @@ func (e *emitter) relabel(r *binary.Reader, in binary.Instr, skipped uint32) {
 
 // loop enters a loop. If branches lead back to it, it checks the fuel in each
 // iteration. A call in a loop makes the engine keep everything that is live in
-// the loop in memory. If the loop makes no calls itself, the call that refills
-// the fuel is therefore outside the loop.
+// the loop in memory, so the call that refills the fuel is outside the loop. Only
+// loops around others have it at their head: they repeat less often, and the
+// blocks and loops that keep it outside would multiply the depth of code that is
+// nested, and with it the time to compile.
 func (e *emitter) loop(in binary.Instr) {
 	flags := e.s.blocks[e.blocks]
 	if !e.module.o.Metering || flags&targeted == 0 {
@@ -291,7 +293,7 @@ func (e *emitter) loop(in binary.Instr) {
 	e.needLocal()
 	e.endSegment()
 	switch {
-	case flags&busy != 0:
+	case flags&outer != 0:
 		e.copyTo(in.End)
 		e.open(in)
 		e.newSegment()
