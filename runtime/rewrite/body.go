@@ -29,6 +29,7 @@ type emitter struct {
 	scratch   [numScratch]uint32
 	made      [numScratch]bool
 	buf       []byte
+	history   history
 }
 
 func newEmitter(m *module) *emitter {
@@ -195,6 +196,7 @@ func (e *emitter) needGlobal() {
 
 func (e *emitter) instruction(r *binary.Reader, in binary.Instr) {
 	e.mark(in)
+	e.history.follow(in)
 	if e.dead {
 		depth := e.skipped
 		if e.skip(in.Op) {
@@ -210,6 +212,7 @@ func (e *emitter) instruction(r *binary.Reader, in binary.Instr) {
 		e.open(in)
 	case binary.OpLoop:
 		e.loop(in)
+		e.enterHead()
 	case binary.OpIf:
 		e.copyTo(in.Offset)
 		e.needLocal()
@@ -276,8 +279,10 @@ func (e *emitter) relabel(r *binary.Reader, in binary.Instr, skipped uint32) {
 
 // loop enters a loop. If branches lead back to it, it checks the fuel in each
 // iteration. A call in a loop makes the engine keep everything that is live in
-// the loop in memory. If the loop makes no calls itself, the call that refills
-// the fuel is therefore outside the loop.
+// the loop in memory, so the call that refills the fuel is outside the loop. Only
+// loops around others have it at their head: they repeat less often, and the
+// blocks and loops that keep it outside would multiply the depth of code that is
+// nested, and with it the time to compile.
 func (e *emitter) loop(in binary.Instr) {
 	flags := e.s.blocks[e.blocks]
 	if !e.module.o.Metering || flags&targeted == 0 {
@@ -288,7 +293,7 @@ func (e *emitter) loop(in binary.Instr) {
 	e.needLocal()
 	e.endSegment()
 	switch {
-	case flags&busy != 0:
+	case flags&outer != 0:
 		e.copyTo(in.End)
 		e.open(in)
 		e.newSegment()
@@ -455,11 +460,15 @@ func (e *emitter) branch(r *binary.Reader, in binary.Instr) {
 		for label := range r.Targets(in) {
 			e.ready(label, true)
 		}
+		e.leaveHead(r, in)
 		e.endSegment()
 		for label := range r.Targets(in) {
 			e.reaches(label)
 		}
 	default:
+		if in.Op == binary.OpBr {
+			in.Index = e.shortcut(in)
+		}
 		e.ready(in.Index, e.target(in.Index).number < 0)
 		e.endSegment()
 		e.reaches(in.Index)

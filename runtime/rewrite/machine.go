@@ -42,6 +42,8 @@ type frame struct {
 	// Maximum units spent since the last check, see [emitter.unchecked]: when a
 	// branch leads to the label, and when an if began.
 	branched, began int64
+
+	dispatch *dispatch // of a loop that begins with one
 }
 
 func (f *frame) arity() int {

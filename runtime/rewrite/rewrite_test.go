@@ -229,15 +229,25 @@ func TestLongWaysBack(t *testing.T) {
 // of its own, and 512 for each of 4 calls.
 const callerGap = 128 + 4*512
 
-// numbered returns a module of functions (i32) -> i32 that exports the first.
-func numbered(bodies ...[]byte) []byte {
+// numbered returns a module of functions (i32) -> i32 without locals, given
+// without their last end. It exports the first.
+func numbered(codes ...[]byte) []byte {
+	all := make([][]byte, len(codes))
+	for i, code := range codes {
+		all[i] = slices.Concat([]byte{0}, code, []byte{0x0b})
+	}
+	return bodies(all...)
+}
+
+// bodies returns a module of functions (i32) -> i32 that exports the first.
+func bodies(all ...[]byte) []byte {
 	section := func(id byte, contents []byte) []byte {
 		return append(uleb([]byte{id}, len(contents)), contents...)
 	}
-	declared, code := uleb(nil, len(bodies)), uleb(nil, len(bodies))
-	for _, b := range bodies {
+	declared, code := uleb(nil, len(all)), uleb(nil, len(all))
+	for _, b := range all {
 		declared = append(declared, 0)
-		code = append(append(append(uleb(code, len(b)+2), 0), b...), 0x0b)
+		code = append(uleb(code, len(b)), b...)
 	}
 	return slices.Concat([]byte("\x00asm\x01\x00\x00\x00"), section(1, []byte{1, 0x60, 1, 0x7f, 1, 0x7f}),
 		section(3, declared), section(7, []byte{1, 1, '0', 0, 0}), section(10, code))

@@ -9,7 +9,7 @@ type blockFlags uint8
 
 const (
 	targeted blockFlags = 1 << iota // a branch leads to its label
-	busy                            // a loop with calls or targeted loops in it
+	outer                           // a loop with targeted loops in it
 )
 
 // summary has the facts about a function that are needed before any is
@@ -182,17 +182,17 @@ func (s *scanner) instruction(r *binary.Reader, in binary.Instr) {
 func (s *scanner) makesCall() {
 	s.values++
 	s.s.leaf = false
-	s.markBusy()
 }
 
-// markBusy marks the open loops. Loops around a busy one are busy.
-func (s *scanner) markBusy() {
+// markOuter marks the open loops as ones around a loop. The loops around a marked
+// one are marked.
+func (s *scanner) markOuter() {
 	for i := len(s.frames) - 1; i > 0; i-- {
 		if f := s.frames[i]; f.op == binary.OpLoop {
-			if s.s.blocks[f.number]&busy != 0 {
+			if s.s.blocks[f.number]&outer != 0 {
 				return
 			}
-			s.s.blocks[f.number] |= busy
+			s.s.blocks[f.number] |= outer
 		}
 	}
 }
@@ -205,7 +205,7 @@ func (s *scanner) end() {
 			// Branches to a loop are known only at its end.
 			inner := s.frames
 			s.frames = s.frames[:len(s.frames)-1]
-			s.markBusy()
+			s.markOuter()
 			s.frames = inner
 		} else {
 			joined = true
@@ -261,7 +261,6 @@ func (s *scanner) value(in binary.Instr) {
 		s.lasts(in)
 		if isBulk(in.Op) {
 			s.bulk = true
-			s.markBusy()
 		}
 		s.ands = s.ands || in.Op == opI32And || in.Op == opI64And
 		s.plain(effectOf(in.Op), 0)
