@@ -39,8 +39,8 @@ guests: ## build the example guests whose compilers are installed
 # thousands of modules, the scripts of the command because the packages below it are
 # tested under it.
 test: ## run all tests, most under the race detector
-	$(GOTESTSUM) -- -race -timeout 20m $$($(GO) list ./... | grep -v -e /runtime/rewrite -e /runtime/internal/enginefuzz -e 'cmd/wasm-jobs$$')
-	$(GOTESTSUM) -- -timeout 20m ./host ./runtime ./runtime/rewrite ./runtime/internal/... ./runtime/wasi ./cmd/... ./guest-examples/... ./sdk/...
+	$(GOTESTSUM) -- -race -timeout 40m $$($(GO) list ./... | grep -v -e /runtime/rewrite -e /runtime/internal/enginefuzz -e 'cmd/wasm-jobs$$')
+	$(GOTESTSUM) -- -timeout 40m ./host ./runtime ./runtime/rewrite ./runtime/internal/... ./runtime/wasi ./cmd/... ./guest-examples/... ./sdk/...
 
 check: fmt vet voice tidy cross ## the checks of CI other than tests
 

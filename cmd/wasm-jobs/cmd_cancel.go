@@ -99,7 +99,10 @@ func reportCancelled(ctx *cli.Context, c *console, j *journal.Record, state stri
 	case ctx.Bool("json"):
 		return outputError(writeJSON(c.out, steered{name, state}))
 	case asked:
-		fmt.Fprintf(c.err, "wasm-jobs: job %s is %s; finished chunks are kept\n", name[:shortName], state)
+		if state != journal.Crashed { // "died"
+			state = "is " + state
+		}
+		fmt.Fprintf(c.err, "wasm-jobs: job %s %s; finished chunks are kept\n", name[:shortName], state)
 	default:
 		fmt.Fprintf(c.err, "wasm-jobs: job %s is not running: %s\n", name[:shortName], state)
 	}

@@ -25,13 +25,14 @@ type flowRecord struct {
 	spec   flowSpec
 	record store.JobRecord
 	runs   []store.Run
+	living map[int]bool // as journal.ReadRuns returns them
 	store  recordStore
 }
 
 func (f *flowRecord) last() *store.Run { return &f.runs[len(f.runs)-1] }
 
-// running reports whether the process of the run is alive.
-func (f *flowRecord) running() bool { return journal.Alive(f.last(), time.Now()) }
+// running reports whether the process of the run was alive when the record was read.
+func (f *flowRecord) running() bool { return f.living[f.last().Number] }
 
 // report returns the progress or the end of the run. For a run that goes on, it is
 // the last sign of life; for a crashed run, it is computed from the store.
@@ -131,7 +132,7 @@ func flowRuns(ctx context.Context, s recordStore, each func(*flowRecord) (more b
 		if err := json.Unmarshal(record.Spec, &f.spec); err != nil {
 			return storeError(err)
 		}
-		if f.runs, err = s.Runs(ctx, record.ID); err != nil || len(f.runs) == 0 {
+		if f.runs, f.living, err = journal.ReadRuns(ctx, s, record.ID); err != nil || len(f.runs) == 0 {
 			if err == nil || errors.Is(err, store.ErrNoJob) { // deleted meanwhile
 				continue
 			}

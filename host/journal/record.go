@@ -10,7 +10,6 @@ import (
 	"slices"
 	"sort"
 	"strings"
-	"time"
 
 	"github.com/wasm-jobs/wasm-jobs/abi"
 	"github.com/wasm-jobs/wasm-jobs/host/spec"
@@ -24,8 +23,8 @@ type Record struct {
 	Spec   Spec
 	Runs   []store.Run // in order; at least one
 	store  Store
-	now    time.Time
-	ids    *ids // nil until needed
+	living map[int]bool // runs without an end whose process exists, by number
+	ids    *ids         // nil until needed
 }
 
 // Store is the source of records: a journal, and the outputs of its store.
@@ -112,17 +111,16 @@ func IsFlow(record *store.JobRecord) bool {
 }
 
 func read(ctx context.Context, s Store, record store.JobRecord) (*Record, error) {
-	j := &Record{Record: record, store: s, now: time.Now()}
+	j := &Record{Record: record, store: s}
 	asked, err := spec.Parse(record.Spec)
 	if err != nil {
 		return nil, fmt.Errorf("job %s: %w: %w", Name(record.ID), errDamaged, err)
 	}
 	j.Spec = *asked
-	runs, err := s.Runs(ctx, record.ID)
-	if err == nil && len(runs) == 0 {
+	j.Runs, j.living, err = ReadRuns(ctx, s, record.ID)
+	if err == nil && len(j.Runs) == 0 {
 		err = store.ErrNoJob
 	}
-	j.Runs = runs
 	return j, err
 }
 
@@ -147,7 +145,7 @@ func (j *Record) State() string {
 // StateOf returns the state of one run.
 func (j *Record) StateOf(run *store.Run) string {
 	if run.Ended.IsZero() {
-		if alive(run, j.now) {
+		if j.living[run.Number] {
 			return Running
 		}
 		return Crashed
