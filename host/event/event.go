@@ -125,8 +125,8 @@ const (
 )
 
 // Observer receives the events of a job. Its methods are called one at a time, and
-// the job waits for them. Their arguments are valid until they return, but events
-// may be kept.
+// the job waits for them. Their arguments are valid until they return; copies of
+// events may be kept.
 type Observer interface {
 	// Progress is called after each batch, and when a phase begins.
 	Progress(phase string, counts Counts)

@@ -153,9 +153,11 @@ func (b *Batch) unmeasured() {
 	}
 }
 
-// Free returns the batch for a worker to fill. Its events stay valid.
+// Free returns the batch for a worker to fill. Its slices are not valid any more.
 func (b *Batch) Free() {
-	b.Finished, b.Reused, b.Fuel, b.Events = 0, 0, 0, nil
+	b.Finished, b.Reused, b.Fuel = 0, 0, 0
+	clear(b.Events) // they have outputs
+	b.Events = b.Events[:0]
 	b.arena, b.entries = b.arena[:0], b.entries[:0]
 	b.Calls, b.Alike, b.measures = b.Calls[:0], b.Alike[:0], 0
 	b.Span.Digests, b.Span.Times = b.Span.Digests[:0], b.Span.Times[:0]

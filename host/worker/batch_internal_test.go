@@ -1,6 +1,10 @@
 package worker
 
-import "testing"
+import (
+	"testing"
+
+	"github.com/wasm-jobs/wasm-jobs/host/event"
+)
 
 // TestHold holds batches like a fold that waits for an earlier chunk: however many
 // are held, each worker can get another.
@@ -24,5 +28,20 @@ func TestHold(t *testing.T) {
 				b.Hold()
 			}
 		}
+	}
+}
+
+// A batch that is free has room for events, and none of the outputs of earlier ones. What
+// an observer copied stays as it was.
+func TestFreeEvents(t *testing.T) {
+	b := &Batch{free: make(chan *Batch, 1), Events: []event.Event{{Output: []byte("x")}}}
+	kept := b.Events[0]
+	b.Free()
+	if len(b.Events) != 0 || cap(b.Events) != 1 || b.Events[:1][0].Output != nil {
+		t.Errorf("events %v, room for %d", b.Events[:1], cap(b.Events))
+	}
+	b.Events = append(b.Events, event.Event{Output: []byte("y")})
+	if string(kept.Output) != "x" {
+		t.Errorf("output %q", kept.Output)
 	}
 }

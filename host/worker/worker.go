@@ -418,7 +418,8 @@ func (w *worker) finished(l queue.Lease, before time.Duration, fuel uint64, outp
 		w.batch.measured(now, now-before, w.memory())
 	}
 	if w.Detail >= event.Chunks {
-		w.tell(event.Event{Kind: event.KindSucceeded, Duration: now - before, Fuel: fuel, Size: len(output)}, output)
+		e := event.Event{Time: w.Started.Add(now), Kind: event.KindSucceeded, Duration: now - before, Fuel: fuel, Size: len(output)}
+		w.tell(&e, output)
 	}
 	if len(w.batch.arena) >= flushBytes || now-w.flushed >= w.FlushTime {
 		w.flush(l)
@@ -444,7 +445,7 @@ func (w *worker) reuse(fuel uint64) {
 	w.progress.Finished++
 	w.note(Times{NoTime, NoTime})
 	if w.Detail >= event.Chunks {
-		w.tell(event.Event{Kind: event.KindReused, Fuel: fuel}, nil)
+		w.tell(&event.Event{Kind: event.KindReused, Fuel: fuel}, nil)
 	}
 }
 
@@ -494,18 +495,21 @@ func (w *worker) failed(ctx context.Context, l queue.Lease, err error, before ti
 }
 
 // tell records an event of the item.
-func (w *worker) tell(e event.Event, output []byte) {
+func (w *worker) tell(e *event.Event, output []byte) {
 	if w.Detail >= event.Outputs && output != nil {
 		e.Output = append([]byte{}, output...)
 	}
-	w.batch.Events = append(w.batch.Events, w.about(e))
+	w.about(e)
+	w.batch.Events = append(w.batch.Events, *e)
 }
 
-// about fills in the item of an event.
-func (w *worker) about(e event.Event) event.Event {
+// about fills in the item of an event, and the time if it has none.
+func (w *worker) about(e *event.Event) {
+	if e.Time.IsZero() {
+		e.Time = time.Now()
+	}
 	id := w.Input.ID(w.item.Index)
-	e.Time, e.ID, e.Chunk, e.Worker = time.Now(), &id, w.item.Index, w.id
-	return e
+	e.ID, e.Chunk, e.Worker = &id, w.item.Index, w.id
 }
 
 // log receives a log line of the guest.
@@ -513,5 +517,7 @@ func (w *worker) log(level int32, line string) {
 	if w.folding || w.Detail < event.Chunks {
 		return
 	}
-	w.events = append(w.events, w.about(event.Event{Kind: event.KindLog, Level: level, Message: line}))
+	e := event.Event{Kind: event.KindLog, Level: level, Message: line}
+	w.about(&e)
+	w.events = append(w.events, e)
 }

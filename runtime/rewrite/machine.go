@@ -131,17 +131,18 @@ func (v *machine) blockType(in binary.Instr) binary.FuncType {
 	case in.Block >= 0:
 		return v.m.Types[in.Index]
 	case in.Block != -64:
-		return binary.FuncType{Results: single[in.Block+128]}
+		t := in.Block + 128
+		return binary.FuncType{Results: codes[t : t+1 : t+1]}
 	}
 	return binary.FuncType{}
 }
 
-// single holds lists of one type, by its code.
-var single = func() (lists [128][]binary.ValueType) {
-	for t := range lists {
-		lists[t] = []binary.ValueType{binary.ValueType(t)}
+// codes has each code at its own place: a part of it is a list of one type.
+var codes = func() (codes [128]binary.ValueType) {
+	for t := range codes {
+		codes[t] = binary.ValueType(t)
 	}
-	return lists
+	return codes
 }()
 
 // below returns the operand n below the topmost one.

@@ -51,49 +51,53 @@ type tool struct {
 	install map[string]string // by system; "" is for any other
 }
 
-// languages has the tools of each language of wasm-jobs new, in order.
-var languages = map[string][]tool{
-	"c": {
-		{"clang", "compiles C to wasm32", numbered("clang"), "15", []string{"--version"}, nil, map[string]string{
-			"debian": "apt-get install clang lld", "fedora": "dnf install clang lld", "arch": "pacman -S clang lld", "alpine": "apk add clang lld",
-			"darwin": "brew install llvm lld", "windows": "winget install LLVM.LLVM", "": "install clang from https://releases.llvm.org"}},
-		{"wasm-ld", "links for clang", numbered("wasm-ld"), "15", []string{"--version"}, nil, map[string]string{
-			"debian": "apt-get install lld", "fedora": "dnf install lld", "arch": "pacman -S lld", "alpine": "apk add lld",
-			"darwin": "brew install lld", "windows": "winget install LLVM.LLVM", "": "install lld from https://releases.llvm.org"}},
-		{"cc", "compiles tests for this machine", []string{"cc", "gcc", "clang"}, "", []string{"--version"}, nil, map[string]string{
-			"debian": "apt-get install gcc libc6-dev", "fedora": "dnf install gcc", "arch": "pacman -S gcc", "alpine": "apk add gcc musl-dev",
-			"darwin": "xcode-select --install", "windows": "winget install LLVM.LLVM", "": "install a C compiler"}},
-		makeTool,
-	},
-	"go": {
-		{"go", "compiles Go to wasip1", []string{"go"}, "1.26", []string{"env", "GOVERSION"}, nil, map[string]string{
-			"darwin": "brew install go", "windows": "winget install GoLang.Go", "arch": "pacman -S go", "": "install Go from https://go.dev/dl"}},
-		makeTool,
-	},
-	"rust": {
-		{"rustc", "compiles Rust to wasm32-unknown-unknown", []string{"rustc", "/usr/bin/rustc"}, "1.63", []string{"--version"}, hasWasmTarget, map[string]string{
-			"debian": "apt-get install rustc libstd-rust-dev-wasm32", "": "curl https://sh.rustup.rs | sh, then rustup target add wasm32-unknown-unknown"}},
-		makeTool,
-	},
-	"assemblyscript": {
-		{"node", "runs the compiler and tests", []string{"node", "nodejs"}, "18", []string{"--version"}, nil, map[string]string{
-			"debian": "apt-get install nodejs", "fedora": "dnf install nodejs", "arch": "pacman -S nodejs", "alpine": "apk add nodejs",
-			"darwin": "brew install node", "windows": "winget install OpenJS.NodeJS", "": "install Node.js from https://nodejs.org"}},
-		{"npm", "installs the compiler, which package.json names", []string{"npm"}, "", []string{"--version"}, nil, map[string]string{
-			"debian": "apt-get install npm", "fedora": "dnf install npm", "arch": "pacman -S npm", "alpine": "apk add npm",
-			"darwin": "brew install node", "windows": "winget install OpenJS.NodeJS", "": "install Node.js from https://nodejs.org"}},
-		makeTool,
-	},
-	"zig": {
-		{"zig", "compiles Zig to wasm32", []string{"zig"}, "0.11", []string{"version"}, nil, map[string]string{
-			"arch": "pacman -S zig", "alpine": "apk add zig", "darwin": "brew install zig", "windows": "winget install zig.zig", "": "install Zig from https://ziglang.org/download"}},
-		makeTool,
-	},
-}
+// languages returns the tools of each language of wasm-jobs new, in order.
+var languages = sync.OnceValue(func() map[string][]tool {
+	return map[string][]tool{
+		"c": {
+			{"clang", "compiles C to wasm32", numbered("clang"), "15", []string{"--version"}, nil, map[string]string{
+				"debian": "apt-get install clang lld", "fedora": "dnf install clang lld", "arch": "pacman -S clang lld", "alpine": "apk add clang lld",
+				"darwin": "brew install llvm lld", "windows": "winget install LLVM.LLVM", "": "install clang from https://releases.llvm.org"}},
+			{"wasm-ld", "links for clang", numbered("wasm-ld"), "15", []string{"--version"}, nil, map[string]string{
+				"debian": "apt-get install lld", "fedora": "dnf install lld", "arch": "pacman -S lld", "alpine": "apk add lld",
+				"darwin": "brew install lld", "windows": "winget install LLVM.LLVM", "": "install lld from https://releases.llvm.org"}},
+			{"cc", "compiles tests for this machine", []string{"cc", "gcc", "clang"}, "", []string{"--version"}, nil, map[string]string{
+				"debian": "apt-get install gcc libc6-dev", "fedora": "dnf install gcc", "arch": "pacman -S gcc", "alpine": "apk add gcc musl-dev",
+				"darwin": "xcode-select --install", "windows": "winget install LLVM.LLVM", "": "install a C compiler"}},
+			makeTool(),
+		},
+		"go": {
+			{"go", "compiles Go to wasip1", []string{"go"}, "1.26", []string{"env", "GOVERSION"}, nil, map[string]string{
+				"darwin": "brew install go", "windows": "winget install GoLang.Go", "arch": "pacman -S go", "": "install Go from https://go.dev/dl"}},
+			makeTool(),
+		},
+		"rust": {
+			{"rustc", "compiles Rust to wasm32-unknown-unknown", []string{"rustc", "/usr/bin/rustc"}, "1.63", []string{"--version"}, hasWasmTarget, map[string]string{
+				"debian": "apt-get install rustc libstd-rust-dev-wasm32", "": "curl https://sh.rustup.rs | sh, then rustup target add wasm32-unknown-unknown"}},
+			makeTool(),
+		},
+		"assemblyscript": {
+			{"node", "runs the compiler and tests", []string{"node", "nodejs"}, "18", []string{"--version"}, nil, map[string]string{
+				"debian": "apt-get install nodejs", "fedora": "dnf install nodejs", "arch": "pacman -S nodejs", "alpine": "apk add nodejs",
+				"darwin": "brew install node", "windows": "winget install OpenJS.NodeJS", "": "install Node.js from https://nodejs.org"}},
+			{"npm", "installs the compiler, which package.json names", []string{"npm"}, "", []string{"--version"}, nil, map[string]string{
+				"debian": "apt-get install npm", "fedora": "dnf install npm", "arch": "pacman -S npm", "alpine": "apk add npm",
+				"darwin": "brew install node", "windows": "winget install OpenJS.NodeJS", "": "install Node.js from https://nodejs.org"}},
+			makeTool(),
+		},
+		"zig": {
+			{"zig", "compiles Zig to wasm32", []string{"zig"}, "0.11", []string{"version"}, nil, map[string]string{
+				"arch": "pacman -S zig", "alpine": "apk add zig", "darwin": "brew install zig", "windows": "winget install zig.zig", "": "install Zig from https://ziglang.org/download"}},
+			makeTool(),
+		},
+	}
+})
 
-var makeTool = tool{"make", "builds, tests and runs the project", []string{"make", "gmake"}, "", []string{"--version"}, nil, map[string]string{
-	"debian": "apt-get install make", "fedora": "dnf install make", "arch": "pacman -S make", "alpine": "apk add make",
-	"darwin": "xcode-select --install", "windows": "winget install GnuWin32.Make", "": "install GNU make"}}
+func makeTool() tool {
+	return tool{"make", "builds, tests and runs the project", []string{"make", "gmake"}, "", []string{"--version"}, nil, map[string]string{
+		"debian": "apt-get install make", "fedora": "dnf install make", "arch": "pacman -S make", "alpine": "apk add make",
+		"darwin": "xcode-select --install", "windows": "winget install GnuWin32.Make", "": "install GNU make"}}
+}
 
 // numbered returns the names of an LLVM tool, as systems install it: without and with
 // the number of the version.
@@ -107,7 +111,7 @@ func numbered(name string) []string {
 
 // Languages returns the known languages, in order.
 func Languages() (names []string) {
-	for name := range languages {
+	for name := range languages() {
 		names = append(names, name)
 	}
 	slices.Sort(names)
@@ -118,7 +122,7 @@ func Languages() (names []string) {
 // tool that it finds, for some seconds at most.
 func Find(ctx context.Context, language string) (found []Tool) {
 	system := System()
-	for _, t := range languages[language] {
+	for _, t := range languages()[language] {
 		found = append(found, t.find(ctx, system))
 	}
 	return found

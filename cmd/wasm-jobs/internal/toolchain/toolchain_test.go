@@ -72,7 +72,7 @@ func TestInstalls(t *testing.T) {
 	if !slices.Equal(Languages(), []string{"assemblyscript", "c", "go", "rust", "zig"}) {
 		t.Errorf("%q", Languages())
 	}
-	for language, tools := range languages {
+	for language, tools := range languages() {
 		for _, tool := range tools {
 			if tool.install[""] == "" || tool.need == "" || len(tool.commands) == 0 || len(tool.version) == 0 {
 				t.Errorf("%s: %+v", language, tool)
