@@ -138,7 +138,7 @@ func (t *tally) failed(f *worker.Failed) int {
 	id, d := t.input.ID(f.Chunk), &f.Decision
 	e := event.Event{
 		Time: f.End, ID: &id, Chunk: f.Chunk, Worker: f.Worker, Attempt: d.Attempt, Failure: d.Failure,
-		Duration: f.End.Sub(f.Start), Fuel: f.Last.Fuel,
+		Duration: f.End.Sub(f.Start), Fuel: f.Last.Fuel, FuelAtLeast: f.Last.FuelAtLeast(),
 	}
 	switch d.Verdict {
 	case queue.Retry:
@@ -152,7 +152,7 @@ func (t *tally) failed(f *worker.Failed) int {
 		t.failures.add(id, f)
 	}
 	t.profile.Failed(f.End, d.Verdict == queue.Fail, profile.Slow{
-		ID: id, Duration: e.Duration, Fuel: f.Last.Fuel, Worker: f.Worker, Class: f.Last.Class,
+		ID: id, Duration: e.Duration, Fuel: f.Last.Fuel, FuelAtLeast: e.FuelAtLeast, Worker: f.Worker, Class: f.Last.Class,
 	})
 	t.tell([]event.Event{e})
 	return t.counts.Failed

@@ -19,6 +19,7 @@ import (
 	"github.com/wasm-jobs/wasm-jobs/cmd/wasm-jobs/internal/terminal"
 	"github.com/wasm-jobs/wasm-jobs/host"
 	"github.com/wasm-jobs/wasm-jobs/host/chunks"
+	"github.com/wasm-jobs/wasm-jobs/host/verify"
 	"github.com/wasm-jobs/wasm-jobs/runtime"
 	"github.com/wasm-jobs/wasm-jobs/store/sqlite"
 )
@@ -181,6 +182,9 @@ func exitCode(err error) int {
 			return exitStore
 		}
 		return exitFold
+	}
+	if _, ok := errors.AsType[*verify.HostError](err); ok {
+		return exitStore
 	}
 	if _, ok := errors.AsType[*host.FoldError](err); ok {
 		return exitFold

@@ -11,6 +11,7 @@ import (
 
 	"github.com/wasm-jobs/wasm-jobs/abi"
 	"github.com/wasm-jobs/wasm-jobs/host"
+	"github.com/wasm-jobs/wasm-jobs/host/verify"
 	"github.com/wasm-jobs/wasm-jobs/runtime"
 	"github.com/wasm-jobs/wasm-jobs/store/sqlite"
 )
@@ -75,6 +76,7 @@ func TestExitCodeOfHostFailures(t *testing.T) {
 		{"no snapshot", &runtime.InitError{Step: "snapshot", Failure: abi.Failf(abi.ClassHost, "no memory")}, exitStore},
 		{"the start function traps", &runtime.InitError{Step: "instantiate", Failure: abi.Failf(abi.ClassTrap, "unreachable")}, exitFold},
 		{"setup", &runtime.InitError{Step: "setup", Failure: abi.Failf(abi.ClassHost, "2000 calls")}, exitFold},
+		{"a chunk of a receipt", fmt.Errorf("m: %w", &verify.HostError{ID: abi.IntID(1), Failure: abi.Failf(abi.ClassHost, "no memory")}), exitStore},
 		{"a store of another program", &exitError{exitStore, &sqlite.ForeignError{Path: "x"}}, exitStore},
 		{"the store waited for another process", &host.StoreError{Err: sqlite.ErrBusy}, exitStore},
 		{"and a signal came", errors.Join(host.ErrInterrupted, &host.StoreError{Err: fmt.Errorf("put: %w", sqlite.ErrBusy)}), exitInterrupted},

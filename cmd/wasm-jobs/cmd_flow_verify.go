@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/wasm-jobs/wasm-jobs/abi"
 	"github.com/wasm-jobs/wasm-jobs/cmd/wasm-jobs/internal/atomicfile"
 	"github.com/wasm-jobs/wasm-jobs/cmd/wasm-jobs/internal/packed"
 	"github.com/wasm-jobs/wasm-jobs/flow"
@@ -196,12 +198,29 @@ func (o *flowOptions) runAgain(ctx context.Context, c *console, share float64, e
 	defer sampled.Close()
 	run := o.run(f, input, screen)
 	run.Stop = ctx.Done()
+	failed := &hostFailures{}
+	run.Sink = failed
 	if run.Given, err = o.readGiven(ctx); err != nil {
 		return nil, err
 	}
 	c.signals.Drain()
 	res, err := flow.NewRunner(flow.Config{Workers: o.workers, Store: sampled}).Run(c.signals.Hard, run)
-	return res, err
+	return res, cmp.Or(err, failed.first)
+}
+
+// hostFailures keeps the first failure of this machine, which tells nothing about a
+// receipt.
+type hostFailures struct{ first error }
+
+// Ended implements [flow.Sink].
+func (*hostFailures) Ended(*flow.End) error { return nil }
+
+// Dead implements [flow.Sink].
+func (h *hostFailures) Dead(d *flow.Dead) error {
+	if d.Class == abi.ClassHost && h.first == nil {
+		h.first = &exitError{exitStore, fmt.Errorf("item %s was not executed, so the receipt is neither confirmed nor refuted: %s: %s", idString(d.ID), d.Class, d.Message)}
+	}
+	return nil
 }
 
 // sample chooses a share of the steps, by the digests of their data.

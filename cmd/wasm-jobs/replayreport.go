@@ -37,6 +37,7 @@ type callResult struct {
 	Stack   []string `json:"stack"`
 	Logs    []string `json:"logs,omitempty"` // the last lines
 	Fuel    uint64   `json:"fuel"`           // 0 = not known
+	AtLeast bool     `json:"fuel_at_least,omitempty"`
 }
 
 func newReplayed(o *replayOptions, b *bundle.Bundle, r *replay.Replay) *replayed {
@@ -58,9 +59,9 @@ func newReplayed(o *replayOptions, b *bundle.Bundle, r *replay.Replay) *replayed
 
 func newCallResult(r *guest.CallResult) callResult {
 	if f := r.Failure; f != nil {
-		return callResult{string(f.Class), failureMessage(f.Class, f.Message), append([]string{}, f.Stack...), f.Logs, r.Fuel}
+		return callResult{string(f.Class), failureMessage(f.Class, f.Message), append([]string{}, f.Stack...), f.Logs, r.Fuel, (&abi.Failure{Class: f.Class, Fuel: r.Fuel}).FuelAtLeast()}
 	}
-	return callResult{"succeeded", "gave an output of " + plural(len(r.Output), "byte"), []string{}, nil, r.Fuel}
+	return callResult{"succeeded", "gave an output of " + plural(len(r.Output), "byte"), []string{}, nil, r.Fuel, false}
 }
 
 func noteOf(n replay.Note, r *replay.Replay) string {
@@ -143,7 +144,7 @@ func (e *callResult) texts() map[string]string {
 	if len(e.Stack) > 0 {
 		stack = "at " + printable(strings.Join(e.Stack, ", at "))
 	}
-	fuel := fuelText(e.Fuel, (&abi.Failure{Class: abi.Class(e.Class), Fuel: e.Fuel}).FuelAtLeast())
+	fuel := fuelText(e.Fuel, e.AtLeast)
 	return map[string]string{
 		"class": printable(e.Class), "message": printable(e.Message), "stack": stack, "fuel": fuel,
 	}

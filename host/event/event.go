@@ -53,11 +53,13 @@ type Event struct {
 	Counts    *Counts       `json:"chunks,omitempty"`      // of KindPhase and KindEnd
 	Duration  time.Duration `json:"duration_ns,omitempty"` // of the attempt that ended at Time; 0 if the output was reused
 	Fuel      uint64        `json:"fuel,omitempty"`        // of the call that gave the output, or of the failed one, if known
-	Size      int           `json:"size,omitempty"`        // of the output, in bytes
-	Lease     *Lease        `json:"lease,omitempty"`       // of KindLeased and KindLeaseEnded
-	Holder    string        `json:"-"`                     // name of the worker, of a lease of a shared job; see [Event.Plain]
-	Chunk     int           `json:"-"`                     // the index in id order, of an event with an ID
-	Output    []byte        `json:"-"`                     // of KindSucceeded, for observers that want [Outputs] and may keep it
+	// FuelAtLeast tells that Fuel is a lower bound; see [abi.Failure].
+	FuelAtLeast bool   `json:"fuel_at_least,omitempty"`
+	Size        int    `json:"size,omitempty"`  // of the output, in bytes
+	Lease       *Lease `json:"lease,omitempty"` // of KindLeased and KindLeaseEnded
+	Holder      string `json:"-"`               // name of the worker, of a lease of a shared job; see [Event.Plain]
+	Chunk       int    `json:"-"`               // the index in id order, of an event with an ID
+	Output      []byte `json:"-"`               // of KindSucceeded, for observers that want [Outputs] and may keep it
 }
 
 // sharedLease is the JSON form of an event about a lease of a shared job.

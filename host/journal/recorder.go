@@ -25,9 +25,10 @@ type Recorder struct {
 	active  func() []Lease
 	known   intervals // chunks that earlier spans of the job have
 
-	mu      sync.Mutex // guards failed, text and err
+	mu      sync.Mutex // guards failed, text, logs and err
 	failed  []store.Attempt
 	text    int   // size of the details of failed, in bytes
+	logs    int   // size of all log lines that were recorded, in bytes
 	err     error // first error of recording
 	broken  chan error
 	noting  sync.Mutex // one note at a time
@@ -46,6 +47,9 @@ const (
 	// number, and the size of their details in bytes.
 	maxFailed = 4096
 	maxText   = 4 << 20
+	// maxLogs limits the log lines in the failed attempts of a run, in bytes. Later
+	// attempts have none: guests write them, and a job may have very many failures.
+	maxLogs = 16 << 20
 )
 
 // Begin begins to record a run of a job. ids are as [EncodeIDs] yields them; active
@@ -217,8 +221,12 @@ func (r *Recorder) Observe(events []event.Event) {
 // failedAttempt adds a failed attempt, and reports whether the waiting ones must be
 // noted now.
 func (r *Recorder) failedAttempt(e *event.Event) (full bool) {
+	failure := *e.Failure
+	if !r.mayLog(failure.Logs) {
+		failure.Logs = nil
+	}
 	detail, err := json.Marshal(FailedAttempt{
-		Failure: *e.Failure, Attempt: e.Attempt, Worker: e.Worker, Start: e.Time.Add(-e.Duration), End: e.Time, Fuel: e.Fuel,
+		Failure: failure, Attempt: e.Attempt, Worker: e.Worker, Start: e.Time.Add(-e.Duration), End: e.Time, Fuel: e.Fuel,
 	})
 	if err != nil {
 		panic(err) // It has only texts and numbers.
@@ -230,6 +238,19 @@ func (r *Recorder) failedAttempt(e *event.Event) (full bool) {
 	})
 	r.text += len(detail)
 	return len(r.failed) >= maxFailed || r.text >= maxText
+}
+
+// mayLog reports whether log lines are recorded, and counts them.
+func (r *Recorder) mayLog(lines []string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.logs >= maxLogs {
+		return false
+	}
+	for _, line := range lines {
+		r.logs += len(line)
+	}
+	return true
 }
 
 // End records the rest, and the end of the run. report is JSON, with the fields

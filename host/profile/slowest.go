@@ -16,9 +16,11 @@ type Slow struct {
 	ID       abi.ID        `json:"id"`
 	Duration time.Duration `json:"duration_ns"`
 	Fuel     uint64        `json:"fuel,omitempty"`
-	Size     int           `json:"size,omitempty"` // of the output, in bytes
-	Worker   int           `json:"worker"`
-	Class    abi.Class     `json:"class,omitempty"` // of the failure, if there is no output
+	// FuelAtLeast tells that Fuel is a lower bound; see [abi.Failure].
+	FuelAtLeast bool      `json:"fuel_at_least,omitempty"`
+	Size        int       `json:"size,omitempty"` // of the output, in bytes
+	Worker      int       `json:"worker"`
+	Class       abi.Class `json:"class,omitempty"` // of the failure, if there is no output
 }
 
 // slowest keeps the slowest executions. It is a heap, the fastest of them first.

@@ -24,6 +24,7 @@ package verify
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/wasm-jobs/wasm-jobs/abi"
@@ -76,6 +77,20 @@ type Expected struct {
 // Finder opens expected outputs, which the caller closes. It returns nil if
 // there are none.
 type Finder func(ctx context.Context) (*Expected, error)
+
+// HostError is returned if a chunk failed with class host when it was executed again:
+// that is a failure of this machine, and tells nothing about the receipt.
+type HostError struct {
+	ID      abi.ID
+	Failure *abi.Failure
+}
+
+func (e *HostError) Error() string {
+	return fmt.Sprintf("chunk %v was not executed, so the receipt is neither confirmed nor refuted: %v", e.ID, e.Failure)
+}
+
+// Unwrap returns the failure.
+func (e *HostError) Unwrap() error { return e.Failure }
 
 // ErrNoOutputs is returned if the proofs of a sample need the outputs of the
 // other chunks, and none are found.
@@ -150,6 +165,11 @@ func (r *Result) execute(run func() (*Execution, error)) (*Execution, error) {
 	x, err := run()
 	if err != nil {
 		return nil, err
+	}
+	for _, f := range x.Failures {
+		if f.Class == abi.ClassHost {
+			return nil, &HostError{f.ID, f.Failure}
+		}
 	}
 	r.Executed = x.Executed
 	return x, nil

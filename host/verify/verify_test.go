@@ -21,6 +21,7 @@ import (
 type squares struct {
 	n        int
 	fails    map[int]bool
+	hosts    map[int]bool // fail because of the machine
 	other    map[int]bool // give another output
 	metering int
 }
@@ -72,6 +73,9 @@ func (s squares) engine() receipt.Engine {
 func (s squares) Some(_ context.Context, numbers []uint64) (*verify.Execution, error) {
 	x := &verify.Execution{Executed: len(numbers), Engine: s.engine(), Outputs: func(context.Context) outputs.Seq { return s.of(numbers) }}
 	for _, i := range numbers {
+		if s.hosts[int(i)] {
+			x.Failures = append(x.Failures, verify.Failure{ID: s.ID(int(i)), Failure: abi.Failf(abi.ClassHost, "no memory")})
+		}
 		if s.fails[int(i)] {
 			x.Failures = append(x.Failures, verify.Failure{ID: s.ID(int(i)), Failure: abi.Failf(abi.ClassTrap, "unreachable")})
 		}
@@ -180,6 +184,29 @@ func TestAll(t *testing.T) {
 		}
 		if fmt.Sprint(kinds) != fmt.Sprint(tt.notes) {
 			t.Errorf("%s: notes %v, want %v", tt.name, kinds, tt.notes)
+		}
+	}
+}
+
+// A failure of the machine is neither a difference nor an agreement.
+func TestHostFailure(t *testing.T) {
+	good, broken := squares{n: 5}, squares{n: 5, hosts: map[int]bool{3: true}, fails: map[int]bool{1: true}}
+	all := func(call func(context.Context, *receipt.Receipt, verify.Executor, verify.Finder) (*verify.Result, error)) (*verify.Result, error) {
+		return call(t.Context(), good.receipt(), broken, good.found)
+	}
+	for name, call := range map[string]func() (*verify.Result, error){
+		"all":     func() (*verify.Result, error) { return all(verify.All) },
+		"against": func() (*verify.Result, error) { return all(verify.Against) },
+		"some": func() (*verify.Result, error) {
+			prover := verify.StartProver(t.Context(), good.receipt(), verify.Sample{Percent: 100}, good.found)
+			defer prover.Close()
+			return verify.Some(t.Context(), broken, broken, prover)
+		},
+	} {
+		result, err := call()
+		host, ok := errors.AsType[*verify.HostError](err)
+		if result != nil || !ok || host.ID != good.ID(3) || !strings.Contains(err.Error(), "chunk 13 was not executed") {
+			t.Errorf("%s: %+v, %v", name, result, err)
 		}
 	}
 }

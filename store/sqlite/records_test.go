@@ -347,3 +347,31 @@ func TestCheckJob(t *testing.T) {
 		t.Errorf("%d jobs are whole", whole)
 	}
 }
+
+// TestFlippedHeader flips every bit of the bytes of the header that say how the file is
+// read: its page size, its versions and the room for checksums; with -flips 10000, every
+// bit of the header.
+func TestFlippedHeader(t *testing.T) {
+	dir, all := recordedSample(t, 500)
+	records := cleanRecords(t, dir)
+	clean, err := os.ReadFile(filepath.Join(dir, FileName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	from, to := 16, 22
+	if *flips > 1000 {
+		from, to = 0, 100
+	}
+	for bit := 8 * from; bit < 8*to; bit++ {
+		b := bytes.Clone(clean)
+		b[bit/8] ^= 1 << (bit % 8)
+		damagedStore(t, dir, map[string][]byte{FileName: b})
+		had, whole := checkRecords(t, dir, all, records)
+		if had != len(all) || whole != len(records) {
+			t.Errorf("%d of %d outputs and %d of %d jobs are whole", had, len(all), whole, len(records))
+		}
+		if t.Failed() {
+			t.Fatalf("bit %d of byte %d", bit%8, bit/8)
+		}
+	}
+}

@@ -303,6 +303,9 @@ func (d *Document) slowest(p *profile.Profile) section {
 		if one.Fuel > 0 {
 			fuel = integer(one.Fuel, at+"fuel")
 		}
+		if one.FuelAtLeast {
+			fuel = number("at least "+count(one.Fuel), one.Fuel, at+"fuel")
+		}
 		output := text("")
 		if one.Size > 0 {
 			output = number(size(uint64(one.Size)), one.Size, at+"size")
