@@ -6,7 +6,7 @@ GOTESTSUM = $(GO) run gotest.tools/gotestsum@v1.13.0 --format pkgname --format-h
 BUILD = build
 FUZZTIME ?= 60s
 
-.PHONY: serve-load bench bench-check bench-cluster spec crash chaos damage help build demo guests test check fmt vet voice tidy cross fuzz fuzz-engine soak scale lines look cost snapshot image arm64 man
+.PHONY: serve-load bench bench-check bench-cluster spec crash chaos damage help build demo guests test check fmt vet voice tidy cross fuzz fuzz-engine soak scale lines look cost snapshot release-check image arm64 man
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 13
@@ -16,6 +16,10 @@ build: ## build the command into build/
 
 snapshot: ## make the files of a release for all SYSTEMS in build/release, without a network
 	GO="$(GO)" TAGS="$(TAGS)" release/snapshot
+
+release-check: ## check .goreleaser.yaml and the workflows with the tools that read them; git needs a remote
+	$(GO) run github.com/goreleaser/goreleaser/v2@v2.14.3 check
+	$(GO) run github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
 
 image: ## build the container image wasm-jobs:snapshot with docker, podman or buildah
 	GO="$(GO)" TAGS="$(TAGS)" release/image
