@@ -6,7 +6,7 @@ GOTESTSUM = $(GO) run gotest.tools/gotestsum@v1.13.0 --format pkgname --format-h
 BUILD = build
 FUZZTIME ?= 60s
 
-.PHONY: serve-load bench bench-check bench-cluster spec crash chaos damage help build demo guests test check fmt vet voice tidy cross fuzz fuzz-engine soak scale lines cost snapshot image arm64 man
+.PHONY: serve-load bench bench-check bench-cluster spec crash chaos damage help build demo guests test check fmt vet voice tidy cross fuzz fuzz-engine soak scale lines look cost snapshot release-check image arm64 man
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 13
@@ -16,6 +16,10 @@ build: ## build the command into build/
 
 snapshot: ## make the files of a release for all SYSTEMS in build/release, without a network
 	GO="$(GO)" TAGS="$(TAGS)" release/snapshot
+
+release-check: ## check .goreleaser.yaml and the workflows with the tools that read them; git needs a remote
+	$(GO) run github.com/goreleaser/goreleaser/v2@v2.14.3 check
+	$(GO) run github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
 
 image: ## build the container image wasm-jobs:snapshot with docker, podman or buildah
 	GO="$(GO)" TAGS="$(TAGS)" release/image
@@ -103,6 +107,9 @@ CHUNKS ?= 1000000
 
 scale: build ## CHUNKS (1000000) chunks: in memory, durable, and again; prints time and memory
 	$(GO) test -count 1 -timeout 60m -v -run Scale ./cmd/wasm-jobs -scale -scale-chunks $(CHUNKS)
+
+look: build ## the report of CHUNKS (1000000) chunks in Chromium, the page of 10,000 jobs, a scrape of 100 modules, and what they cost a job
+	$(GO) test -count 1 -timeout 60m -v -run '^Test(ReportOfMany|ReportCost|UIManyJobs|UICost)$$' -bench '^BenchmarkScrape$$' ./cmd/wasm-jobs -scale -scale-chunks $(CHUNKS)
 
 LINES_SIZE ?= 1073741824
 

@@ -227,6 +227,10 @@ func TestGoreleaser(t *testing.T) {
 	if n.Maintainer != p.Maintainer || n.Description != p.Description || n.Homepage != p.Homepage || n.License != p.License || n.Section != p.Section {
 		t.Errorf("the packages differ:\n%+v\n%+v", n, p)
 	}
+	// Files that git does not ignore mark the binaries that are built after them as dirty.
+	if !strings.Contains(readText(t, ".gitignore"), "\n/dist/\n") {
+		t.Error(".gitignore does not have /dist/, which goreleaser makes")
+	}
 	// goreleaser adds the binary itself.
 	if !slices.Equal(n.Formats, []string{"deb", "rpm"}) || len(n.Contents)+1 != len(p.Contents) || fmt.Sprint(n.Contents) != fmt.Sprint(p.Contents[1:]) {
 		t.Errorf("the packages have other contents:\n%v\n%v", n.Contents, p.Contents)

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/wasm-jobs/wasm-jobs/abi"
 	"github.com/wasm-jobs/wasm-jobs/store"
@@ -135,6 +136,7 @@ func (l *Look) Item(ctx context.Context, id string, each func(*StepState) error)
 	take := func(s *ItemState) error {
 		if idText(s.ID) == id {
 			c := *s
+			c.Data = slices.Clone(s.Data) // the walk uses its memory again
 			found = &c
 		}
 		return nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"net/http"
@@ -106,7 +107,7 @@ func uiConfig(source *storeSource, l *drainListener, listen string) ui.Config {
 			return s, nil
 		},
 		Alone: func(j *journal.Record, id abi.ID) string { return aloneOf(&j.Spec)(id) },
-		Flows: uiFlows, Flow: uiFlow,
+		Flows: uiFlows, Flow: uiFlow, Items: uiItems, Item: uiItem,
 	}
 	if postgres.IsURL(source.dir) {
 		config.Workers = uiWorkers
@@ -219,11 +220,21 @@ func uiFlows(ctx context.Context, s ui.Store) ([]ui.Flow, error) {
 	return all, err
 }
 
-func uiFlow(ctx context.Context, s ui.Store, name string) (found *ui.Flow, err error) {
+func uiFlow(ctx context.Context, s ui.Store, name string) (*ui.Flow, error) {
+	f, err := runOf(ctx, s, name)
+	if err != nil {
+		return nil, err
+	}
+	out := flowOf(f)
+	out.Edges = edgesOf(f)
+	return out, nil
+}
+
+// runOf returns the run of a flow with a name.
+func runOf(ctx context.Context, s ui.Store, name string) (found *flowRecord, err error) {
 	err = flowRuns(ctx, s, func(f *flowRecord) (bool, error) {
 		if f.spec.Name == name {
-			found = flowOf(f)
-			found.Edges = edgesOf(f)
+			found = f
 		}
 		return found == nil, nil
 	})
@@ -231,6 +242,53 @@ func uiFlow(ctx context.Context, s ui.Store, name string) (found *ui.Flow, err e
 		err = fmt.Errorf("%w: run %q", ui.ErrNotFound, name)
 	}
 	return found, err
+}
+
+// lookAt opens the parts of a run that are needed to list its items.
+func lookAt(ctx context.Context, s ui.Store, name string) (*flow.Look, func(), error) {
+	f, err := runOf(ctx, s, name)
+	if err != nil {
+		return nil, nil, err
+	}
+	return f.look(ctx, &console{in: strings.NewReader(""), out: io.Discard, err: io.Discard})
+}
+
+// errEnough ends a list of items early.
+var errEnough = errors.New("enough items")
+
+func uiItems(ctx context.Context, s ui.Store, name string, each func(*flow.ItemState) bool) error {
+	look, closeInput, err := lookAt(ctx, s, name)
+	if err != nil {
+		return err
+	}
+	defer closeInput()
+	_, err = look.Items(ctx, func(i *flow.ItemState) error {
+		if !each(i) {
+			return errEnough
+		}
+		return nil
+	})
+	if errors.Is(err, errEnough) {
+		return nil
+	}
+	return err
+}
+
+func uiItem(ctx context.Context, s ui.Store, name, id string) (*flow.ItemState, []flow.StepState, error) {
+	look, closeInput, err := lookAt(ctx, s, name)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer closeInput()
+	var steps []flow.StepState
+	i, err := look.Item(ctx, id, func(step *flow.StepState) error {
+		steps = append(steps, *step)
+		return nil
+	})
+	if errors.Is(err, flow.ErrNoItem) {
+		err = fmt.Errorf("%w: item %q", ui.ErrNotFound, id)
+	}
+	return i, steps, err
 }
 
 // flowOf returns the state of a run, from its record.

@@ -9,9 +9,11 @@ import (
 	"io"
 	"net"
 	"net/http"
+	neturl "net/url"
 	"os"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -191,7 +193,7 @@ func TestUIEscapes(t *testing.T) {
 	for _, link := range links {
 		pages = append(pages, strings.ReplaceAll(link, "&amp;", "&"))
 	}
-	allowed := regexp.MustCompile(`^</?(!doctype|html|head|meta|link|script src="/static/ui.js" defer|script|title|body|header|strong|a|span|main|h1|h2|p|form|label|input|select|option|button|div|table|thead|tbody|tr|th|td|progress|details|summary|pre|code|style|nav|section|svg|path|rect|text|figure|figcaption|data)\b`)
+	allowed := regexp.MustCompile(`^</?(!doctype|html|head|meta|link|script src="/static/ui.js" defer|script|title|body|header|strong|a|span|main|h1|h2|p|form|label|input|select|option|button|div|table|thead|tbody|tr|th|td|progress|details|summary|pre|code|style|nav|section|svg|path|rect|text|figure|figcaption|data|bdi)\b`)
 	for _, path := range pages {
 		_, body := get(t, "GET", url+path, "")
 		for _, element := range opening.FindAllString(body, -1) {
@@ -273,16 +275,41 @@ func TestUIInBrowser(t *testing.T) {
 	b.quiet()
 }
 
-// TestUIHostileInBrowser opens pages with hostile texts.
+// reorders returns the elements in which a mark for right-to-left text could reorder other
+// text than its own.
+const reorders = `[...document.querySelectorAll('body *')].filter(e => [...e.childNodes].some(n => n.nodeType === 3 && n.data.includes('\u202e')) &&
+	e.childNodes.length > 1 | getComputedStyle(e).display === 'inline' && !getComputedStyle(e).unicodeBidi.includes('isolate')).map(e => e.outerHTML).join()`
+
+// TestUIHostileInBrowser opens pages with hostile texts, and reports in files.
 func TestUIHostileInBrowser(t *testing.T) {
 	b := openBrowser(t)
-	store := filepath.Join(t.TempDir(), "store")
-	job := runFailing(t, store, hostileLines(t), "--name", hostileTexts[1])
-	url := startUI(t, store)
-	for _, path := range []string{"/", "/job/" + job, "/job/" + job + "/report.html", "/compare?a=" + job + "&b=" + job} {
-		b.open(url + path)
-		if title := b.eval("document.title"); strings.Contains(title, "broken") && !strings.Contains(title, "img") || b.eval("document.images.length") != "0" {
-			t.Errorf("%s: a text of a guest is an element; the title is %s", path, title)
+	store, page := filepath.Join(t.TempDir(), "store"), filepath.Join(t.TempDir(), "report.html")
+	for _, name := range []string{hostileTexts[1], hostileTexts[4]} {
+		job := runFailing(t, store, hostileLines(t), "--name", name, "--meta", "a="+hostileTexts[4], "--report", page)
+		url := startUI(t, store)
+		pages := []string{"file://" + page}
+		for _, path := range []string{"/", "/job/" + job, "/job/" + job + "/report.html", "/compare?a=" + job + "&b=" + job} {
+			pages = append(pages, url+path)
+		}
+		for _, text := range hostileTexts[:len(hostileTexts)-1] { // the last one does not fit into a URL
+			pages = append(pages, url+"/job/"+job+"/chunk?id="+neturl.QueryEscape(strconv.Quote(text)))
+		}
+		for _, path := range pages {
+			b.open(path)
+			title := b.eval("document.title")
+			broken := strings.Contains(title, "broken") && !strings.Contains(title, "img")
+			if strings.Contains(path, "/chunk?") { // its title has the id
+				broken = title == "broken" || b.eval("document.body.innerText.includes('Attempts')") != "true"
+			}
+			if broken || b.eval("document.images.length") != "0" {
+				t.Errorf("%s: a text of a guest is an element; the title is %s", path, title)
+			}
+			if found := b.eval(reorders); found != "" {
+				t.Errorf("%s: a text of a guest reorders %.300s", path, found)
+			}
+			if b.eval("document.documentElement.scrollWidth > innerWidth") != "false" {
+				t.Errorf("%.200s: the page is wider than the window", path)
+			}
 		}
 	}
 	b.quiet()

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"regexp"
 	"slices"
 	"strconv"
@@ -268,6 +269,31 @@ func TestSpansWithoutACollector(t *testing.T) {
 		if _, err := tracing.New(tracing.Config{Endpoint: url}); err == nil {
 			t.Errorf("the endpoint %q is accepted", url)
 		}
+	}
+}
+
+// TestHangingCollector runs a job whose collector accepts spans and never answers: the job
+// ends, with its result and one warning.
+func TestHangingCollector(t *testing.T) {
+	over := make(chan struct{})
+	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		select {
+		case <-over:
+		case <-r.Context().Done():
+		}
+	}))
+	t.Cleanup(server.Close)
+	t.Cleanup(func() { close(over) })
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // it needs about 5 seconds
+	defer cancel()
+	run := command("run", faultyWasm, "--range-of", "0-20000", "--retries", "0", "--no-store", "--progress", "none", "--trace-otlp", server.URL, "--partial", "-j", "2")
+	run = exec.CommandContext(ctx, run.Path, run.Args[1:]...)
+	run.Args[0] = "wasm-jobs"
+	var said bytes.Buffer
+	run.Stderr = &said
+	out, err := run.Output()
+	if ctx.Err() != nil || run.ProcessState.ExitCode() != exitFailed || string(out) != "17144\n" || strings.Count(said.String(), "spans were not sent") != 1 {
+		t.Errorf("%v: %s, %.3000s", err, out, said.String())
 	}
 }
 

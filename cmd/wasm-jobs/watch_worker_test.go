@@ -12,7 +12,6 @@ import (
 
 	"github.com/wasm-jobs/wasm-jobs/cmd/wasm-jobs/internal/telemetry"
 	"github.com/wasm-jobs/wasm-jobs/host"
-	"github.com/wasm-jobs/wasm-jobs/store/postgres/pgtest"
 )
 
 // handIn submits a job to a shared store, and returns its id.
@@ -39,13 +38,7 @@ func collectShared(t *testing.T, store, id string) host.Report {
 // TestWatchedWorker compares the numbers of a worker with the reports of its jobs, and
 // checks the spans that it sends.
 func TestWatchedWorker(t *testing.T) {
-	if !pgtest.Installed() {
-		t.Skip("PostgreSQL is not installed: the package postgresql of Debian has it")
-	}
-	store := pgtest.Shared(t).Database(t)
-	if out, err := command("migrate", "--store", store).CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
+	store := sharedDatabase(t)
 	c, collector := newCollector(t)
 	url, stop := startPrinting(t, "metrics on ", "worker", "--store", store, "-j", "2", "--name", "one", "--metrics", "127.0.0.1:0", "--trace-otlp", collector)
 	defer stop()

@@ -289,21 +289,60 @@ func (c *conn) rows(f func(r *columns), query string, args ...any) error {
 // List implements [store.Journal].
 func (s *Store) List(ctx context.Context, prefix string) iter.Seq2[store.JobRecord, error] {
 	return func(yield func(store.JobRecord, error) bool) {
-		var found []store.JobRecord
-		err := ctx.Err()
-		if err == nil {
-			err = s.do(ctx, "read", func(db *database) error {
-				found = found[:0]
-				return db.read(ctx, func(c *conn) error {
-					return c.rows(func(r *columns) { found = append(found, readJob(r)) },
-						`select digest, action, derived, input, total, created, spec from jobs
-						where substr(lower(hex(digest)), 1, length(?1))=?1
-						order by (select max(id) from runs where job=jobs.id) desc`, prefix)
-				})
-			})
+		numbers, err := s.listed(ctx, prefix)
+		for ; err == nil && len(numbers) > 0; numbers = numbers[min(listPiece, len(numbers)):] {
+			var found []store.JobRecord
+			found, err = s.jobsOf(ctx, prefix, numbers[:min(listPiece, len(numbers))])
+			for i := range found {
+				if !yield(found[i], nil) {
+					return
+				}
+			}
 		}
-		yieldAll(found, err, yield)
+		if err != nil {
+			yield(store.JobRecord{}, err)
+		}
 	}
+}
+
+// listPiece is the number of jobs that a list reads at once. Their specifications are much
+// larger than their numbers, and most lists end early.
+const listPiece = 100
+
+// ofPrefix selects the jobs whose digest begins with the first argument.
+const ofPrefix = `(?1='' or substr(lower(hex(digest)), 1, length(?1))=?1)`
+
+// listed returns the numbers of all jobs with a prefix, those with the latest run first.
+func (s *Store) listed(ctx context.Context, prefix string) (numbers []int64, err error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	err = s.do(ctx, "read", func(db *database) error {
+		numbers = numbers[:0]
+		return db.read(ctx, func(c *conn) error {
+			return c.rows(func(r *columns) { numbers = append(numbers, r.int()) },
+				`select id from jobs where `+ofPrefix+` order by (select max(id) from runs where job=jobs.id) desc`, prefix)
+		})
+	})
+	return numbers, err
+}
+
+// jobsOf returns jobs by their numbers, without those that were deleted meanwhile.
+func (s *Store) jobsOf(ctx context.Context, prefix string, numbers []int64) (found []store.JobRecord, err error) {
+	err = s.do(ctx, "read", func(db *database) error {
+		found = found[:0]
+		return db.read(ctx, func(c *conn) error {
+			for _, number := range numbers {
+				err := c.rows(func(r *columns) { found = append(found, readJob(r)) },
+					`select digest, action, derived, input, total, created, spec from jobs where id=?2 and `+ofPrefix, prefix, number)
+				if err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	})
+	return found, err
 }
 
 func readJob(r *columns) (job store.JobRecord) {

@@ -21,10 +21,15 @@ const maxShown = 64 << 10
 type chunkView struct {
 	*journal.Chunk
 	Job, Name string
-	JSON      string // the output
-	Diag      string
-	Note      string // why the output is not shown
+	shown            // the output
 	Alone     string // the command that runs it
+}
+
+// shown is a CBOR item on a page.
+type shown struct {
+	JSON string
+	Diag string
+	Note string // why it is not shown
 }
 
 func (s *server) chunk(r *request) (*view, error) {
@@ -59,8 +64,8 @@ func (r *request) chunk() (*journal.Record, *journal.Chunk, error) {
 	return j, c, err
 }
 
-// show formats an output.
-func (v *chunkView) show(item []byte) {
+// show formats an item.
+func (v *shown) show(item []byte) {
 	var b bytes.Buffer
 	w := bufio.NewWriter(&b)
 	if err := notation.WriteJSON(w, item); err != nil {

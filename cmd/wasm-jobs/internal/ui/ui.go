@@ -50,6 +50,10 @@ type Config struct {
 	// is [ErrNotFound] if there is none.
 	Flows func(ctx context.Context, s Store) ([]Flow, error)
 	Flow  func(ctx context.Context, s Store, name string) (*Flow, error)
+	// Items calls each for the items of a run, in item order, until it returns false. Item
+	// returns one item with its steps. The error is [ErrNotFound] if there is none.
+	Items func(ctx context.Context, s Store, name string, each func(*flow.ItemState) bool) error
+	Item  func(ctx context.Context, s Store, name, id string) (*flow.ItemState, []flow.StepState, error)
 	// Workers returns the workers of a shared store; nil for others.
 	Workers func(ctx context.Context, s Store) ([]Worker, error)
 	// Interval is the least time between two updates of a page; 0 = half a second.
@@ -108,8 +112,7 @@ func New(c Config) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /static/", http.StripPrefix("/static/", http.FileServerFS(files)))
 	mux.HandleFunc("GET /{$}", s.page(s.jobs, "jobs"))
-	mux.HandleFunc("GET /flows", s.page(s.flows, "flows"))
-	mux.HandleFunc("GET /flow/{name}", s.page(s.flow, "flow"))
+	s.flowPages(mux)
 	mux.HandleFunc("GET /workers", s.page(s.workers, "workers"))
 	mux.HandleFunc("GET /compare", s.page(s.compare, "compare"))
 	mux.HandleFunc("GET /job/{job}", s.page(s.job, "job"))
