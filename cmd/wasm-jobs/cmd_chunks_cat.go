@@ -2,7 +2,6 @@ package main
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -11,7 +10,6 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"github.com/wasm-jobs/wasm-jobs/abi"
 	"github.com/wasm-jobs/wasm-jobs/host/chunks"
 	"github.com/wasm-jobs/wasm-jobs/host/notation"
 	"github.com/wasm-jobs/wasm-jobs/host/outputs"
@@ -50,8 +48,6 @@ type concatenation struct {
 	w            *bufio.Writer
 	file         *chunks.Writer // for cbor
 	table        *outputs.Table // for csv
-	count        int
-	single       *chunks.Chunk // the first chunk, if it may be an array of JSON and there is no second one yet
 }
 
 func (c *concatenation) add(chunk chunks.Chunk) error {
@@ -66,53 +62,14 @@ func (c *concatenation) add(chunk chunks.Chunk) error {
 		}
 		return nil
 	}
-	if major := chunk.Bytes[0] >> 5; c.format == "json" && c.count == 0 && (major == abi.MajorArray || major == abi.MajorTag) {
-		chunk.Bytes = slices.Clone(chunk.Bytes)
-		c.single = &chunk
-		c.count++
-		return nil
-	}
-	if c.single != nil {
-		if err := c.line(c.w, c.single); err != nil {
-			return err
-		}
-		c.single = nil
-	}
-	c.count++
-	return c.line(c.w, &chunk)
-}
-
-// line writes a chunk as a line.
-func (c *concatenation) line(w *bufio.Writer, chunk *chunks.Chunk) error {
-	if err := writeItem(w, chunk.Bytes, c.format); err != nil {
+	if err := writeItem(c.w, chunk.Bytes, c.format); err != nil {
 		return fmt.Errorf("chunk %v: %w", chunk.ID, err)
 	}
 	return nil
 }
 
 // end writes the end of the output.
-func (c *concatenation) end() error {
-	return errors.Join(c.endLines(), c.file.Close(), c.table.Flush())
-}
-
-// endLines writes a single chunk. If it is an array, another one is put around it: a file
-// that is one array has the chunks in the array.
-func (c *concatenation) endLines() error {
-	if c.single == nil {
-		return nil
-	}
-	var line bytes.Buffer
-	b := bufio.NewWriter(&line)
-	if err := errors.Join(c.line(b, c.single), b.Flush()); err != nil {
-		return err
-	}
-	text := line.Bytes()
-	if text[0] == '[' {
-		text = fmt.Appendf(nil, "[%s]\n", bytes.TrimSuffix(text, []byte("\n")))
-	}
-	_, err := c.w.Write(text)
-	return err
-}
+func (c *concatenation) end() error { return errors.Join(c.file.Close(), c.table.Flush()) }
 
 // writeRaw writes the contents of a string.
 func writeRaw(w io.Writer, path string, chunk chunks.Chunk) error {

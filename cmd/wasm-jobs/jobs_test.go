@@ -31,7 +31,8 @@ func TestDamageLine(t *testing.T) {
 }
 
 // list works on a store that is damaged anywhere. It skips jobs that are lost while it
-// reads, and the counts of the others add up to their totals.
+// reads, and the counts of the others add up to their totals. Chunks are missing only in
+// jobs that are named.
 func TestListOfDamagedStores(t *testing.T) {
 	dir := t.TempDir()
 	for _, chunks := range []string{"0-2", "0-3"} {
@@ -55,8 +56,9 @@ func TestListOfDamagedStores(t *testing.T) {
 			t.Errorf("byte %d: exit code %d, error %v: %s", at, code, err, &said)
 		}
 		for _, l := range all {
-			if l.Pending+l.Active+l.Succeeded+l.Failed != l.Total || l.Succeeded != l.Total {
-				t.Errorf("byte %d: %+v", at, l)
+			named := strings.Contains(said.String(), l.Job[:shortName]) // as one that lost chunks
+			if l.Pending+l.Active+l.Succeeded+l.Failed != l.Total || l.Succeeded != l.Total && !named {
+				t.Errorf("byte %d: %+v: %s", at, l, &said)
 			}
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/wasm-jobs/wasm-jobs/abi"
 	"github.com/wasm-jobs/wasm-jobs/host/chunks"
 	"github.com/wasm-jobs/wasm-jobs/host/outputs"
 	"github.com/wasm-jobs/wasm-jobs/host/sources"
@@ -78,6 +79,9 @@ func checkBack(t *testing.T, content []byte, format string, source func(sources.
 	items, err := chunksOf(source(input(content)))
 	if err != nil || len(items) == 0 {
 		return err
+	}
+	if format == "json" && len(items) == 1 && items[0][0]>>5 == abi.MajorArray {
+		return nil // a file that is one array has the chunks in it
 	}
 	text := asText(t, items, format)
 	again, err := chunksOf(source(input(text)))
