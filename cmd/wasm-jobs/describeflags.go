@@ -53,6 +53,10 @@ func settingOptions(s *spec.Settings) (flags []string) {
 	return flags
 }
 
+// skippedFile takes the place of the file of --skip-bad, which is not recorded: it
+// changes no chunk.
+const skippedFile = "skipped.jsonl"
+
 // chunkFlags returns the flags of run that give a job's chunks. They are none for a
 // chunk file.
 func chunkFlags(c *spec.Chunks) (flags []string) {
@@ -78,6 +82,8 @@ func chunkFlags(c *spec.Chunks) (flags []string) {
 	add(c.NoQuotes, "--quote=none")
 	add(c.CSVTypes != "" && c.CSVTypes != "text", "--csv-types="+c.CSVTypes)
 	add(c.Columns != "", "--select="+c.Columns)
+	add(c.Rows > 0, "--chunk-rows="+strconv.Itoa(c.Rows))
+	add(c.SkipBad, "--skip-bad="+skippedFile)
 	add(c.Split > 0, "--split="+sizeText(c.Split))
 	add(c.SplitLines, "--split-lines")
 	add(c.NoIDKey, "--id-key=")

@@ -3,6 +3,8 @@ package main
 import (
 	"bytes"
 	"context"
+	"fmt"
+	"io"
 	"maps"
 	"os"
 	"os/exec"
@@ -76,7 +78,7 @@ var exampleResults = map[string]string{
 	"lines":      `{"lines":8,"words":38}`,
 	"csv":        `{"cents":49649,"orders":4}`,
 	"files":      `{"bytes":27,"lines":2}`,
-	"montecarlo": `{"inside":628557,"points":800000}`,
+	"montecarlo": `{"inside":31476,"points":40000}`,
 }
 
 func testNewProject(t *testing.T, language, example, result, bin string) {
@@ -105,6 +107,62 @@ func testNewProject(t *testing.T, language, example, result, bin string) {
 		if !strings.Contains(string(text), want) {
 			t.Errorf("make %s says\n%s\nwithout %q", target, text, want)
 		}
+	}
+}
+
+// TestNewProjectsTellLines puts a mistake into a new project, and builds it: the failure
+// has the author's file and line. AssemblyScript has no such information.
+func TestNewProjectsTellLines(t *testing.T) {
+	if testing.Short() || raceDetector {
+		t.Skip("takes seconds to build: run without -short and -race")
+	}
+	for language, c := range map[string]struct {
+		tool, file, after, mistake string // the last line of mistake fails
+	}{
+		"c":    {"clang-19", "main.c", "static bool is_prime(uint64_t n) {\n", "    static uint64_t few[3];\n    if (few[n + 5]) return true;\n"},
+		"go":   {"go", "main.go", "for n := c.From; n < c.To; n++ {\n", "\t\tfew := []uint64{1, 2, 3}\n\t\tp.Count += few[n+5]\n"},
+		"rust": {debianRustc, "lib.rs", "fn is_prime(n: u64) -> bool {\n", "    let few: [u64; 3] = [1, 2, 3];\n    if few[n as usize + 5] == 7 { return true; }\n"},
+		"zig":  {zig, "guest.zig", "fn isPrime(n: u64) bool {\n", "    const few = [3]u64{ 1, 2, 3 };\n    if (few[@as(usize, @intCast(n)) + 5] == 7) return true;\n"},
+	} {
+		t.Run(language, func(t *testing.T) {
+			for _, tool := range []string{c.tool, "make"} {
+				if _, err := exec.LookPath(tool); err != nil {
+					t.Skip(err)
+				}
+			}
+			if language == "rust" {
+				needWasmTarget(t)
+			}
+			compiler, err := filepath.Abs(zig)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Chdir(t.TempDir())
+			said(t, "new", "primes", "--lang", language)
+			path := filepath.Join("primes", c.file)
+			source, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			before, rest, ok := strings.Cut(string(source), c.after)
+			if !ok {
+				t.Fatalf("%s has no %q", c.file, c.after)
+			}
+			before += c.after + c.mistake
+			if err := os.WriteFile(path, []byte(before+rest), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			build := exec.Command("make", "-C", "primes", "RUSTC="+debianRustc, "ZIG="+compiler)
+			build.Env = append(os.Environ(), "GOPROXY=off", "GOFLAGS=")
+			if text, err := build.CombinedOutput(); err != nil {
+				t.Fatalf("make: %v\n%s", err, text)
+			}
+			var errs bytes.Buffer
+			code := Main(t.Context(), []string{"wasm-jobs", "run", "--no-store", "--retries", "0", "primes/build/primes.wasm", "--jsonl", "primes/chunks.jsonl", "--limit", "1"}, nil, io.Discard, &errs)
+			if want := fmt.Sprintf("%s:%d)", c.file, strings.Count(before, "\n")); code != exitFailed || !strings.Contains(errs.String(), want) {
+				t.Errorf("exit %d, want a frame with %s:\n%s", code, want, errs.String())
+			}
+		})
 	}
 }
 

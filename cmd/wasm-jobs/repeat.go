@@ -163,6 +163,10 @@ func (r *repetition) shape(c *spec.Chunks) {
 	}
 	r.add("csv-types", c.CSVTypes)
 	r.add("select", c.Columns)
+	r.addInt("chunk-rows", int64(c.Rows), 0)
+	if c.SkipBad {
+		r.add("skip-bad", skippedFile)
+	}
 	r.addInt("split", c.Split, 0)
 	r.addBool("split-lines", c.SplitLines)
 }
