@@ -213,8 +213,12 @@ func awaitWorkflows(ctx context.Context, c *client.Client, n int) error {
 		}
 	}
 	for i, one := range instances {
-		if got, err := client.GetWorkflowResult[int](ctx, c, one, 10*time.Minute); err != nil || got != i+flowStates {
-			return fmt.Errorf("workflow %d: %d, %w", i, got, err)
+		got, err := client.GetWorkflowResult[int](ctx, c, one, 10*time.Minute)
+		if err == nil && got != i+flowStates {
+			err = fmt.Errorf("workflow %d returned %d, want %d", i, got, i+flowStates)
+		}
+		if err != nil {
+			return err
 		}
 	}
 	return nil

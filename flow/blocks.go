@@ -26,8 +26,11 @@ func (b *blocks[T]) at(i int) *T { return &b.full[i/blockSize][i%blockSize] }
 
 func (b *blocks[T]) add(v T) {
 	last := len(b.full) - 1
-	if last < 0 || len(b.full[last]) == blockSize {
-		b.full, last = append(b.full, nil), last+1
+	switch {
+	case last < 0:
+		b.full, last = append(b.full, nil), 0 // it grows: most lists are short
+	case len(b.full[last]) == blockSize:
+		b.full, last = append(b.full, make([]T, 0, blockSize)), last+1
 	}
 	b.full[last] = append(b.full[last], v)
 }
@@ -40,12 +43,13 @@ func (b *blocks[T]) clear() {
 	}
 }
 
-// sort sorts the list. The order of equal elements is not defined.
-func (b *blocks[T]) sort(compare func(x, y *T) int) {
+// sort sorts the list. The order of equal elements is not defined. compare has values,
+// because a pointer to a parameter would be an allocation for each comparison.
+func (b *blocks[T]) sort(compare func(x, y T) int) {
 	switch len(b.full) {
 	case 0:
 	case 1:
-		slices.SortFunc(b.full[0], func(x, y T) int { return compare(&x, &y) })
+		slices.SortFunc(b.full[0], compare)
 	default:
 		sort.Sort(sorting[T]{b, compare})
 	}
@@ -53,11 +57,11 @@ func (b *blocks[T]) sort(compare func(x, y *T) int) {
 
 type sorting[T any] struct {
 	*blocks[T]
-	compare func(x, y *T) int
+	compare func(x, y T) int
 }
 
 func (s sorting[T]) Len() int           { return s.len() }
-func (s sorting[T]) Less(i, j int) bool { return s.compare(s.at(i), s.at(j)) < 0 }
+func (s sorting[T]) Less(i, j int) bool { return s.compare(*s.at(i), *s.at(j)) < 0 }
 func (s sorting[T]) Swap(i, j int) {
 	x, y := s.at(i), s.at(j)
 	*x, *y = *y, *x
@@ -70,22 +74,20 @@ type dataList struct {
 	large [][]byte
 }
 
-// dataRef is the place of data in a dataList.
-type dataRef struct {
-	at   uint64 // in the arena or, if size is largeData, in large
-	size uint32
-}
-
 const (
 	// smallData is the size up to which data is copied.
 	smallData = 64
-	largeData = 1<<32 - 1
+	// largeData as a size says that a place is in large.
+	largeData = 1<<16 - 1
+	// maxArena bounds the arena, so that a place has 32 bits.
+	maxArena = 1<<32 - 2*blockSize
 )
 
-func (l *dataList) add(data []byte) dataRef {
-	if len(data) > smallData {
+// add adds data, and returns its place with its size there.
+func (l *dataList) add(data []byte) (at uint32, size uint16) {
+	if len(data) > smallData || l.arena.len() > maxArena {
 		l.large = append(l.large, data)
-		return dataRef{uint64(len(l.large) - 1), largeData}
+		return uint32(len(l.large) - 1), largeData
 	}
 	last := len(l.arena.full) - 1
 	if last >= 0 && len(l.arena.full[last])+len(data) > blockSize { // data is in one block
@@ -93,23 +95,23 @@ func (l *dataList) add(data []byte) dataRef {
 			l.arena.full[last] = append(l.arena.full[last], 0)
 		}
 	}
-	from := uint64(l.arena.len())
+	at = uint32(l.arena.len())
 	for _, c := range data {
 		l.arena.add(c)
 	}
-	return dataRef{from, uint32(len(data))}
+	return at, uint16(len(data))
 }
 
 // get returns the data, which belongs to the list.
-func (l *dataList) get(r dataRef) []byte {
-	if r.size == largeData {
-		return l.large[r.at]
-	}
-	if r.size == 0 {
+func (l *dataList) get(at uint32, size uint16) []byte {
+	switch size {
+	case largeData:
+		return l.large[at]
+	case 0:
 		return nil
 	}
-	from := r.at % blockSize
-	return l.arena.full[r.at/blockSize][from : from+uint64(r.size)]
+	from := int(at % blockSize)
+	return l.arena.full[at/blockSize][from : from+int(size)]
 }
 
 func (l *dataList) clear() {

@@ -72,7 +72,7 @@ type join struct {
 	entry   []byte // the data with which it entered from
 	left    int    // children that have not ended
 	all     int
-	ended   []ended
+	ended   blocks[ended]
 	arena   []byte // the data of ended
 	missing []missing
 	over    bool // the children's data is too large

@@ -20,7 +20,7 @@ func (j *join) add(child *name, data []byte, most int) {
 	}
 	from := uint32(len(j.arena))
 	j.arena = append(j.arena, data...)
-	j.ended = append(j.ended, ended{child, from, uint32(len(j.arena))})
+	j.ended.add(ended{child, from, uint32(len(j.arena))})
 }
 
 func (m *machine) childFailed(it *item, class abi.Class, message string) {
@@ -43,7 +43,7 @@ func (m *machine) childDone(j *join) {
 		m.refuse(j, abi.Failf(ClassChildren, "the data of %d children is too large", j.all))
 		return
 	}
-	slices.SortFunc(j.ended, func(a, b ended) int { return a.child.compare(b.child) })
+	j.ended.sort(func(a, b ended) int { return a.child.compare(b.child) })
 	slices.SortFunc(j.missing, func(a, b missing) int { return a.child.compare(b.child) })
 	m.folds = append(m.folds, j)
 }
@@ -60,7 +60,7 @@ func (m *machine) refuse(j *join, f *abi.Failure) {
 // value of "children" in its data; if it is nil, the array of the children.
 func (m *machine) resume(j *join, in Input, children []byte) {
 	const ids, heads = 24, 64 // for an id and the heads beside it, and for the map
-	data := make([]byte, 0, len(j.it.data)+len(children)+len(j.arena)+ids*len(j.ended)+heads)
+	data := make([]byte, 0, len(j.it.data)+len(children)+len(j.arena)+ids*j.ended.len()+heads)
 	data = abi.AppendHead(data, abi.MajorMap, 3)
 	data = append(abi.AppendText(data, "item"), j.it.data...)
 	data = abi.AppendText(data, "children")
@@ -69,7 +69,7 @@ func (m *machine) resume(j *join, in Input, children []byte) {
 	}
 	data = append(data, children...)
 	data = j.appendMissing(abi.AppendText(data, "failed"), in)
-	j.ended, j.arena, j.missing = nil, nil, nil
+	j.ended, j.arena, j.missing = blocks[ended]{}, nil, nil
 	if len(data) > m.bounds.MaxData {
 		m.refuse(j, abi.Failf(ClassChildren, "the data of %d children is too large", j.all))
 		return
@@ -92,8 +92,9 @@ func (p *plan) pure() bool {
 }
 
 func (j *join) appendChildren(dst []byte, in Input) []byte {
-	dst = abi.AppendHead(dst, abi.MajorArray, uint64(len(j.ended)))
-	for _, e := range j.ended {
+	dst = abi.AppendHead(dst, abi.MajorArray, uint64(j.ended.len()))
+	for i := range j.ended.len() {
+		e := j.ended.at(i)
 		dst = abi.AppendEntry(dst, e.child.id(in), j.arena[e.from:e.to])
 	}
 	return dst

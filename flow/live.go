@@ -536,7 +536,8 @@ func (l *live) foldChildren(j *join) {
 		}
 		f := pool.begin(l.hard)
 		root := j.root(l.Input)
-		for _, e := range j.ended {
+		for i := range j.ended.len() {
+			e := j.ended.at(i)
 			f.add(e.child.id(l.Input), j.arena[e.from:e.to])
 		}
 		v, err := f.result()

@@ -123,7 +123,7 @@ func (l *Look) Item(ctx context.Context, id string, each func(*StepState) error)
 		return nil, err
 	}
 	w.next = root
-	w.steps = func(of abi.ID, s *state, r *stepRecord) error {
+	w.steps = func(of abi.ID, s *state, r *fullStep) error {
 		if idText(of) != id {
 			return nil
 		}

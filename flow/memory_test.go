@@ -72,7 +72,7 @@ func TestManyChildren(t *testing.T) {
 	}
 	child := float64(h.bytes-before) / float64(n)
 	t.Logf("%d items, %.0f bytes a child", res.Report.Items.Total, child)
-	if res.Report.Items.Ended != n+1 || child > 300 {
-		t.Errorf("%+v, %.0f bytes a child, want at most 300", res.Report.Items, child)
+	if res.Report.Items.Ended != n+1 || child > 200 {
+		t.Errorf("%+v, %.0f bytes a child, want at most 200", res.Report.Items, child)
 	}
 }

@@ -192,7 +192,7 @@ func (p *proving) isOf(n *name, in Input) (ancestor, itself bool) {
 }
 
 // step is called before the leaf of a step is added.
-func (p *proving) step(id abi.ID, s *state, r *stepRecord, in Input) {
+func (p *proving) step(id abi.ID, s *state, r *fullStep, in Input) {
 	if p == nil {
 		return
 	}

@@ -184,7 +184,8 @@ func foldAction(m Folder) store.Action {
 // root returns the digest of the children that a join folds.
 func (j *join) root(in Input) store.Digest {
 	var t merkle.Tree
-	for _, e := range j.ended {
+	for i := range j.ended.len() {
+		e := j.ended.at(i)
 		t.AddEntry(e.child.id(in), j.arena[e.from:e.to])
 	}
 	return t.Root()

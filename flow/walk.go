@@ -70,21 +70,17 @@ type walk struct {
 	final  bool // failures of this generation are final
 	open   bool // items whose next step is not known are counted, and not visited again
 
-	next  int      // root
-	spare struct { // memory for the next window
-		records blocks[stepRecord]
-		ends    blocks[endRecord]
-		data    dataList
-	}
-	leaf []byte // scratch
+	next  int    // root
+	spare listed // memory for the next window
+	leaf  []byte // scratch
 	totals
 	digests
-	folding func(id abi.ID, data []byte)                   // receives the items at the end with a fold; may be nil
-	left    func(e *leftItem) error                        // receives items whose next step is not known; may be nil
-	made    func(leaf []byte) error                        // receives results of effects, in order; may be nil
-	proving *proving                                       // nil if nothing is to be proved
-	line    []byte                                         // scratch
-	steps   func(id abi.ID, s *state, r *stepRecord) error // receives the steps of each window, in order; may be nil
+	folding func(id abi.ID, data []byte)                 // receives the items at the end with a fold; may be nil
+	left    func(e *leftItem) error                      // receives items whose next step is not known; may be nil
+	made    func(leaf []byte) error                      // receives results of effects, in order; may be nil
+	proving *proving                                     // nil if nothing is to be proved
+	line    []byte                                       // scratch
+	steps   func(id abi.ID, s *state, r *fullStep) error // receives the steps of each window, in order; may be nil
 }
 
 // totals are sums over the windows.
@@ -102,13 +98,27 @@ type digests struct {
 	outputs      hash.Hash // of the file of ended items
 }
 
-// stepRecord is a step with an output. A window may have a million.
+// listed is what a window knows of its items.
+type listed struct {
+	records blocks[stepRecord]
+	bytes   map[stepOf]*stepBytes // of the records that have some
+	ends    blocks[endRecord]
+	data    dataList // of the ends
+}
+
+// stepOf names a step of an item.
+type stepOf struct {
+	name *name
+	step uint32
+}
+
+// stepRecord is a step with an output. A window may have a million: it has 48 bytes.
 type stepRecord struct {
-	name       *name
-	*stepBytes        // nil unless the step is an effect, or somebody wants to know more of it
-	step       uint32 // of the item
-	state      uint16
-	leaf       store.Digest // hash of [id, step, H(input), H(output)]
+	name  *name
+	step  uint32 // of the item
+	state uint16
+	more  bool         // it has stepBytes: it is an effect, or somebody wants to know more of it
+	leaf  store.Digest // hash of [id, step, H(input), H(output)]
 }
 
 // stepBytes are the bytes that only some steps need.
@@ -117,6 +127,12 @@ type stepBytes struct {
 	effect        []byte // the output of an effect
 	in, out       []byte // if the step is to be proved
 	failure       *abi.Failure
+}
+
+// fullStep is a step with its bytes.
+type fullStep struct {
+	*stepRecord
+	*stepBytes
 }
 
 func newWalk(r *replay, b Bounds, sink Sink) *walk {
@@ -142,7 +158,7 @@ const (
 // known.
 func (w *walk) run(ctx context.Context) (done bool, err error) {
 	for w.next < w.roots.Len() {
-		win := &window{walk: w, records: w.spare.records, ends: w.spare.ends, data: w.spare.data}
+		win := &window{walk: w, listed: w.spare}
 		win.machine = newMachine(w.replay, w.bounds, win)
 		to, err := win.fill(ctx)
 		if err != nil {
@@ -157,10 +173,8 @@ func (w *walk) run(ctx context.Context) (done bool, err error) {
 		if err := win.commit(); err != nil {
 			return false, err
 		}
-		win.records.clear()
-		win.ends.clear()
-		win.data.clear()
-		w.spare.records, w.spare.ends, w.spare.data = win.records, win.ends, win.data
+		win.clear()
+		w.spare = win.listed
 		w.next = to
 	}
 	return true, nil
@@ -170,26 +184,53 @@ func (w *walk) run(ctx context.Context) (done bool, err error) {
 type window struct {
 	*walk
 	*machine
-	records blocks[stepRecord]
-	ends    blocks[endRecord]
-	data    dataList // of the ends
-	pending int      // items with a step that is not known
+	listed
+	pending int // items with a step that is not known
 }
 
-// endRecord is an item that does not move on. A window may have a million.
+// endRecord is an item that does not move on. A window may have a million: it has 24
+// bytes.
 type endRecord struct {
-	name    *name
-	dead    *abi.Failure // nil if it did not fail
-	data    dataRef
-	steps   uint32
-	state   uint16
-	pending bool
-	unsure  bool
+	name *name
+	*halt
+	data  uint32 // its place in the list, and its size there
+	size  uint16
+	state uint16
 }
 
-// ending returns the record of an item in its state.
-func (w *window) ending(it *item) endRecord {
-	return endRecord{name: it.name, state: uint16(it.state), data: w.data.add(it.data), steps: it.steps}
+// halt says why an item does not move on. It is nil for an item at an end that is not
+// failed.
+type halt struct {
+	dead   *abi.Failure // nil if its next step is not known
+	steps  int
+	unsure bool // an effect may have been made
+}
+
+func (l *listed) clear() {
+	l.records.clear()
+	l.bytes = nil
+	l.ends.clear()
+	l.data.clear()
+}
+
+// addEnd adds an item in its state.
+func (w *window) addEnd(it *item, h *halt) {
+	r := endRecord{name: it.name, halt: h, state: uint16(it.state)}
+	r.data, r.size = w.data.add(it.data)
+	w.ends.add(r)
+}
+
+// addStep adds a step of an item. b may be nil.
+func (w *window) addStep(it *item, s *state, leaf store.Digest, b *stepBytes) {
+	r := stepRecord{it.name, it.steps, uint16(s.index), b != nil, leaf}
+	w.records.add(r)
+	if b == nil {
+		return
+	}
+	if w.bytes == nil {
+		w.bytes = map[stepOf]*stepBytes{}
+	}
+	w.bytes[stepOf{r.name, r.step}] = b
 }
 
 // errFull ends the reading of a window.
@@ -272,7 +313,7 @@ func (w *window) unsure(items []*item) {
 	from := w.ends.len()
 	w.unknown(items)
 	for i := from; i < w.ends.len(); i++ {
-		w.ends.at(i).unsure = true
+		w.ends.at(i).halt.unsure = true
 	}
 }
 
@@ -284,9 +325,7 @@ func (w *window) unknown(items []*item) {
 		return
 	}
 	for _, it := range items {
-		r := w.ending(it)
-		r.pending = true
-		w.ends.add(r)
+		w.addEnd(it, &halt{steps: int(it.steps)})
 	}
 }
 
@@ -305,45 +344,42 @@ func (w *window) stepped(it *item, s *state, data, output []byte, _ uint64) {
 			wanted, d.in, d.out = true, data, append([]byte(nil), output...)
 		}
 	}
-	r := stepRecord{name: it.name, step: it.steps, state: uint16(s.index)}
 	w.leaf = appendStepLeaf(append(w.leaf[:0], leafPrefix), it.id(w.roots), it.steps, &d)
-	r.leaf = sha256.Sum256(w.leaf)
+	var b *stepBytes
 	if wanted {
-		r.stepBytes = &stepBytes{d.input, d.output, d.effect, d.in, d.out, nil}
+		b = &stepBytes{d.input, d.output, d.effect, d.in, d.out, nil}
 	}
-	w.records.add(r)
+	w.addStep(it, s, sha256.Sum256(w.leaf), b)
 }
 
 // gaveUp implements [witness]. Failures of effects go to the receiver of their
 // results.
 func (w *window) gaveUp(it *item, s *state, f *abi.Failure) {
 	if w.made != nil && !s.pure {
-		w.records.add(stepRecord{name: it.name, step: it.steps, state: uint16(s.index), stepBytes: &stepBytes{input: digestOf(it.data), failure: f}})
+		w.addStep(it, s, store.Digest{}, &stepBytes{input: digestOf(it.data), failure: f})
 	}
 }
 
 // ended implements [witness].
 func (w *window) ended(it *item, s *state) {
-	r := w.ending(it)
+	var h *halt
 	if s.Failed {
-		r.dead = &abi.Failure{Class: it.via}
+		h = &halt{dead: &abi.Failure{Class: it.via}, steps: int(it.steps)}
 	}
-	w.ends.add(r)
+	w.addEnd(it, h)
 }
 
 // failed implements [witness].
 func (w *window) failed(it *item, _ *state, f *abi.Failure) {
-	r := w.ending(it)
-	r.dead = f
-	w.ends.add(r)
+	w.addEnd(it, &halt{dead: f, steps: int(it.steps)})
 }
 
 // commit adds the window to the walk.
 func (w *window) commit() error {
-	w.records.sort(func(a, b *stepRecord) int {
+	w.records.sort(func(a, b stepRecord) int {
 		return cmp.Or(a.name.compare(b.name), cmp.Compare(a.step, b.step))
 	})
-	w.ends.sort(func(a, b *endRecord) int { return a.name.compare(b.name) })
+	w.ends.sort(func(a, b endRecord) int { return a.name.compare(b.name) })
 	for i := range w.records.len() {
 		if err := w.commitStep(w.records.at(i)); err != nil {
 			return err
@@ -371,24 +407,24 @@ func (t *totals) add(m *machine, pending int) {
 // commitStep adds the leaf of a step: [id, step, H(input), H(output)].
 func (w *window) commitStep(r *stepRecord) error {
 	state := &w.plan.states[r.state]
-	if r.stepBytes == nil {
+	if !r.more {
 		w.digests.states[r.state].AddHash(r.leaf)
 		return nil
 	}
-	id := r.name.id(w.roots)
-	if r.failure != nil {
-		return w.made(appendFailureLeaf(nil, id, state, r))
+	id, full := r.name.id(w.roots), &fullStep{r, w.bytes[stepOf{r.name, r.step}]}
+	if full.failure != nil {
+		return w.made(appendFailureLeaf(nil, id, state, full))
 	}
-	w.proving.step(id, state, r, w.roots)
+	w.proving.step(id, state, full, w.roots)
 	w.digests.states[r.state].AddHash(r.leaf)
-	if err := w.commitEffect(id, state, r); err != nil || w.walk.steps == nil {
+	if err := w.commitEffect(id, state, full); err != nil || w.walk.steps == nil {
 		return err
 	}
-	return w.walk.steps(id, state, r)
+	return w.walk.steps(id, state, full)
 }
 
 // commitEffect adds the leaf of an effect.
-func (w *window) commitEffect(id abi.ID, state *state, r *stepRecord) error {
+func (w *window) commitEffect(id abi.ID, state *state, r *fullStep) error {
 	if r.effect == nil {
 		return nil
 	}
@@ -408,7 +444,7 @@ func appendStepLeaf(b []byte, id abi.ID, step uint32, d *stepBytes) []byte {
 }
 
 // appendEffectLeaf appends [id, step, state, H(input), output].
-func appendEffectLeaf(b []byte, id abi.ID, state *state, r *stepRecord) []byte {
+func appendEffectLeaf(b []byte, id abi.ID, state *state, r *fullStep) []byte {
 	b = id.AppendCBOR(abi.AppendHead(b, abi.MajorArray, 5))
 	b = abi.AppendHead(b, abi.MajorUint, uint64(r.step))
 	b = abi.AppendText(b, state.Name)
@@ -418,7 +454,7 @@ func appendEffectLeaf(b []byte, id abi.ID, state *state, r *stepRecord) []byte {
 
 // appendFailureLeaf appends [id, step, state, H(input), class, message], which is
 // not part of a tree.
-func appendFailureLeaf(b []byte, id abi.ID, state *state, r *stepRecord) []byte {
+func appendFailureLeaf(b []byte, id abi.ID, state *state, r *fullStep) []byte {
 	b = id.AppendCBOR(abi.AppendHead(b, abi.MajorArray, 6))
 	b = abi.AppendHead(b, abi.MajorUint, uint64(r.step))
 	b = abi.AppendText(b, state.Name)
@@ -428,18 +464,18 @@ func appendFailureLeaf(b []byte, id abi.ID, state *state, r *stepRecord) []byte 
 
 func (w *window) commitEnd(r *endRecord) error {
 	state := &w.plan.states[r.state]
-	e := End{r.name.id(w.roots), state.Name, w.data.get(r.data)}
-	if r.pending {
-		return w.walk.left(&leftItem{e, int(r.steps), r.unsure})
+	e := End{r.name.id(w.roots), state.Name, w.data.get(r.data, r.size)}
+	if r.halt != nil && r.dead == nil {
+		return w.walk.left(&leftItem{e, r.steps, r.unsure})
 	}
 	if state.isEnd() {
 		w.proving.ending(&e, state, r, w.roots)
 		w.digests.ends[r.state].AddEntry(e.ID, e.Data)
 	}
 	switch {
-	case r.dead != nil && w.sink != nil:
-		return w.sink.Dead(&Dead{e, r.dead.Class, r.dead.Message, int(r.steps)})
-	case r.dead != nil:
+	case r.halt != nil && w.sink != nil:
+		return w.sink.Dead(&Dead{e, r.dead.Class, r.dead.Message, r.steps})
+	case r.halt != nil:
 		return nil
 	}
 	w.line = e.Append(w.line[:0])

@@ -396,16 +396,22 @@ func (o *flowOptions) run(f *flow.Flow, input *chunks.File, screen *flowScreen) 
 	return run
 }
 
-// manyItems is the number of items above which memory counts more than the
-// collector's time.
-const manyItems = 200_000
+// manyChildren is the number of children above which memory counts more than the
+// collector's time: the children of one root are held until all have ended.
+const manyChildren = 200_000
+
+// holdsMany reports whether a run holds much memory. Roots are held for a short time, so
+// they count as the chunks of a job do: a busy collector would cost 14 % at 300,000.
+func holdsMany(items *flow.Items) bool {
+	return items.Roots > manyChunks || items.Total-items.Roots > manyChildren
+}
 
 // frugal returns an observer that makes the collector run more often if there are
 // many items.
 func frugal(next func(*flow.Report)) func(*flow.Report) {
 	var once sync.Once
 	return func(r *flow.Report) {
-		if max(r.Items.Total, r.Items.Roots) > manyItems {
+		if holdsMany(&r.Items) {
 			once.Do(func() { lowerGCPercent(gcPercentMany) })
 		}
 		if next != nil {
