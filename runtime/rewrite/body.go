@@ -105,16 +105,39 @@ func (e *emitter) prologue() {
 		}
 		return
 	}
-	e.limit = callerLimit
 	e.inLocal, e.inGlobal = true, false
 	e.segment = e.site(chargeEntry, 0)
+	if e.s.light() {
+		e.lightEntry()
+		return
+	}
+	e.limit = callerLimit
 	e.scratched(binary.OpLocalTee, scratchFuel)
+	e.takeStack()
+	e.op(opI64Or)
+	e.refillIfNegative(true)
+}
+
+// takeStack leaves the stack that remains for callees on the operand stack.
+func (e *emitter) takeStack() {
 	e.indexed(binary.OpGlobalGet, e.module.stack)
 	e.constant(binary.OpI64Const, e.s.frame)
 	e.op(opI64Sub)
 	e.scratched(binary.OpLocalTee, scratchStack)
-	e.op(opI64Or)
-	e.refillIfNegative(true)
+}
+
+// lightEntry checks only the stack. Nothing is live after a call that does not
+// return, so the engine keeps nothing in memory for it.
+func (e *emitter) lightEntry() {
+	e.scratched(binary.OpLocalSet, scratchFuel)
+	e.takeStack()
+	e.code = appendNegative(e.code)
+	e.block(binary.OpIf, emptyBlock)
+	e.scratched(binary.OpLocalGet, scratchFuel)
+	e.scratched(binary.OpLocalGet, scratchStack)
+	e.indexed(binary.OpCall, e.module.refill)
+	e.op(binary.OpUnreachable)
+	e.op(binary.OpEnd)
 }
 
 // refillIfNegative pops a number from the operand stack and refills if it is
@@ -155,7 +178,7 @@ func (e *emitter) endSegment() {
 	s := &e.sites[e.segment]
 	e.segment = -1
 	e.unchecked += s.cost
-	if s.what == chargeEntry || s.checked {
+	if s.what == chargeEntry && !e.s.light() || s.checked {
 		e.unchecked = 0
 	} else if e.unchecked > e.limit {
 		s.checked, e.unchecked = true, 0
@@ -535,9 +558,9 @@ func (e *emitter) reaches(label uint32) {
 
 func (e *emitter) calls(in binary.Instr) {
 	var t binary.FuncType
-	leaf := false
+	var callee *summary
 	if in.Op == binary.OpCall {
-		t, leaf = e.m.FuncType(in.Index), e.module.isLeaf(in.Index)
+		t, callee = e.m.FuncType(in.Index), e.module.body(in.Index)
 	} else {
 		t = e.m.Types[in.Index]
 		e.use(1, fixed)
@@ -545,7 +568,10 @@ func (e *emitter) calls(in binary.Instr) {
 	if e.module.o.Metering {
 		e.copyTo(in.Offset)
 		e.needGlobal()
-		if !leaf {
+		if e.s.light() && isLast(e.module.wasm, in) {
+			e.checkBeforeCall()
+		}
+		if callee == nil || !callee.leaf {
 			e.scratched(binary.OpLocalGet, scratchStack)
 			e.indexed(binary.OpGlobalSet, e.module.stack)
 		}
@@ -556,18 +582,36 @@ func (e *emitter) calls(in binary.Instr) {
 	}
 	e.call(t)
 	if e.module.o.Metering {
-		// The code after the call is charged when the call has returned.
-		// Otherwise a deep recursion could charge all of it on the way down,
-		// and spend it on the way up without a check.
 		e.copyTo(in.End)
-		if leaf {
-			e.unchecked += min(leafLimit, e.module.functions[int(in.Index)-e.m.ImportedFunctions].units)
-		} else {
-			e.unchecked = 0 // the callee has checked at its entry
+		e.called(callee)
+		if in.Op == binary.OpCallIndirect {
+			e.unchecked += lightLimit // of a callee that makes no calls, or is light
 		}
-		e.segment = e.site(chargeGlobal, 0)
-		e.inLocal, e.inGlobal = false, true
 	}
+}
+
+// called starts a segment after a call. Its code is charged when the call has
+// returned. Otherwise a deep recursion could charge all of it on the way down,
+// and spend it on the way up without a check.
+func (e *emitter) called(callee *summary) {
+	switch {
+	case callee == nil:
+	case callee.work <= lightLimit:
+		e.unchecked += callee.work
+	default:
+		e.unchecked = 0 // the callee has checked at its entry
+	}
+	e.segment = e.site(chargeGlobal, 0)
+	e.inLocal, e.inGlobal = false, true
+}
+
+// checkBeforeCall refills if the global, which is current, is negative.
+func (e *emitter) checkBeforeCall() {
+	get, set, index := binary.OpGlobalGet, binary.OpGlobalSet, e.module.fuel
+	if e.inLocal {
+		get, set, index = binary.OpLocalGet, binary.OpLocalSet, e.local(scratchFuel)
+	}
+	e.code = e.charged(e.code, &site{checked: true}, get, set, index)
 }
 
 func (e *emitter) value(in binary.Instr) {
