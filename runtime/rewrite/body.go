@@ -400,11 +400,14 @@ func (e *emitter) back(in binary.Instr, f *frame) {
 		label++
 	}
 	if f.checksBack {
+		// The branch that is taken comes first: the engine keeps the order.
 		e.scratched(binary.OpLocalGet, scratchFuel)
-		e.code = appendNegative(e.code)
+		e.constant(binary.OpI64Const, 0)
+		e.op(opI64GeS)
 		e.block(binary.OpIf, emptyBlock)
-		e.indexed(binary.OpBr, label+1+toRefill)
+		e.indexed(binary.OpBr, label+1)
 		e.op(binary.OpEnd)
+		label += toRefill
 	}
 	e.indexed(binary.OpBr, label)
 	if in.Op == binary.OpBrIf {
