@@ -20,6 +20,7 @@ type emitter struct {
 	from      int    // start of the part of the original that is not yet copied
 	sites     []site
 	segment   int   // site of the charge for the current segment; -1 between two
+	resumed   bool  // the current segment is one that ended before
 	unchecked int64 // maximum units spent since the last check of the fuel
 	limit     int64 // of unchecked
 	inLocal   bool
@@ -175,12 +176,17 @@ func (e *emitter) endSegment() {
 	if !e.module.o.Metering || e.segment < 0 {
 		return
 	}
-	s := &e.sites[e.segment]
-	e.segment = -1
-	e.unchecked += s.cost
-	if s.what == chargeEntry && !e.s.light() || s.checked {
+	s, resumed := &e.sites[e.segment], e.resumed
+	e.segment, e.resumed = -1, false
+	e.unchecked += s.cost - s.counted
+	s.counted = s.cost
+	switch {
+	case !resumed && (s.checked || s.what == chargeEntry && !e.s.light()):
 		e.unchecked = 0
-	} else if e.unchecked > e.limit {
+	case e.unchecked <= e.limit:
+	case resumed: // the check is before what came between
+		s.checked, e.unchecked = true, e.limit
+	default:
 		s.checked, e.unchecked = true, 0
 	}
 }
@@ -232,16 +238,19 @@ func (e *emitter) instruction(r *binary.Reader, in binary.Instr) {
 	}
 	switch in.Op {
 	case binary.OpBlock:
-		e.open(in)
+		e.open(in).before = e.segment
 	case binary.OpLoop:
+		e.leave(0)
 		e.loop(in)
 		e.enterHead()
 	case binary.OpIf:
 		e.copyTo(in.Offset)
 		e.needLocal()
 		e.copyTo(in.End)
+		before := e.segment
 		e.endSegment()
-		e.open(in).began = e.unchecked
+		f := e.open(in)
+		f.began, f.before = e.unchecked, before
 		e.newSegment()
 	case binary.OpElse:
 		e.branchEnd(in)
@@ -456,6 +465,7 @@ func (e *emitter) end(in binary.Instr) {
 		e.closeBack()
 	}
 	closed := e.close(joined)
+	e.leave(closed.leaves)
 	e.copyTo(in.End)
 	if joins {
 		e.unchecked = max(e.unchecked, closed.branched)
@@ -463,8 +473,26 @@ func (e *emitter) end(in binary.Instr) {
 			e.unchecked = max(e.unchecked, closed.began)
 		}
 		e.inLocal, e.inGlobal = true, false
-		e.newSegment()
+		e.join(closed)
 	}
+}
+
+// join continues after a block. If the block can only be left at its end, the
+// code after it is executed whenever the code before it is, unless a trap comes
+// first, and is charged together with that code.
+func (e *emitter) join(f frame) {
+	if e.dead || !e.module.o.Metering || f.leaves < len(e.frames) || e.unchecked > e.limit {
+		e.newSegment()
+		return
+	}
+	e.segment, e.resumed = f.before, true
+}
+
+// leave notes that the code of the open blocks above a depth is not always
+// followed by the code after them, or that the fuel is read in it.
+func (e *emitter) leave(depth int) {
+	f := e.top()
+	f.leaves = min(f.leaves, depth)
 }
 
 func (e *emitter) branch(r *binary.Reader, in binary.Instr) {
@@ -475,12 +503,14 @@ func (e *emitter) branch(r *binary.Reader, in binary.Instr) {
 		e.jump(0)
 		return
 	case binary.OpReturn:
+		e.leave(0)
 		e.needGlobal()
 		e.endSegment()
 		e.jump(len(e.frames[0].results))
 		return
 	case binary.OpBrTable:
 		for label := range r.Targets(in) {
+			e.leave(len(e.frames) - 1 - int(label))
 			e.ready(label, false)
 		}
 		for label := range r.Targets(in) {
@@ -495,6 +525,7 @@ func (e *emitter) branch(r *binary.Reader, in binary.Instr) {
 		if in.Op == binary.OpBr {
 			in.Index = e.shortcut(in)
 		}
+		e.leave(len(e.frames) - 1 - int(in.Index))
 		e.ready(in.Index, e.target(in.Index).number < 0)
 		e.endSegment()
 		e.reaches(in.Index)
@@ -569,6 +600,7 @@ func (e *emitter) calls(in binary.Instr) {
 		e.use(1, fixed)
 	}
 	if e.module.o.Metering {
+		e.leave(0)
 		e.copyTo(in.Offset)
 		e.needGlobal()
 		if e.s.light() && isLast(e.module.wasm, in) {
@@ -704,6 +736,7 @@ func (e *emitter) setLocal(index uint32) operand {
 // done nothing, and if its size is small, no check is needed before. Large
 // operations are done in pieces, and charged before the first piece.
 func (e *emitter) bulk(in binary.Instr) {
+	e.leave(0)
 	f := effectOf(in.Op)
 	e.use(int(f.pop), fixed)
 	e.copyTo(in.Offset)

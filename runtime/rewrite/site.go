@@ -48,6 +48,8 @@ type site struct {
 	what siteKind
 	kind kind
 	cost int64
+	// counted is the part of the cost that emitter.unchecked has.
+	counted int64
 	// checked refills the fuel after the charge if it is negative.
 	checked bool
 	// shared means that the value is in a local, and also used elsewhere.
