@@ -20,6 +20,7 @@ type emitter struct {
 	from      int    // start of the part of the original that is not yet copied
 	sites     []site
 	segment   int   // site of the charge for the current segment; -1 between two
+	resumed   bool  // the current segment is one that ended before
 	unchecked int64 // maximum units spent since the last check of the fuel
 	limit     int64 // of unchecked
 	inLocal   bool
@@ -105,16 +106,39 @@ func (e *emitter) prologue() {
 		}
 		return
 	}
-	e.limit = callerLimit
 	e.inLocal, e.inGlobal = true, false
 	e.segment = e.site(chargeEntry, 0)
+	if e.s.light() {
+		e.lightEntry()
+		return
+	}
+	e.limit = callerLimit
 	e.scratched(binary.OpLocalTee, scratchFuel)
+	e.takeStack()
+	e.op(opI64Or)
+	e.refillIfNegative(true)
+}
+
+// takeStack leaves the stack that remains for callees on the operand stack.
+func (e *emitter) takeStack() {
 	e.indexed(binary.OpGlobalGet, e.module.stack)
 	e.constant(binary.OpI64Const, e.s.frame)
 	e.op(opI64Sub)
 	e.scratched(binary.OpLocalTee, scratchStack)
-	e.op(opI64Or)
-	e.refillIfNegative(true)
+}
+
+// lightEntry checks only the stack. Nothing is live after a call that does not
+// return, so the engine keeps nothing in memory for it.
+func (e *emitter) lightEntry() {
+	e.scratched(binary.OpLocalSet, scratchFuel)
+	e.takeStack()
+	e.code = appendNegative(e.code)
+	e.block(binary.OpIf, emptyBlock)
+	e.scratched(binary.OpLocalGet, scratchFuel)
+	e.scratched(binary.OpLocalGet, scratchStack)
+	e.indexed(binary.OpCall, e.module.refill)
+	e.op(binary.OpUnreachable)
+	e.op(binary.OpEnd)
 }
 
 // refillIfNegative pops a number from the operand stack and refills if it is
@@ -152,12 +176,17 @@ func (e *emitter) endSegment() {
 	if !e.module.o.Metering || e.segment < 0 {
 		return
 	}
-	s := &e.sites[e.segment]
-	e.segment = -1
-	e.unchecked += s.cost
-	if s.what == chargeEntry || s.checked {
+	s, resumed := &e.sites[e.segment], e.resumed
+	e.segment, e.resumed = -1, false
+	e.unchecked += s.cost - s.counted
+	s.counted = s.cost
+	switch {
+	case !resumed && (s.checked || s.what == chargeEntry && !e.s.light()):
 		e.unchecked = 0
-	} else if e.unchecked > e.limit {
+	case e.unchecked <= e.limit:
+	case resumed: // the check is before what came between
+		s.checked, e.unchecked = true, e.limit
+	default:
 		s.checked, e.unchecked = true, 0
 	}
 }
@@ -209,16 +238,19 @@ func (e *emitter) instruction(r *binary.Reader, in binary.Instr) {
 	}
 	switch in.Op {
 	case binary.OpBlock:
-		e.open(in)
+		e.open(in).before = e.segment
 	case binary.OpLoop:
+		e.leave(0)
 		e.loop(in)
 		e.enterHead()
 	case binary.OpIf:
 		e.copyTo(in.Offset)
 		e.needLocal()
 		e.copyTo(in.End)
+		before := e.segment
 		e.endSegment()
-		e.open(in).began = e.unchecked
+		f := e.open(in)
+		f.began, f.before = e.unchecked, before
 		e.newSegment()
 	case binary.OpElse:
 		e.branchEnd(in)
@@ -377,11 +409,14 @@ func (e *emitter) back(in binary.Instr, f *frame) {
 		label++
 	}
 	if f.checksBack {
+		// The branch that is taken comes first: the engine keeps the order.
 		e.scratched(binary.OpLocalGet, scratchFuel)
-		e.code = appendNegative(e.code)
+		e.constant(binary.OpI64Const, 0)
+		e.op(opI64GeS)
 		e.block(binary.OpIf, emptyBlock)
-		e.indexed(binary.OpBr, label+1+toRefill)
+		e.indexed(binary.OpBr, label+1)
 		e.op(binary.OpEnd)
+		label += toRefill
 	}
 	e.indexed(binary.OpBr, label)
 	if in.Op == binary.OpBrIf {
@@ -430,6 +465,7 @@ func (e *emitter) end(in binary.Instr) {
 		e.closeBack()
 	}
 	closed := e.close(joined)
+	e.leave(closed.leaves)
 	e.copyTo(in.End)
 	if joins {
 		e.unchecked = max(e.unchecked, closed.branched)
@@ -437,8 +473,26 @@ func (e *emitter) end(in binary.Instr) {
 			e.unchecked = max(e.unchecked, closed.began)
 		}
 		e.inLocal, e.inGlobal = true, false
-		e.newSegment()
+		e.join(closed)
 	}
+}
+
+// join continues after a block. If the block can only be left at its end, the
+// code after it is executed whenever the code before it is, unless a trap comes
+// first, and is charged together with that code.
+func (e *emitter) join(f frame) {
+	if e.dead || !e.module.o.Metering || f.leaves < len(e.frames) || e.unchecked > e.limit {
+		e.newSegment()
+		return
+	}
+	e.segment, e.resumed = f.before, true
+}
+
+// leave notes that the code of the open blocks above a depth is not always
+// followed by the code after them, or that the fuel is read in it.
+func (e *emitter) leave(depth int) {
+	f := e.top()
+	f.leaves = min(f.leaves, depth)
 }
 
 func (e *emitter) branch(r *binary.Reader, in binary.Instr) {
@@ -449,12 +503,14 @@ func (e *emitter) branch(r *binary.Reader, in binary.Instr) {
 		e.jump(0)
 		return
 	case binary.OpReturn:
+		e.leave(0)
 		e.needGlobal()
 		e.endSegment()
 		e.jump(len(e.frames[0].results))
 		return
 	case binary.OpBrTable:
 		for label := range r.Targets(in) {
+			e.leave(len(e.frames) - 1 - int(label))
 			e.ready(label, false)
 		}
 		for label := range r.Targets(in) {
@@ -469,6 +525,7 @@ func (e *emitter) branch(r *binary.Reader, in binary.Instr) {
 		if in.Op == binary.OpBr {
 			in.Index = e.shortcut(in)
 		}
+		e.leave(len(e.frames) - 1 - int(in.Index))
 		e.ready(in.Index, e.target(in.Index).number < 0)
 		e.endSegment()
 		e.reaches(in.Index)
@@ -535,17 +592,21 @@ func (e *emitter) reaches(label uint32) {
 
 func (e *emitter) calls(in binary.Instr) {
 	var t binary.FuncType
-	leaf := false
+	var callee *summary
 	if in.Op == binary.OpCall {
-		t, leaf = e.m.FuncType(in.Index), e.module.isLeaf(in.Index)
+		t, callee = e.m.FuncType(in.Index), e.module.body(in.Index)
 	} else {
 		t = e.m.Types[in.Index]
 		e.use(1, fixed)
 	}
 	if e.module.o.Metering {
+		e.leave(0)
 		e.copyTo(in.Offset)
 		e.needGlobal()
-		if !leaf {
+		if e.s.light() && isLast(e.module.wasm, in) {
+			e.checkBeforeCall()
+		}
+		if callee == nil || !callee.leaf {
 			e.scratched(binary.OpLocalGet, scratchStack)
 			e.indexed(binary.OpGlobalSet, e.module.stack)
 		}
@@ -556,18 +617,36 @@ func (e *emitter) calls(in binary.Instr) {
 	}
 	e.call(t)
 	if e.module.o.Metering {
-		// The code after the call is charged when the call has returned.
-		// Otherwise a deep recursion could charge all of it on the way down,
-		// and spend it on the way up without a check.
 		e.copyTo(in.End)
-		if leaf {
-			e.unchecked += min(leafLimit, e.module.functions[int(in.Index)-e.m.ImportedFunctions].units)
-		} else {
-			e.unchecked = 0 // the callee has checked at its entry
+		e.called(callee)
+		if in.Op == binary.OpCallIndirect {
+			e.unchecked += lightLimit // of a callee that makes no calls, or is light
 		}
-		e.segment = e.site(chargeGlobal, 0)
-		e.inLocal, e.inGlobal = false, true
 	}
+}
+
+// called starts a segment after a call. Its code is charged when the call has
+// returned. Otherwise a deep recursion could charge all of it on the way down,
+// and spend it on the way up without a check.
+func (e *emitter) called(callee *summary) {
+	switch {
+	case callee == nil:
+	case callee.work <= lightLimit:
+		e.unchecked += callee.work
+	default:
+		e.unchecked = 0 // the callee has checked at its entry
+	}
+	e.segment = e.site(chargeGlobal, 0)
+	e.inLocal, e.inGlobal = false, true
+}
+
+// checkBeforeCall refills if the global, which is current, is negative.
+func (e *emitter) checkBeforeCall() {
+	get, set, index := binary.OpGlobalGet, binary.OpGlobalSet, e.module.fuel
+	if e.inLocal {
+		get, set, index = binary.OpLocalGet, binary.OpLocalSet, e.local(scratchFuel)
+	}
+	e.code = e.charged(e.code, &site{checked: true}, get, set, index)
 }
 
 func (e *emitter) value(in binary.Instr) {
@@ -657,6 +736,7 @@ func (e *emitter) setLocal(index uint32) operand {
 // done nothing, and if its size is small, no check is needed before. Large
 // operations are done in pieces, and charged before the first piece.
 func (e *emitter) bulk(in binary.Instr) {
+	e.leave(0)
 	f := effectOf(in.Op)
 	e.use(int(f.pop), fixed)
 	e.copyTo(in.Offset)

@@ -15,10 +15,9 @@ import "github.com/wasm-jobs/wasm-jobs/runtime/binary"
 //	  local.set $next
 //	  br $loop
 //
-// A check of the fuel at such a head would be made at every jump, although most
-// jumps lead forward. Where the block that the table chooses is still open, the
-// rewritten code branches to its end directly, and is charged for the head.
-// Without these jumps, only those that lead back pass the head.
+// Each jump would check the fuel, although most of them lead forward. If the
+// block whose end the table has for the constant is still open, the rewritten
+// code branches there directly, is charged for the head, and does not check.
 
 // dispatch is such a head.
 type dispatch struct {
@@ -36,19 +35,19 @@ type history struct {
 	loop int             // depth of the frame of the loop whose head is being read, or 0
 }
 
-// follow notes the next instruction.
+// follow notes the next instruction. The head of a loop has only blocks, one
+// local.get and a br_table.
 func (h *history) follow(in binary.Instr) {
-	before := h.last[2].Op
+	before, head := h.last[2].Op, false
 	switch in.Op {
-	case binary.OpBlock, binary.OpLocalGet:
-		if in.Op == binary.OpBlock && in.Block != noType || before != binary.OpLoop && before != binary.OpBlock {
-			h.loop = 0
-		}
+	case binary.OpBlock:
+		head = in.Block == noType && (before == binary.OpLoop || before == binary.OpBlock)
+	case binary.OpLocalGet:
+		head = before == binary.OpLoop || before == binary.OpBlock
 	case binary.OpBrTable:
-		if before != binary.OpLocalGet {
-			h.loop = 0
-		}
-	default:
+		head = before == binary.OpLocalGet
+	}
+	if !head {
 		h.loop = 0
 	}
 	h.last[0], h.last[1], h.last[2] = h.last[1], h.last[2], in

@@ -43,6 +43,9 @@ type frame struct {
 	// branch leads to the label, and when an if began.
 	branched, began int64
 
+	before int // site of the charge for the code before a block or if
+	leaves int // minimum depth of the blocks to whose end its code leads, see [emitter.leave]
+
 	dispatch *dispatch // of a loop that begins with one
 }
 
@@ -161,7 +164,7 @@ func (v *machine) open(in binary.Instr) *frame {
 	t := v.blockType(in)
 	v.use(len(t.Params), fixed)
 	v.frames = append(v.frames, frame{op: in.Op, number: v.blocks, height: len(v.stack),
-		params: t.Params, results: t.Results, level: v.top().level + 1})
+		params: t.Params, results: t.Results, level: v.top().level + 1, leaves: math.MaxInt})
 	v.blocks++
 	v.pushTypes(t.Params, anywhere)
 	return v.top()

@@ -47,6 +47,9 @@ func (w *module) scan() error {
 			return err
 		}
 	}
+	for i := range w.functions {
+		w.weigh(&w.functions[i], 0)
+	}
 	w.data = joinData(w.wasm, w.m)
 	w.fuel = uint32(len(w.m.Globals))
 	w.stack = w.fuel + 1
@@ -62,9 +65,15 @@ func (w *module) function(index uint32) uint32 {
 	return index
 }
 
-func (w *module) isLeaf(index uint32) bool {
-	body := int(index) - w.m.ImportedFunctions
-	return body >= 0 && w.functions[body].leaf
+// body returns the summary of a function, or nil if it is imported or unknown.
+func (w *module) body(index uint32) *summary {
+	if index == unknown {
+		return nil
+	}
+	if body := int(index) - w.m.ImportedFunctions; body >= 0 {
+		return &w.functions[body]
+	}
+	return nil
 }
 
 // exported returns the mutable globals that can be restored.

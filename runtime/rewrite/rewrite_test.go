@@ -215,6 +215,8 @@ func TestLongWaysBack(t *testing.T) {
 		"short ways back": {[][]byte{down(20)}, 1000 * callerGap},
 		"long ways back":  {[][]byte{down(1000)}, 3 * 4000},
 		"short calls":     {[][]byte{row, append(bytes.Repeat(step, 10), 0x20, 0)}, callerGap},
+		"calls of blocks": {[][]byte{row, append(bytes.Repeat([]byte{0x20, 0, 0x04, 0x40, 0x01, 0x0b}, 1000), 0x20, 0)}, callerGap},
+		"long after":      {[][]byte{row, slices.Concat([]byte{0x20, 0, 0x04, 0x40, 0x01, 0x0b}, bytes.Repeat(step, 1000), []byte{0x20, 0})}, 3 * 4000},
 		"long calls":      {[][]byte{row, append(bytes.Repeat(step, 1000), 0x20, 0)}, 3 * 4000},
 	} {
 		mod := instance(t, wazero.NewRuntimeConfigCompiler(), rewritten(t, numbered(c.functions...), rewrite.Options{Metering: true}).Wasm)

@@ -1,6 +1,8 @@
 package rewrite
 
 import (
+	"math"
+
 	"github.com/wasm-jobs/wasm-jobs/runtime/binary"
 )
 
@@ -27,9 +29,16 @@ type summary struct {
 	// unset marks the locals that are always 0, because no instruction sets them;
 	// nil if the function has no and.
 	unset []bool
-	frame int64 // stack cost of a call
-	units int64 // cost of executing each instruction once
+	frame int64    // stack cost of a call
+	units int64    // cost of executing each instruction once
+	calls []uint32 // functions that are called; unknown for one that the code does not name
+	// work is the maximum number of units between two checks of the fuel, those of
+	// callees included. It is unbounded in a function that checks at its entry.
+	work int64
 }
+
+// unknown is the callee of an indirect call.
+const unknown = math.MaxUint32
 
 // scanner makes the summaries of functions.
 type scanner struct {
@@ -168,10 +177,10 @@ func (s *scanner) instruction(r *binary.Reader, in binary.Instr) {
 	case binary.OpBr, binary.OpBrIf, binary.OpBrTable, binary.OpReturn, binary.OpUnreachable:
 		s.branch(r, in)
 	case binary.OpCall:
-		s.makesCall()
+		s.makesCall(in, in.Index)
 		s.call(s.m.FuncType(in.Index))
 	case binary.OpCallIndirect:
-		s.makesCall()
+		s.makesCall(in, unknown)
 		s.use(1, fixed)
 		s.call(s.m.Types[in.Index])
 	default:
@@ -179,9 +188,12 @@ func (s *scanner) instruction(r *binary.Reader, in binary.Instr) {
 	}
 }
 
-func (s *scanner) makesCall() {
+func (s *scanner) makesCall(in binary.Instr, callee uint32) {
 	s.values++
 	s.s.leaf = false
+	if !isLast(s.wasm, in) {
+		s.s.calls = append(s.s.calls, callee)
+	}
 }
 
 // markOuter marks the open loops as ones around a loop. The loops around a marked

@@ -8,6 +8,7 @@ const (
 	opI32And binary.Op = 0x71
 	opI32Or  binary.Op = 0x72
 	opI64LtS binary.Op = 0x53
+	opI64GeS binary.Op = 0x59
 	opI64And binary.Op = 0x83
 	opI64Or  binary.Op = 0x84
 	opI64Add binary.Op = 0x7c
@@ -47,6 +48,8 @@ type site struct {
 	what siteKind
 	kind kind
 	cost int64
+	// counted is the part of the cost that emitter.unchecked has.
+	counted int64
 	// checked refills the fuel after the charge if it is negative.
 	checked bool
 	// shared means that the value is in a local, and also used elsewhere.
