@@ -263,16 +263,16 @@ func cutHeader(b []byte) (types, body []byte, ok bool) {
 	return b[width:size], b[size:], true
 }
 
-// countColumns returns the number of columns of a record that begins with b, 0 if
+// countColumns returns the number of columns of a record that begins with b, -1 if
 // its header is malformed.
 func countColumns(b []byte) (n int) {
 	types, _, ok := cutHeader(b)
 	if !ok {
-		return 0
+		return -1
 	}
 	for ; len(types) > 0; n++ {
 		if _, types, ok = varint(types); !ok {
-			return 0
+			return -1
 		}
 	}
 	return n
