@@ -11,8 +11,8 @@ FUZZTIME ?= 60s
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 13
 
-build: ## build the command into build/
-	CGO_ENABLED=0 $(GO) build -trimpath -tags $(TAGS) -o $(BUILD)/ ./cmd/wasm-jobs
+build: ## build the command into build/, without what only debuggers read
+	CGO_ENABLED=0 $(GO) build -trimpath -tags $(TAGS) -ldflags=-w -o $(BUILD)/ ./cmd/wasm-jobs
 
 snapshot: ## make the files of a release for all SYSTEMS in build/release, without a network
 	GO="$(GO)" TAGS="$(TAGS)" release/snapshot
