@@ -151,6 +151,9 @@ func play(t testing.TB, v variant, keep uint64, ops []byte) {
 			if denied = len(model)+n%16*PageSize > 40*PageSize; ok == denied {
 				t.Fatalf("growth of %d pages by %d: %v", len(model)/PageSize, n%16, ok)
 			}
+			if n%16 == 0 { // the memory is not asked
+				denied = m.Denied()
+			}
 			if ok {
 				model = append(model, make([]byte, n%16*PageSize)...)
 			}

@@ -232,7 +232,9 @@ func FuzzValue(f *testing.F) {
 			return
 		}
 		twice, err := echo.Call(once)
-		if err != nil || !bytes.Equal(once, twice) || len(once) > len(item) {
+		// A length takes more bytes than the two that mark the ends of an array or a map
+		// of more than 255 elements.
+		if err != nil || !bytes.Equal(once, twice) || len(once) > len(item)+len(item)/256 {
 			t.Errorf("%x gave %x, and that %x, %v", item, once, twice, err)
 		}
 	})
