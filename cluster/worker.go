@@ -189,7 +189,7 @@ func (p *process) busy(n int) (worked time.Time) {
 	return worked
 }
 
-// idleSince undoes a call of busy: a job that cannot be executed is no work.
+// idleSince undoes a call of busy: a job that cannot be executed does not count as work.
 func (p *process) idleSince(t time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

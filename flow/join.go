@@ -59,7 +59,7 @@ func (m *machine) refuse(j *join, f *abi.Failure) {
 // resume resumes the parent of a join whose children have ended. children is the
 // value of "children" in its data; if it is nil, the array of the children.
 func (m *machine) resume(j *join, in Input, children []byte) {
-	const ids, heads = 24, 64 // for an id and the heads beside it, and for the map
+	const ids, heads = 24, 64 // for an id with its heads, and for the map
 	data := make([]byte, 0, len(j.it.data)+len(children)+len(j.arena)+ids*j.ended.len()+heads)
 	data = abi.AppendHead(data, abi.MajorMap, 3)
 	data = append(abi.AppendText(data, "item"), j.it.data...)

@@ -10,8 +10,8 @@ import (
 )
 
 // ErrNoReceipt is returned if a job did not reach the end that a receipt
-// attests: chunks failed or were not run, or the module has aggregate and there
-// is no aggregate.
+// attests: chunks failed or were not run, or the module exports aggregate and
+// it did not succeed.
 var ErrNoReceipt = errors.New("there is no receipt of a job that did not succeed")
 
 // ReceiptEngine describes the engine of this program, for any module. See

@@ -73,7 +73,7 @@ func (o *watchOptions) open(ctx context.Context, c *console, write func(io.Write
 }
 
 // openTracer prepares the tracer. The variables are for all programs of a machine, so one
-// that is not for this program is no reason to refuse the job.
+// that is not for this program does not refuse the job.
 func (w *watch) openTracer(endpoint string) (err error) {
 	given := endpoint != ""
 	if !given && os.Getenv("OTEL_SDK_DISABLED") != "true" && os.Getenv("OTEL_TRACES_EXPORTER") != "none" {

@@ -166,8 +166,8 @@ func (p *Prover) set(level int, number uint64, sum [sha256.Size]byte) {
 	}
 }
 
-// beside returns the sibling of a node on the path from a kept leaf to the root.
-func (p *Prover) beside(level int, number uint64) *[sha256.Size]byte {
+// sibling returns the sibling of a node on the path from a kept leaf to the root.
+func (p *Prover) sibling(level int, number uint64) *[sha256.Size]byte {
 	at, _ := slices.BinarySearch(p.rows[level].numbers, number^1)
 	return &p.rows[level].sums[at]
 }
@@ -209,7 +209,7 @@ func (p *Prover) Proof(index uint64) (Proof, error) {
 	}
 	for level, i, last := 0, index, proof.Size-1; last > 0; level, i, last = level+1, i>>1, last>>1 {
 		if i&1 == 1 || i < last {
-			proof.Path = append(proof.Path, *p.beside(level, i))
+			proof.Path = append(proof.Path, *p.sibling(level, i))
 		}
 	}
 	return proof, nil
@@ -236,10 +236,10 @@ func (p *Prover) Proves(index uint64, leaf, root [sha256.Size]byte) bool {
 		if i&1 == 0 && i == last { // has no sibling
 			continue
 		}
-		if beside := p.beside(level, i); i&1 == 1 {
-			sum = p.tree.hash.node(beside, &sum)
+		if sibling := p.sibling(level, i); i&1 == 1 {
+			sum = p.tree.hash.node(sibling, &sum)
 		} else {
-			sum = p.tree.hash.node(&sum, beside)
+			sum = p.tree.hash.node(&sum, sibling)
 		}
 	}
 	if sum != root {

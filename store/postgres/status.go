@@ -60,8 +60,8 @@ type ChunkState struct {
 	Losses   int        `json:"losses"` // workers that died or vanished while only this chunk ran
 }
 
-// ChunkOf reads the state of a chunk, by its number. The error is [store.ErrNoJob] if there
-// is no such job.
+// ChunkOf reads the state of a chunk, by its number. The error is [store.ErrNoJob] if the
+// store does not have the job.
 func (s *Store) ChunkOf(ctx context.Context, job store.JobID, chunk int) (c ChunkState, err error) {
 	err = s.one(ctx, `select coalesce(w.name, e.worker, ''), coalesce(w.app, e.app, ''), coalesce(w.host, e.host, ''), coalesce(w.since, e.time), w.until,
 			coalesce(h.failures, 0), coalesce(h.requeues, 0), coalesce(h.losses, 0)
