@@ -53,12 +53,14 @@ func (w *Writer) begin(name, kind string) {
 	}
 }
 
+// escape is made once: to make it for each line took most of the time of a scrape.
+var escape = strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`)
+
 // labelled returns labels in braces. Values are quoted as the format asks.
 func labelled(labels []string) string {
 	if len(labels) == 0 {
 		return ""
 	}
-	escape := strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`)
 	var pairs []string
 	for i := 0; i < len(labels); i += 2 {
 		pairs = append(pairs, labels[i]+`="`+escape.Replace(labels[i+1])+`"`)
