@@ -19,6 +19,9 @@ const (
 	// zeros are copied with the bytes around them, because starting to clear takes
 	// as long as copying a few of them.
 	minGap = 2048
+	// maxPart is the maximum number of bytes that are written in one direction (see
+	// writeAll).
+	maxPart = 4 << 10
 )
 
 // tailLimit is the maximum number of zeros at the end that stay part of the
@@ -36,7 +39,7 @@ type Image struct {
 	content []byte // without many zeros at its end
 	file    int    // descriptor of a file with the content, or -1
 	shared  bool   // content is a mapping of file
-	used    []span // parts of the content that are not zero, if Copy is likely
+	parts   []part // all of it, in order; small ones if Copy is likely
 	refs    atomic.Int64
 	closed  atomic.Bool
 }
@@ -55,9 +58,10 @@ func newImage(b []byte, fault fault) (*Image, error) {
 	if trimmed := trimZeros(b); len(b)-len(trimmed) > tailLimit {
 		b = trimmed
 	}
-	img.used = []span{{0, uint64(len(b))}}
 	if len(b) <= copyLimit {
-		img.used = usedSpans(b)
+		img.parts = partsOf(b, img.size)
+	} else {
+		img.parts = []part{{span{0, uint64(len(b))}, false}, {span{uint64(len(b)), img.size}, true}}
 	}
 	if len(b) > 0 && !img.share(b, fault) {
 		img.content = bytes.Clone(b)
@@ -73,6 +77,35 @@ func trimZeros(b []byte) []byte {
 		b = b[:len(b)-PageSize]
 	}
 	return b
+}
+
+// part is a span of an image that is copied, or cleared because it is zero.
+type part struct {
+	span
+	zero bool
+}
+
+// partsOf returns the parts of a small image of size bytes with the content b, in
+// order. Each has at most maxPart bytes; zeros that are cleared are at least minGap
+// long, if they are not at an end of a part.
+func partsOf(b []byte, size uint64) (parts []part) {
+	at := uint64(0)
+	for _, s := range usedSpans(b) {
+		parts = cut(parts, part{span{at, s.from}, true})
+		parts = cut(parts, part{s, false})
+		at = s.to
+	}
+	return cut(parts, part{span{at, size}, true})
+}
+
+// cut appends p in pieces of at most maxPart bytes.
+func cut(parts []part, p part) []part {
+	for p.from < p.to {
+		to := min(p.to, p.from+maxPart)
+		parts = append(parts, part{span{p.from, to}, p.zero})
+		p.from = to
+	}
+	return parts
 }
 
 // usedSpans returns the parts of b that are not zero. Zeros between them are at
@@ -143,16 +176,33 @@ func (i *Image) writeBack(b []byte, s span) {
 	clear(b[s.from:s.to])
 }
 
-// writeAll copies the whole image to b and writes zeros after its end. Small
-// images are mostly zeros, such as an empty stack, and clearing takes three
-// quarters of the time of a copy.
-func (i *Image) writeAll(b []byte) {
-	at := uint64(0)
-	for _, s := range i.used {
-		clear(b[at:s.from])
-		at = s.from + uint64(copy(b[s.from:s.to], i.content[s.from:]))
+// writeAll copies the whole image to b and writes zeros after its end: from the
+// last part to the first if backwards is true. If each call of writeAll begins at the
+// end where the one before stopped, it finds in the processor's first cache what
+// that one wrote last. A cache of 48 KiB that is passed from end to end by 64 KiB
+// has nothing left of them: 0.6 instead of 1.4 us.
+func (i *Image) writeAll(b []byte, backwards bool) {
+	if backwards {
+		clear(b[i.size:])
+		for k := len(i.parts) - 1; k >= 0; k-- {
+			i.writePart(b, i.parts[k])
+		}
+		return
 	}
-	clear(b[at:])
+	for _, p := range i.parts {
+		i.writePart(b, p)
+	}
+	clear(b[i.size:])
+}
+
+// writePart restores one part. Small images are mostly zeros, such as an empty
+// stack, and clearing takes three quarters of the time of a copy.
+func (i *Image) writePart(b []byte, p part) {
+	if p.zero {
+		clear(b[p.from:p.to])
+	} else {
+		copy(b[p.from:p.to], i.content[p.from:p.to])
+	}
 }
 
 // unitAt returns the unit of the image at the given offset.

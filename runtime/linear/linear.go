@@ -200,6 +200,7 @@ type Memory struct {
 	next    []byte   // the result of the next Reallocate, if not nil
 	image   *Image
 	denied  bool
+	back    bool  // the last writeAll went backwards
 	failed  error // from the system, since ForgetDenied
 	resets  uint
 	spans   []span   // written by the last call
@@ -422,7 +423,8 @@ func (m *Memory) restore() ([]byte, error) {
 	switch {
 	case drop:
 	case s == Copy:
-		m.image.writeAll(m.bytes)
+		m.back = !m.back
+		m.image.writeAll(m.bytes, m.back)
 	case s == Compare:
 		m.image.writeDifferent(m.bytes)
 	default:

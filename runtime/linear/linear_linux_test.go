@@ -213,7 +213,7 @@ func TestImagesThatCannotBeShared(t *testing.T) {
 	for _, s := range Strategies() {
 		m := availableOrSkip(t, s)
 		i := instantiate(m, 1, 2000)
-		img := &Image{size: uint64(len(content)), content: content, file: -1, used: []span{{0, uint64(len(content))}}}
+		img := &Image{size: uint64(len(content)), content: content, file: -1, parts: []part{{span: span{0, uint64(len(content))}}}}
 		img.refs.Store(1)
 		must(t, m.Attach(img, i))
 		for round := range 3 {

@@ -337,7 +337,10 @@ func TestResetOfScatteredBytes(t *testing.T) {
 				want[0], want[len(want)-1] = 1, 1
 			}
 			i := attached(t, v, imageOf(t, want), 0)
-			for range 3 {
+			for round := range 6 { // both directions, with the memory as it was and grown
+				if round > 3 {
+					i.Grow(1)
+				}
 				for at := range i.bytes {
 					i.bytes[at] = 0xff
 				}
