@@ -55,7 +55,7 @@ var walls = map[string]wall{
 	"host/sources":    {[]string{"abi", "host/chunks", "host/notation"}, "chunks of other files"},
 	"host/notation":   {[]string{"abi"}, "CBOR as text"},
 	"host/queue":      {[]string{"abi", "host/event"}, "leases are values: a queue may be on another machine than the engine and the store"},
-	"host/worker":     {[]string{"abi", "host/queue", "host/event", "runtime", "store"}, "a worker executes leases of any queue, for any job"},
+	"host/worker":     {[]string{"abi", "host/event", "host/merkle", "host/queue", "runtime", "store"}, "a worker executes leases of any queue, for any job"},
 	"host/profile":    {[]string{"abi"}, "measurements are numbers, whoever made them"},
 	"host/fold":       {[]string{"abi", "host/merkle"}, "a fold sees outputs in order, and knows no run"},
 	"host/spec":       {[]string{"abi"}, "a specification can be read by programs that cannot run it"},

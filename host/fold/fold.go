@@ -132,7 +132,8 @@ func (f *Fold) flush() {
 	head := abi.AppendHead(nil, abi.MajorArray, uint64(g.count))
 	input := g.elements[headRoom-len(head):]
 	copy(input, head)
-	g.elements, g.count = nil, 0
+	// The next group is likely to be as large. What is larger pays for its growth.
+	g.elements, g.count = make([]byte, 0, min(len(g.elements), 64<<10)), 0
 
 	f.mu.Lock()
 	number := f.made

@@ -28,6 +28,16 @@ type hasher struct {
 	out   []byte
 }
 
+// A Hasher hashes messages with SHA-256. Small ones take 65 ns instead of 110 (see
+// hasher). The zero Hasher is ready for use by one goroutine.
+type Hasher struct{ hasher hasher }
+
+// Sum256 returns the SHA-256 of a message.
+func (h *Hasher) Sum256(message []byte) [sha256.Size]byte {
+	h.hasher.buf = h.hasher.buf[:0]
+	return h.hasher.joined(message)
+}
+
 // maxJoined is the limit for items that are copied behind their heads to be hashed
 // in one piece, in bytes.
 const maxJoined = 1 << 10

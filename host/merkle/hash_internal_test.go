@@ -28,6 +28,9 @@ func TestSumsAreThoseOfSHA256(t *testing.T) {
 			check("a leaf", h.leaf(item), []byte{0}, item)
 			check("an entry", h.entry(abi.IntID(7), item), []byte{0, 0x82, 7}, item)
 			long := bytes.Repeat(item, 50)
+			exported := Hasher{h}
+			check("a message", exported.Sum256(item), item)
+			check("a long message", exported.Sum256(long), long)
 			check("a long leaf", h.leaf(long), []byte{0}, long)
 			left, right := sha256.Sum256(item), sha256.Sum256(long)
 			check("a node", h.node(&left, &right), []byte{1}, left[:], right[:])

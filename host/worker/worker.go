@@ -8,13 +8,13 @@ package worker
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"sync"
 	"time"
 
 	"github.com/wasm-jobs/wasm-jobs/abi"
 	"github.com/wasm-jobs/wasm-jobs/host/event"
+	"github.com/wasm-jobs/wasm-jobs/host/merkle"
 	"github.com/wasm-jobs/wasm-jobs/host/queue"
 	"github.com/wasm-jobs/wasm-jobs/store"
 )
@@ -130,6 +130,7 @@ type worker struct {
 	short    bool          // the last call was short
 	folding  bool          // a call of the fold runs instead of an item
 	waited   time.Duration // for the store, in this lease
+	hasher   merkle.Hasher
 }
 
 // handover is a message to the storing half of a worker.
@@ -374,7 +375,7 @@ func (w *worker) exec(ctx context.Context, l queue.Lease, i int, chunk []byte) (
 	if w.cached != nil {
 		w.item.Digest = w.cached.digest(i)
 	} else {
-		w.item.Digest = sha256.Sum256(chunk)
+		w.item.Digest = w.hasher.Sum256(chunk)
 	}
 	b := w.batch
 	start := len(b.arena)

@@ -21,7 +21,7 @@ const (
 	minGap = 2048
 	// maxPart is the maximum number of bytes that are written in one direction (see
 	// writeAll).
-	maxPart = 4 << 10
+	maxPart = 8 << 10
 )
 
 // tailLimit is the maximum number of zeros at the end that stay part of the

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"iter"
+	"slices"
 	"time"
 
 	"github.com/wasm-jobs/wasm-jobs/store"
@@ -186,7 +187,7 @@ func (tx *transaction) span(job int64, run int, span *store.Span) error {
 	if len(span.Chunks) == 0 {
 		return nil
 	}
-	tx.digests = tx.digests[:0]
+	tx.digests = slices.Grow(tx.digests[:0], len(span.Chunks)*len(store.Digest{}))
 	for _, chunk := range span.Chunks {
 		tx.digests = append(tx.digests, chunk[:]...)
 	}

@@ -367,7 +367,8 @@ func (tx *transaction) put(w *pendingAction, r *request) error {
 	if complete {
 		known = w.view.index.expect(r.records)
 	}
-	fresh := make([]*store.Record, 0, len(r.records))
+	from := len(w.added)
+	w.added = slices.Grow(w.added, len(r.records))
 	for i := range r.records {
 		record := &r.records[i]
 		if isKnown := len(known) > 0 && known[0] == i; isKnown || !complete { // it may be stored already
@@ -383,8 +384,8 @@ func (tx *transaction) put(w *pendingAction, r *request) error {
 			}
 		}
 		w.added = append(w.added, record)
-		fresh = append(fresh, record)
 	}
+	fresh := w.added[from:]
 	r.stored += len(fresh)
 	if len(fresh) == len(r.records) && r.packs != nil {
 		if w.log == nil {
@@ -394,7 +395,7 @@ func (tx *transaction) put(w *pendingAction, r *request) error {
 		}
 		return tx.insert(w, r, r.packs)
 	}
-	slices.SortFunc(fresh, func(a, b *store.Record) int { return a.Key.Compare(b.Key) })
+	fresh = slices.SortedFunc(slices.Values(fresh), func(a, b *store.Record) int { return a.Key.Compare(b.Key) })
 	for _, record := range fresh {
 		w.log = appendEntry(w.log, entryOf(record))
 	}
