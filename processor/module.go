@@ -118,12 +118,44 @@ func (m *Module) Append(ctx context.Context, in, dst []byte) (result Result[[]by
 		return result, closedError(err)
 	}
 	defer m.lender.GiveBack(i)
+	return call(ctx, i, in, dst)
+}
+
+// call calls exec.
+func call(ctx context.Context, i *runtime.Instance, in, dst []byte) (result Result[[]byte], err error) {
 	result.Output, result.Fuel, err = i.Call(ctx, abi.ExportExec, in, dst)
 	if err != nil {
 		return Result[[]byte]{}, err
 	}
 	return result, nil
 }
+
+// Turn implements [Turner]: the turn is an instance.
+func (m *Module) Turn(ctx context.Context) (Turn, error) {
+	i, err := m.lender.Borrow(ctx)
+	if err != nil {
+		return nil, closedError(err)
+	}
+	return &moduleTurn{m, i}, nil
+}
+
+// moduleTurn is a borrowed instance.
+type moduleTurn struct {
+	of       *Module
+	instance *runtime.Instance
+}
+
+func (t *moduleTurn) Append(ctx context.Context, in, dst []byte) (result Result[[]byte], err error) {
+	if err := abi.CheckItem(in); err != nil {
+		return result, fmt.Errorf("%w: %w", ErrInput, err)
+	}
+	if err := ctx.Err(); err != nil {
+		return result, err
+	}
+	return call(ctx, t.instance, in, dst)
+}
+
+func (t *moduleTurn) End() { t.of.lender.GiveBack(t.instance) }
 
 // Action returns the key under which a store keeps the outputs of the module with
 // its settings. A job has the same key.

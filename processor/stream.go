@@ -108,11 +108,15 @@ type cell struct {
 	done    bool
 }
 
+func (c *cell) kept() int64 { return int64(cap(c.in) + cap(c.out)) }
+
 const (
 	// keptCell is the size in bytes up to which a buffer is kept for another request.
 	keptCell = 16 << 10
+	// keptPart of StreamOptions.Held is the limit of all buffers that are kept.
+	keptPart = 4
 	// writtenAtOnce is the number of answers that are taken under one lock.
-	writtenAtOnce = 64
+	writtenAtOnce = 256
 )
 
 // stream is a running stream. A reader, workers and a writer share it.
@@ -124,13 +128,15 @@ type stream struct {
 
 	mu       sync.Mutex // guards the fields below; a cell belongs to the goroutine that took it
 	room     *sync.Cond // for the reader
-	work     *sync.Cond // for workers
 	ready    *sync.Cond // for the writer
+	crew     crew
 	free     []*cell
+	kept     int64       // bytes of the buffers of free
 	pending  fifo[*cell] // to be run
 	order    fifo[*cell] // in flight, in the order of the requests
 	finished fifo[*cell] // to be written, with Completion
 	flying   int
+	below    int // the reader waits until flying is below it
 	held     int64
 	ended    bool // no more requests are read
 	broken   bool // the runner has ended the stream
@@ -139,7 +145,8 @@ type stream struct {
 
 func newStream(ctx context.Context, cancel context.CancelCauseFunc, r Appender, o StreamOptions) *stream {
 	s := &stream{ctx: ctx, cancel: cancel, runner: r, o: o}
-	s.room, s.work, s.ready = sync.NewCond(&s.mu), sync.NewCond(&s.mu), sync.NewCond(&s.mu)
+	s.room, s.ready = sync.NewCond(&s.mu), sync.NewCond(&s.mu)
+	s.crew = crew{size: o.Workers, work: sync.NewCond(&s.mu)}
 	return s
 }
 
@@ -148,15 +155,26 @@ func (s *stream) wake() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.room.Broadcast()
-	s.work.Broadcast()
+	s.crew.work.Broadcast()
 	s.ready.Broadcast()
 }
 
 // read takes requests into flight, as long as there is room.
 func (s *stream) read(requests iter.Seq2[Request, error]) {
 	var err error
+	var spare []*cell
 	for r, inputErr := range requests {
-		if err = inputErr; err != nil || !s.take(r) {
+		if err = inputErr; err != nil {
+			break
+		}
+		if len(spare) == 0 {
+			spare = s.takeFree(spare)
+		}
+		last := len(spare) - 1
+		c := spare[last]
+		spare = spare[:last]
+		c.ID, c.in, c.done = r.ID, append(c.in[:0], r.Item...), false
+		if !s.take(c) {
 			break
 		}
 	}
@@ -166,13 +184,27 @@ func (s *stream) read(requests iter.Seq2[Request, error]) {
 	s.wake()
 }
 
-// take takes a request into flight. It returns false if the stream is over.
-func (s *stream) take(r Request) bool {
-	c := s.newCell()
-	c.ID, c.in, c.done = r.ID, append(c.in[:0], r.Item...), false
+// takeFree takes all free cells, or a new one.
+func (s *stream) takeFree(spare []*cell) []*cell {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for (s.flying >= s.o.Window || s.held >= s.o.Held) && s.ctx.Err() == nil {
+	if spare = append(spare, s.free...); len(spare) == 0 {
+		return append(spare, &cell{})
+	}
+	clear(s.free)
+	s.free, s.kept = s.free[:0], 0
+	return spare
+}
+
+// take takes a request into flight. It returns false if the stream is over.
+func (s *stream) take(c *cell) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.below = s.o.Window
+	for (s.flying >= s.below || s.held >= s.o.Held) && s.ctx.Err() == nil {
+		if s.flying >= s.o.Window { // room for many is made before the next is read
+			s.below = min(s.o.Window, max(s.o.Window/2+1, 2*s.o.Workers))
+		}
 		s.room.Wait()
 	}
 	if s.ctx.Err() != nil {
@@ -184,49 +216,54 @@ func (s *stream) take(r Request) bool {
 	if !s.o.Completion {
 		s.order.push(c)
 	}
-	s.work.Signal()
+	s.crew.call(s.pending.len())
 	return true
 }
 
-func (s *stream) newCell() *cell {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if last := len(s.free) - 1; last >= 0 {
-		c := s.free[last]
-		s.free = s.free[:last]
-		return c
-	}
-	return &cell{}
-}
-
-// runPending runs requests until all that were read have run.
+// runPending runs requests, in groups, until all that were read have run.
 func (s *stream) runPending() {
+	g := newGroup(s)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for {
-		for s.pending.len() == 0 && !s.ended && s.ctx.Err() == nil {
-			s.work.Wait()
-		}
-		if s.pending.len() == 0 || s.ctx.Err() != nil {
-			return
-		}
-		c := s.pending.pop()
+	for s.waitPending() {
+		g.take()
 		s.mu.Unlock()
-		err := s.run(c)
+		err := g.run()
 		s.mu.Lock()
+		g.end()
 		if err != nil {
 			s.broken = s.broken || s.ctx.Err() == nil
 			s.cancel(err)
 			return
 		}
-		s.finish(c)
 	}
 }
 
+// waitPending waits for a request that can be run. It returns false if none will come.
+// s.mu is held.
+func (s *stream) waitPending() bool {
+	for s.pending.len() == 0 && s.ctx.Err() == nil {
+		if s.ended && s.crew.running == 0 { // no group is left that might be split
+			s.crew.work.Broadcast()
+			return false
+		}
+		s.crew.wait()
+	}
+	return s.ctx.Err() == nil
+}
+
+// turn returns a turn of the runner.
+func (s *stream) turn() (Turn, error) {
+	if t, ok := s.runner.(Turner); ok {
+		return t.Turn(s.ctx)
+	}
+	return untaken{s.runner}, nil
+}
+
 // run executes one request. An error ends the stream.
-func (s *stream) run(c *cell) (err error) {
+func (s *stream) run(t Turn, c *cell) (err error) {
 	c.Failure = nil
-	c.Result, err = s.runner.Append(s.ctx, c.in, c.out[:0])
+	c.Result, err = t.Append(s.ctx, c.in, c.out[:0])
 	if err == nil {
 		c.out = c.Result.Output
 		return nil
@@ -239,14 +276,16 @@ func (s *stream) run(c *cell) (err error) {
 	return nil
 }
 
-// finish makes an answer ready for the writer. s.mu is held.
-func (s *stream) finish(c *cell) {
-	c.done = true
-	s.held += int64(len(c.Result.Output))
-	if s.o.Completion {
-		s.finished.push(c)
-		s.ready.Signal()
-	} else if s.order.first() == c {
+// finish makes answers ready for the writer. s.mu is held.
+func (s *stream) finish(cells []*cell) {
+	for _, c := range cells {
+		c.done = true
+		s.held += int64(len(c.Result.Output))
+		if s.o.Completion {
+			s.finished.push(c)
+		}
+	}
+	if s.o.Completion && s.finished.len() > 0 || s.order.len() > 0 && s.order.first().done {
 		s.ready.Signal()
 	}
 }
@@ -329,10 +368,16 @@ func (s *stream) release(cells []*cell) {
 		if cap(c.out) > keptCell {
 			c.out = nil
 		}
+		if s.kept+c.kept() > s.o.Held/keptPart {
+			c.in, c.out = nil, nil
+		}
+		s.kept += c.kept()
 		s.free = append(s.free, c)
 	}
 	s.flying -= len(cells)
-	s.room.Signal()
+	if s.flying < s.below && s.held < s.o.Held {
+		s.room.Signal()
+	}
 }
 
 // fifo is a queue. Its zero value works.
@@ -351,6 +396,15 @@ func (f *fifo[T]) push(v T) {
 		f.all, f.head = f.all[:n], 0
 	}
 	f.all = append(f.all, v)
+}
+
+// pushFront puts values that were popped back, in their order.
+func (f *fifo[T]) pushFront(values []T) {
+	if f.head < len(values) {
+		rest := f.all[f.head:]
+		f.all, f.head = append(make([]T, len(values), len(values)+len(rest)), rest...), len(values)
+	}
+	f.head -= copy(f.all[f.head-len(values):], values)
 }
 
 func (f *fifo[T]) pop() T {

@@ -175,7 +175,7 @@ func BenchmarkScrape(b *testing.B) {
 	for i := range 100 {
 		for _, code := range []int{200, 422, 500, 503} {
 			m.Answered(fmt.Sprint("module-", i), code, time.Millisecond)
-			m.Waited(fmt.Sprint("module-", i), time.Millisecond)
+			m.Waited(fmt.Sprint("module-", i), time.Millisecond, 1)
 		}
 	}
 	h := m.handler(func() web.Counts { return web.Counts{} })

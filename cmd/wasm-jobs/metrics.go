@@ -51,10 +51,10 @@ func (m *serveMetrics) Answered(module string, code int, elapsed time.Duration) 
 }
 
 // Waited implements [web.Observer].
-func (m *serveMetrics) Waited(module string, d time.Duration) {
+func (m *serveMetrics) Waited(module string, d time.Duration, requests int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.histogram(telemetry.QueueSeconds, module).Add(d)
+	m.histogram(telemetry.QueueSeconds, module).AddAll(d, requests)
 }
 
 // histogram returns the histogram of a module. mu is held.

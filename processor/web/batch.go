@@ -103,7 +103,7 @@ func (b *batch) run(r *http.Request, contentType form, completion bool) {
 	b.w.Header().Set("Content-Type", string(contentType))
 	b.w.Header()[headerModule] = []string{b.e.digest}
 	sink := &processor.AnswerWriter{W: bufio.NewWriterSize(b, 16<<10), Format: b.format, Flushed: b.flush, Observe: b.observe}
-	err := processor.Stream(patient{ctx}, (*batchRunner)(b), func(ctx context.Context) iter.Seq2[processor.Request, error] {
+	err := processor.Stream(patient{ctx}, b.runner(), func(ctx context.Context) iter.Seq2[processor.Request, error] {
 		return b.requests(ctx, r)
 	}, sink, processor.StreamOptions{Workers: b.s.config.Workers, Window: batchWindow, Held: batchHeld, Completion: completion})
 	if err != nil {
@@ -205,9 +205,17 @@ func isTooLarge(err error) bool {
 	return errors.Is(err, chunks.ErrTooLarge) || errors.Is(err, sources.ErrTooLarge)
 }
 
+// runner returns the runner of the requests.
+func (b *batch) runner() processor.Appender {
+	if turner, ok := b.e.runner.(processor.Turner); ok && b.limit == 0 {
+		return &batchTurner{batchRunner{b}, turner}
+	}
+	return &batchRunner{b}
+}
+
 // batchRunner runs the requests of a batch. Without a store, equal requests in flight
 // are executed separately: finding them costs more than most requests of a batch.
-type batchRunner batch
+type batchRunner struct{ of *batch }
 
 func (b *batchRunner) Run(ctx context.Context, in []byte) (processor.Result[[]byte], error) {
 	return b.Append(ctx, in, nil)
@@ -215,18 +223,44 @@ func (b *batchRunner) Run(ctx context.Context, in []byte) (processor.Result[[]by
 
 func (b *batchRunner) Append(ctx context.Context, in, dst []byte) (processor.Result[[]byte], error) {
 	own := ctx
-	if b.limit > 0 {
-		limited := limitedContext(ctx, time.Now().Add(b.limit))
+	if b.of.limit > 0 {
+		limited := limitedContext(ctx, time.Now().Add(b.of.limit))
 		defer limited.release()
 		own = limited
 	}
-	result, err := b.e.runner.Append(own, in, dst)
-	store, isStore := errors.AsType[*processor.StoreError](err)
-	switch { // both affect only this request
-	case isStore:
-		return result, abi.Failf(abi.ClassHost, "%v", store)
-	case errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil:
-		return result, abi.Failf(abi.ClassTimeout, "%s", lateMessage)
+	result, err := b.of.e.runner.Append(own, in, dst)
+	return result, onlyOne(ctx, err)
+}
+
+// onlyOne turns an error that affects only one request of a batch into its failure.
+func onlyOne(ctx context.Context, err error) error {
+	if err == nil {
+		return nil
 	}
-	return result, err
+	store, isStore := errors.AsType[*processor.StoreError](err)
+	switch {
+	case isStore:
+		return abi.Failf(abi.ClassHost, "%v", store)
+	case errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil:
+		return abi.Failf(abi.ClassTimeout, "%s", lateMessage)
+	}
+	return err
+}
+
+// batchTurner runs the requests of a batch in turns.
+type batchTurner struct {
+	batchRunner
+	turner processor.Turner
+}
+
+func (b *batchTurner) Turn(ctx context.Context) (processor.Turn, error) {
+	turn, err := b.turner.Turn(ctx)
+	return batchTurn{turn}, err
+}
+
+type batchTurn struct{ processor.Turn }
+
+func (t batchTurn) Append(ctx context.Context, in, dst []byte) (processor.Result[[]byte], error) {
+	result, err := t.Turn.Append(ctx, in, dst)
+	return result, onlyOne(ctx, err)
 }

@@ -50,7 +50,7 @@ func (g *gated) Append(ctx context.Context, in, dst []byte) (processor.Result[[]
 	}
 	defer g.s.gate.GiveBack(struct{}{})
 	if o := g.s.config.Observer; o != nil {
-		o.Waited(g.e.Name, waited)
+		o.Waited(g.e.Name, waited, 1)
 	}
 	if isPatient && g.e.limit > 0 {
 		limited := limitedContext(ctx, start.Add(g.e.limit))
@@ -65,6 +65,59 @@ func (g *gated) Append(ctx context.Context, in, dst []byte) (processor.Result[[]
 		o.Executed(result.Fuel)
 	}
 	return result, err
+}
+
+// Turn implements [processor.Turner]. Only requests without a limit of their own may take
+// turns.
+func (g *gated) Turn(ctx context.Context) (processor.Turn, error) {
+	waited, start, err := g.wait(ctx, true)
+	if err != nil {
+		return nil, err
+	}
+	turn, err := g.e.Module.Module.Turn(ctx)
+	if err != nil {
+		g.s.gate.GiveBack(struct{}{})
+		return nil, err
+	}
+	return &gatedTurn{Turn: turn, of: g, waited: waited, start: start}, nil
+}
+
+// gatedTurn is a turn of a worker.
+type gatedTurn struct {
+	processor.Turn
+	of       *gated
+	waited   time.Duration
+	start    time.Time // zero if nobody needs it
+	requests int
+	fuel     uint64
+}
+
+func (t *gatedTurn) Append(ctx context.Context, in, dst []byte) (processor.Result[[]byte], error) {
+	t.requests++
+	if limit := t.of.e.limit; limit > 0 {
+		limited := limitedContext(ctx, time.Now().Add(limit))
+		defer limited.release()
+		ctx = limited
+	}
+	result, err := t.Turn.Append(ctx, in, dst)
+	t.fuel += result.Fuel
+	return result, err
+}
+
+func (t *gatedTurn) End() {
+	t.Turn.End()
+	s := t.of.s
+	s.gate.GiveBack(struct{}{})
+	if t.requests == 0 {
+		return
+	}
+	if !t.start.IsZero() {
+		s.pace.add(time.Since(t.start) / time.Duration(t.requests))
+	}
+	if o := s.config.Observer; o != nil {
+		o.Waited(t.of.e.Name, t.waited, t.requests)
+		o.Executed(t.fuel)
+	}
 }
 
 // wait waits for a worker. It returns for how long, and the time. The time is zero if

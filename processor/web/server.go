@@ -50,11 +50,11 @@ type Observer interface {
 	// Answered is called for each answered request; module is "" if the request named
 	// no module, or an unknown one.
 	Answered(module string, code int, elapsed time.Duration)
-	// Waited is called with the time that a request waited for a worker.
-	Waited(module string, d time.Duration)
+	// Waited is called with the time that a number of requests waited for a worker.
+	Waited(module string, d time.Duration, requests int)
 	// Rejected is called with the reason for each rejected request.
 	Rejected(reason Reason)
-	// Executed is called with the fuel of an execution that was answered.
+	// Executed is called with the fuel of executions that were answered.
 	Executed(fuel uint64)
 }
 
@@ -77,7 +77,7 @@ const (
 	// and for outputs that are not sent yet.
 	heldBodies = 4
 	// batchWindow and batchHeld bound the requests and bytes that one batch holds.
-	batchWindow = 256
+	batchWindow = 1024
 	batchHeld   = 4 << 20
 	// bodyTime is the time to receive a body, if Config.Timeout is not set, and the
 	// time to send an answer.

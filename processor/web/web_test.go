@@ -378,7 +378,7 @@ func (o *observer) Answered(_ string, code int, _ time.Duration) {
 	o.codes[code]++
 }
 
-func (*observer) Waited(string, time.Duration) {}
+func (*observer) Waited(string, time.Duration, int) {}
 
 func (o *observer) Rejected(r web.Reason) {
 	o.mu.Lock()

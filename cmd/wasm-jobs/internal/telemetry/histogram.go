@@ -19,12 +19,15 @@ type Histogram struct {
 }
 
 // Add counts a time. Negative ones count as 0.
-func (h *Histogram) Add(d time.Duration) {
+func (h *Histogram) Add(d time.Duration) { h.AddAll(d, 1) }
+
+// AddAll counts n equal times.
+func (h *Histogram) AddAll(d time.Duration, n int) {
 	d = max(0, d)
 	i := 0
 	for i < len(bounds) && d > bounds[i] {
 		i++
 	}
-	h.counts[i]++
-	h.sum += d
+	h.counts[i] += uint64(n)
+	h.sum += d * time.Duration(n)
 }
