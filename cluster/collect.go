@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"time"
 
 	"github.com/wasm-jobs/wasm-jobs/host"
@@ -107,6 +108,15 @@ func Collect(ctx context.Context, s *postgres.Store, o *Collection) (*host.Resul
 	j.Chunks = j.input(tables, o.Shared)
 	j.Outputs = o.Outputs
 	gathered := &host.Gathered{Failed: failures(failed), Succeeded: p.Succeeded, Attempts: int(p.Executions), Reused: p.Reused, Some: p.State != stateSucceeded}
+	whole, err := tables.Whole(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if whole && len(failed) == 0 {
+		gathered.Outputs = func(ctx context.Context, first int) iter.Seq2[store.Value, error] {
+			return complete(tables.Outputs(ctx, first, p.Total))
+		}
+	}
 	switch p.State {
 	case stateBroken:
 		gathered.Err = &BrokenError{p.BrokenBy, p.Error}

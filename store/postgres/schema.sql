@@ -742,6 +742,37 @@ language sql stable set search_path = @SCHEMA@, pg_temp as $$
 	order by 1
 $$;
 
+-- The outputs of a job's chunks from p_first to p_last-1, in packs of some MiB; the
+-- outputs that other jobs left and this one uses again are not in them.
+create function outputs_of(p_job int, p_first bigint, p_last bigint)
+returns table (id bigint, first bigint, count int, chunks_sum bytea, heads bytea, data bytea, sum bytea)
+language sql stable set search_path = @SCHEMA@, pg_temp as $$
+	select p.id, p.first, p.count, sha256(p.chunks), p.heads, p.data, p.sum from packs p join (
+		select n.id, sum(length(n.heads) + length(n.data)) over (order by n.first, n.id) - length(n.heads) - length(n.data) before from (
+			select * from packs q where q.job = p_job and q.first < p_last and q.first > p_first - 65537 and q.first + q.count > p_first order by q.first, q.id limit 32) n) s
+	on s.id = p.id where s.before < 4194304 order by p.first, p.id
+$$;
+
+-- Whether packs of the job have the outputs of all its chunks.
+create function whole(p_job int) returns bool
+language sql stable set search_path = @SCHEMA@, pg_temp as $$
+	select isempty(int8multirange(int8range(0, j.total)) - coalesce((select range_agg(int8range(p.first, p.first + p.count)) from packs p where p.job = p_job), '{}'))
+	from jobs j where j.n = p_job
+$$;
+
+create function worker_whole(p_worker bigint, p_token bytea, p_slot int, p_key bigint) returns bool
+language plpgsql security definer set search_path = @SCHEMA@, pg_temp as $$
+begin
+	return whole(fold_job(p_worker, p_token, p_slot, p_key));
+end $$;
+
+create function worker_outputs(p_worker bigint, p_token bytea, p_slot int, p_key bigint, p_first bigint, p_last bigint)
+returns table (id bigint, first bigint, count int, chunks_sum bytea, heads bytea, data bytea, sum bytea)
+language plpgsql security definer set search_path = @SCHEMA@, pg_temp as $$
+begin
+	return query select * from outputs_of(fold_job(p_worker, p_token, p_slot, p_key), p_first, p_last);
+end $$;
+
 create function worker_packs(p_worker bigint, p_token bytea, p_slot int, p_key bigint, p_ids bigint[])
 returns table (id bigint, chunks bytea, heads bytea, data bytea, sum bytea)
 language plpgsql security definer set search_path = @SCHEMA@, pg_temp as $$
