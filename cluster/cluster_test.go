@@ -195,7 +195,7 @@ func collect(t testing.TB, s *postgres.Store, id store.JobID) (result, *postgres
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := cluster.Collect(ctx, s, record.Record, p, shared, nil, nil)
+	r, err := cluster.Collect(ctx, s, &cluster.Collection{Record: record.Record, Progress: p, Engine: shared, Outputs: true})
 	return resultOf(t, r, err), p
 }
 
@@ -285,4 +285,41 @@ func kinds() (file []byte) {
 		file = abi.AppendHead(file, abi.MajorUint, uint64(i))
 	}
 	return file
+}
+
+// TestCollectTheAggregate makes the result of a job whose outputs are gone: they are read
+// only if they are wanted.
+func TestCollectTheAggregate(t *testing.T) {
+	url := pgtest.URL(t)
+	s := openStore(t, url)
+	j := newJob(t, square, 100)
+	want := local(t, j)
+	id := submit(t, s, j)
+	start(t, url, 1, nil)
+	_, p := collect(t, s, id)
+	record, err := journal.Find(t.Context(), s, journal.Name(id))
+	if err != nil {
+		t.Fatal(err)
+	}
+	pgtest.Exec(t, url, "delete from wasm_jobs.packs where job is not null")
+	s = openStore(t, url) // the first one has read them
+	for _, outputs := range []bool{true, false} {
+		r, err := cluster.Collect(t.Context(), s, &cluster.Collection{Record: record.Record, Progress: p, Engine: shared, Outputs: outputs})
+		if outputs {
+			if _, missing := errors.AsType[*host.MissingError](err); !missing {
+				t.Errorf("with outputs: %v", err)
+			}
+			continue
+		}
+		if err != nil || sha256.Sum256(r.Aggregate) != want.aggregate {
+			t.Fatalf("without outputs: %v, another aggregate", err)
+		}
+		receipt, err := r.Receipt()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if b, err := receipt.Marshal(); err != nil || !bytes.Equal(b, want.receipt) {
+			t.Errorf("receipt %s, %v", b, err)
+		}
+	}
 }

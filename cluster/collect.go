@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"time"
 
 	"github.com/wasm-jobs/wasm-jobs/host"
@@ -79,12 +80,24 @@ func WaitingFor(p *postgres.Progress) string {
 	return ""
 }
 
+// Collection has the options of [Collect].
+type Collection struct {
+	Record   store.JobRecord
+	Progress *postgres.Progress
+	Engine   host.Engine
+	Shared   Blobs // nil = the input is in the database
+	// Outputs says that all outputs are wanted. Without it, they are read only if they
+	// are the job's result.
+	Outputs bool
+}
+
 // Collect makes the result of a job that is over. It calls no guest: the result is made
 // of stored outputs. The error is a *[BrokenError], [ErrCancelled], or one of the store's;
 // with the first two, the result holds the chunks that were finished.
-func Collect(ctx context.Context, s *postgres.Store, record store.JobRecord, p *postgres.Progress, e host.Engine, shared Blobs, o host.Observer) (*host.Result, error) {
+func Collect(ctx context.Context, s *postgres.Store, o *Collection) (*host.Result, error) {
+	p := o.Progress
 	tables := s.InputOf(p.Number)
-	j, err := readJob(ctx, record, tables, shared)
+	j, err := readJob(ctx, o.Record, tables, o.Shared)
 	if err != nil {
 		return nil, err
 	}
@@ -92,23 +105,32 @@ func Collect(ctx context.Context, s *postgres.Store, record store.JobRecord, p *
 	if err != nil {
 		return nil, err
 	}
-	j.Chunks = j.input(tables, shared)
-	j.Outputs = true
+	j.Chunks = j.input(tables, o.Shared)
+	j.Outputs = o.Outputs
 	gathered := &host.Gathered{Failed: failures(failed), Succeeded: p.Succeeded, Attempts: int(p.Executions), Reused: p.Reused, Some: p.State != stateSucceeded}
+	whole, err := tables.Whole(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if whole && len(failed) == 0 {
+		gathered.Outputs = func(ctx context.Context, first int) iter.Seq2[store.Value, error] {
+			return complete(tables.Outputs(ctx, first, p.Total))
+		}
+	}
 	switch p.State {
 	case stateBroken:
 		gathered.Err = &BrokenError{p.BrokenBy, p.Error}
 	case stateCancelled:
 		gathered.Err = ErrCancelled
 	}
-	c, err := host.New(ctx, host.Config{Workers: 1, Engine: e, Store: s, Observer: o})
+	c, err := host.New(ctx, host.Config{Workers: 1, Engine: o.Engine, Store: s})
 	if err != nil {
 		return nil, err
 	}
 	defer c.Close(context.WithoutCancel(ctx))
 	result, err := c.Gather(ctx, &j.Job, gathered)
 	if result != nil {
-		result.Report.Job = journal.Name(record.ID)
+		result.Report.Job = journal.Name(o.Record.ID)
 		result.Report.State = p.State
 	}
 	return result, err

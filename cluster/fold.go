@@ -4,12 +4,14 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"iter"
 	"strings"
 
 	"github.com/wasm-jobs/wasm-jobs/abi"
 	"github.com/wasm-jobs/wasm-jobs/host"
 	"github.com/wasm-jobs/wasm-jobs/host/journal"
 	"github.com/wasm-jobs/wasm-jobs/runtime"
+	"github.com/wasm-jobs/wasm-jobs/store"
 	"github.com/wasm-jobs/wasm-jobs/store/postgres"
 )
 
@@ -84,6 +86,10 @@ func (s *slot) gather(ctx context.Context, j *job, l postgres.Lease) (*host.Resu
 	if err != nil {
 		return nil, err
 	}
+	whole, err := s.worker.Whole(s.requests, l)
+	if err != nil {
+		return nil, err
+	}
 	asked := j.Job
 	asked.Chunks = j.input(leaseSource{s.worker, l}, s.Shared)
 	gathered := &host.Gathered{Failed: failures(failed), Succeeded: j.record.Total - len(failed), Fold: true}
@@ -92,9 +98,28 @@ func (s *slot) gather(ctx context.Context, j *job, l postgres.Lease) (*host.Resu
 		return nil, err
 	}
 	defer c.Close(context.WithoutCancel(ctx))
+	if whole && len(failed) == 0 {
+		gathered.Outputs = func(ctx context.Context, first int) iter.Seq2[store.Value, error] {
+			return complete(s.worker.OutputsOf(ctx, l, first, j.record.Total))
+		}
+	}
 	// If the job was stopped, it has pending chunks.
 	gathered.Some = j.MaxFailures != nil && len(failed) > *j.MaxFailures
 	return c.Gather(ctx, &asked, gathered)
+}
+
+// complete gives a gap in outputs the error of missing ones.
+func complete(outputs iter.Seq2[store.Value, error]) iter.Seq2[store.Value, error] {
+	return func(yield func(store.Value, error) bool) {
+		for v, err := range outputs {
+			if errors.Is(err, postgres.ErrGap) {
+				err = &host.MissingError{Count: 1}
+			}
+			if !yield(v, err) {
+				return
+			}
+		}
+	}
 }
 
 // failures returns the recorded failures of chunks.

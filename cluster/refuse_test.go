@@ -51,6 +51,6 @@ func TestRefusedJob(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := cluster.Collect(t.Context(), s, record.Record, p, shared, blobs, nil)
+	r, err := cluster.Collect(t.Context(), s, &cluster.Collection{Record: record.Record, Progress: p, Engine: shared, Shared: blobs, Outputs: true})
 	equal(t, resultOf(t, r, err), want)
 }

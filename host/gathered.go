@@ -2,8 +2,10 @@ package host
 
 import (
 	"context"
+	"iter"
 
 	"github.com/wasm-jobs/wasm-jobs/abi"
+	"github.com/wasm-jobs/wasm-jobs/store"
 )
 
 // Gathered is the work that others did on a job, such as the workers of a shared store.
@@ -20,6 +22,9 @@ type Gathered struct {
 	// it no guest is called: the aggregate is the one in the store, or there is
 	// none.
 	Fold bool
+	// Outputs, if not nil, yields the outputs of all chunks from an index on, in id
+	// order. Otherwise they are looked up in the store by the bytes of their chunks.
+	Outputs func(ctx context.Context, first int) iter.Seq2[store.Value, error]
 	// Err is the error that ended the job, or nil. Run returns it.
 	Err error
 }

@@ -30,8 +30,32 @@ type outputReader struct {
 // errLeft ends a read whose consumer has left.
 var errLeft = errors.New("left")
 
+// given yields the outputs that others give, of the chunks from an index on.
+func (o *outputReader) given(ctx context.Context, first int) iter.Seq2[Output, error] {
+	return func(yield func(Output, error) bool) {
+		i := first
+		for v, err := range o.gathered.Outputs(ctx, first) {
+			if err != nil {
+				if ctx.Err() == nil {
+					err = &StoreError{Err: err}
+				}
+				yield(Output{}, err)
+				return
+			}
+			o.fuel += v.Fuel
+			if !yield(Output{ID: o.input.ID(i), Output: v.Output}, nil) {
+				return
+			}
+			i++
+		}
+	}
+}
+
 // from yields the existing outputs of the chunks from an index on.
 func (o *outputReader) from(ctx context.Context, first int) iter.Seq2[Output, error] {
+	if o.gathered != nil && o.gathered.Outputs != nil {
+		return o.given(ctx, first)
+	}
 	return func(yield func(Output, error) bool) {
 		var keys []store.Key
 		var orders []byte

@@ -140,7 +140,7 @@ func (w *waiting) write(ctx context.Context, c *console, o *runOptions, s *postg
 		}
 	}
 	o.module, o.files.asked = record.Spec.Module.Path, &record.Spec
-	result, runErr := cluster.Collect(ctx, s, record.Record, p, engine, shared, nil)
+	result, runErr := cluster.Collect(ctx, s, &cluster.Collection{Record: record.Record, Progress: p, Engine: engine, Shared: shared, Outputs: o.files.outputs != ""})
 	if result == nil {
 		return storeError(runErr)
 	}

@@ -23,8 +23,8 @@ func (s *Store) Check(ctx context.Context) (r CheckReport, err error) {
 			fetched
 			count int
 		}
-		some, err := rows(ctx, s, "select id, data, sum, count from $.packs where id > $1 order by id limit 16", func(r pgx.Rows) (p pack, err error) {
-			err = r.Scan(&p.id, &p.data, &p.sum, &p.count)
+		some, err := rows(ctx, s, "select "+packColumns+", count from $.packs where id > $1 order by id limit 16", func(r pgx.Rows) (p pack, err error) {
+			err = r.Scan(append(p.columns(), &p.count)...)
 			return p, err
 		}, last)
 		if err != nil || len(some) == 0 {
@@ -32,7 +32,7 @@ func (s *Store) Check(ctx context.Context) (r CheckReport, err error) {
 		}
 		for _, p := range some {
 			last = p.id
-			if records, err := readPack(p.data, p.sum); err == nil {
+			if records, err := p.read(); err == nil {
 				r.Outputs += len(records)
 				continue
 			}

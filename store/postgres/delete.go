@@ -70,10 +70,10 @@ func (d *deletion) outputs(ctx context.Context, derived [][]byte) error {
 		return err
 	}
 	gone := map[store.Digest]bool{}
-	if err := d.chunks(ctx, "job = $1", gone, true); err != nil {
+	if err := d.chunks(ctx, "s.job = $1", gone, true); err != nil {
 		return err
 	}
-	if err := d.chunks(ctx, "job <> $1 and job in (select n from $.jobs where action = $2)", gone, false, d.action); err != nil {
+	if err := d.chunks(ctx, "s.job <> $1 and s.job in (select n from $.jobs where action = $2)", gone, false, d.action); err != nil {
 		return err
 	}
 	if err := d.rewrite(ctx, "action = $1", gone, d.action); err != nil {
@@ -84,7 +84,7 @@ func (d *deletion) outputs(ctx context.Context, derived [][]byte) error {
 
 // chunks adds the chunks of spans to a set, or removes them from it.
 func (d *deletion) chunks(ctx context.Context, where string, set map[store.Digest]bool, add bool, args ...any) error {
-	r, err := d.tx.Query(ctx, d.sql("select run, first, chunks, detail from $.spans where "+where), append([]any{d.job}, args...)...)
+	r, err := d.tx.Query(ctx, d.sql("select "+spanColumns+" where "+where), append([]any{d.job}, args...)...)
 	if err != nil {
 		return err
 	}
@@ -124,12 +124,12 @@ func (d *deletion) rewrite(ctx context.Context, where string, gone map[store.Dig
 }
 
 func (d *deletion) rewritePack(ctx context.Context, id int64, gone map[store.Digest]bool) error {
-	var data, sum []byte
+	var pack fetched
 	var action int
-	if err := d.tx.QueryRow(ctx, d.sql("select action, data, sum from $.packs where id = $1"), id).Scan(&action, &data, &sum); err != nil {
+	if err := d.tx.QueryRow(ctx, d.sql("select "+packColumns+", action from $.packs where id = $1"), id).Scan(append(pack.columns(), &action)...); err != nil {
 		return err
 	}
-	records, err := readPack(data, sum)
+	records, err := pack.read()
 	if err != nil {
 		return nil // it counts as missing, and the next reader drops it
 	}

@@ -44,7 +44,7 @@ func newIndex() *index {
 // listed is a row of an index.
 type listed struct {
 	packEntry
-	marks   []byte
+	chunks  []byte
 	horizon string
 }
 
@@ -61,19 +61,19 @@ func (x *index) add(rows []listed) {
 			}
 			continue
 		}
-		x.enter(r.packEntry, r.marks)
+		x.enter(r.packEntry, r.chunks)
 	}
 }
 
-// enter adds a pack.
-func (x *index) enter(e packEntry, marks []byte) {
+// enter adds a pack with the chunks of the given digests.
+func (x *index) enter(e packEntry, chunks []byte) {
 	if x.packs[e.id] != nil {
 		return
 	}
 	x.packs[e.id] = &e
 	x.recent = append(x.recent, e.id)
-	for at := 0; (at+1)*markSize <= len(marks); at++ {
-		mark := binary.LittleEndian.Uint64(marks[at*markSize:])
+	for at := 0; (at+1)*len(store.Digest{}) <= len(chunks); at++ {
+		mark := binary.LittleEndian.Uint64(chunks[at*len(store.Digest{}):])
 		p := place{e.id, int32(at)}
 		if _, taken := x.marks[mark]; taken {
 			x.more[mark] = append(x.more[mark], p)
@@ -193,13 +193,13 @@ func (s *Store) load(ctx context.Context, x *index, ids []int64) error {
 	}
 	found := map[int64]bool{}
 	for _, f := range fetched {
-		records, err := readPack(f.data, f.sum)
+		records, err := f.read()
 		if err != nil {
 			s.damaged(ctx, x, f.id)
 			continue
 		}
 		found[f.id] = true
-		x.cache.put(f.id, len(f.data), records)
+		x.cache.put(f.id, len(f.chunks)+len(f.heads)+len(f.data), records)
 	}
 	for _, id := range wanted {
 		if !found[id] {

@@ -308,6 +308,11 @@ func (s *Store) Extents(ctx context.Context, job store.JobID) iter.Seq2[store.Ex
 		}, job[:])
 }
 
+// spanColumns are the columns of a span, and its tables: the pack of a lease has the
+// digests of its chunks.
+const spanColumns = `s.run, s.first, coalesce(s.chunks, (select p.chunks from $.packs p where p.job = s.job and p.first = s.first and p.count = s.count limit 1), ''), s.detail
+	from $.spans s`
+
 // spanPage is the number of spans that one query returns.
 const spanPage = 64
 
@@ -318,8 +323,8 @@ func (s *Store) Spans(ctx context.Context, job store.JobID, from, to int) iter.S
 		first, run := int64(-1), 0
 		for err == nil {
 			var page []store.Span
-			page, err = rows(ctx, s, `select run, first, chunks, detail from $.spans
-				where job = $1 and first < $3 and first + count > $2 and (first, run) > ($4, $5) order by first, run limit $6`, scanSpan, n, from, to, first, run, spanPage)
+			page, err = rows(ctx, s, `select `+spanColumns+`
+				where s.job = $1 and s.first < $3 and s.first + s.count > $2 and (s.first, s.run) > ($4, $5) order by s.first, s.run limit $6`, scanSpan, n, from, to, first, run, spanPage)
 			for _, span := range page {
 				if !yield(span, nil) {
 					return

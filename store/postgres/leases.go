@@ -205,16 +205,12 @@ func (w *Worker) Settle(ctx context.Context, s *Settlement) (next Lease, err err
 func (w *Worker) settle(ctx context.Context, s *Settlement) (verdict string, next Lease, err error) {
 	var firsts, sizes []int64
 	var counts []int32
-	var lows, highs, marks, digests, details, datas, sums [][]byte
+	var lows, highs, chunks, heads, details, datas, sums [][]byte
 	for i := range s.Spans {
 		span := &s.Spans[i]
 		p := NewPack(span.Records)
-		chunks := make([]byte, 0, len(store.Digest{})*len(span.Records))
-		for j := range span.Records {
-			chunks = append(chunks, span.Records[j].Chunk[:]...)
-		}
 		firsts, counts, sizes = append(firsts, int64(span.First)), append(counts, int32(p.Count)), append(sizes, p.Bytes)
-		lows, highs, marks, digests = append(lows, p.Low), append(highs, p.High), append(marks, p.Marks), append(digests, chunks)
+		lows, highs, chunks, heads = append(lows, p.Low), append(highs, p.High), append(chunks, p.Chunks), append(heads, p.Heads)
 		details = append(details, span.Detail(span.First, span.First+len(span.Records)))
 		datas, sums = append(datas, p.Data), append(sums, p.Sum[:])
 	}
@@ -223,7 +219,7 @@ func (w *Worker) settle(ctx context.Context, s *Settlement) (verdict string, nex
 	err = w.call(ctx, "select verdict, "+leaseColumns+` from $.worker_settle($1, $2, $3, $4, $5, coalesce($6, '{}'::bigint[]), coalesce($7, '{}'::int[]), coalesce($8, '{}'::bigint[]),
 		coalesce($9, '{}'::bytea[]), coalesce($10, '{}'::bytea[]), coalesce($11, '{}'::bytea[]), coalesce($12, '{}'::bytea[]), coalesce($13, '{}'::bytea[]), coalesce($14, '{}'::bytea[]), coalesce($15, '{}'::bytea[]),
 		$16::text::jsonb, $17, $18, $19, $20, 'done', $21, $22::text::jsonb, $23)`,
-		[]any{s.Slot, s.Key, s.Seq, firsts, counts, sizes, lows, highs, marks, digests, details, datas, sums,
+		[]any{s.Slot, s.Key, s.Seq, firsts, counts, sizes, lows, highs, chunks, heads, details, datas, sums,
 			failuresJSON(s.Failures), s.Done, s.Executed, s.Busy.Seconds(), s.Ends, s.Next, s.Want.json(), idOf(s.Only)},
 		append([]any{&verdict}, to...)...)
 	if errors.Is(err, ErrNotHeld) {
@@ -302,8 +298,8 @@ func (w *Worker) overlaps(ctx context.Context, l Lease, span *Span) (map[int]sto
 		fetched
 		first, count int
 	}
-	all, err := rows(ctx, w.store, "select id, first, count, data, sum from $.worker_overlaps($1, $2, $3, $4, $5, $6)", func(r pgx.Rows) (o overlap, err error) {
-		err = r.Scan(&o.id, &o.first, &o.count, &o.data, &o.sum)
+	all, err := rows(ctx, w.store, "select "+packColumns+", first, count from $.worker_overlaps($1, $2, $3, $4, $5, $6)", func(r pgx.Rows) (o overlap, err error) {
+		err = r.Scan(append(o.columns(), &o.first, &o.count)...)
 		return o, err
 	}, id, mark, l.Slot, l.Key, span.First, span.First+len(span.Records))
 	if err != nil {
@@ -311,7 +307,7 @@ func (w *Worker) overlaps(ctx context.Context, l Lease, span *Span) (map[int]sto
 	}
 	there := map[int]store.Record{}
 	for _, o := range all {
-		records, err := readPack(o.data, o.sum)
+		records, err := o.read()
 		if err != nil || len(records) != o.count {
 			var dropped bool
 			if err := w.store.one(ctx, "select $.drop_damaged($1)", []any{o.id}, &dropped); err != nil {
@@ -519,14 +515,14 @@ func (l *leased) index(ctx context.Context, action int, since string, known []in
 
 func (l *leased) packs(ctx context.Context, ids []int64) ([]fetched, error) {
 	worker, args := l.args(ids)
-	all, err := rows(ctx, l.Store, "select id, data, sum from $.worker_packs($1, $2, $3, $4, $5)", scanFetched, args...)
+	all, err := rows(ctx, l.Store, "select "+packColumns+" from $.worker_packs($1, $2, $3, $4, $5)", scanFetched, args...)
 	return all, l.worker.answered(ctx, worker, err)
 }
 
 // keep puts a pack of a record that the fold keeps.
 func (l *leased) keep(ctx context.Context, action int, p *Pack) (id int64, err error) {
-	worker, args := l.args(action, p.Count, p.Bytes, p.Low, p.High, p.Marks, p.Data, p.Sum[:])
-	err = l.one(ctx, "select $.worker_keep($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)", args, &id)
+	worker, args := l.args(action, p.Count, p.Bytes, p.Low, p.High, p.Chunks, p.Heads, p.Data, p.Sum[:])
+	err = l.one(ctx, "select $.worker_keep($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)", args, &id)
 	return id, l.worker.answered(ctx, worker, err)
 }
 
@@ -554,7 +550,7 @@ func (l *leased) put(ctx context.Context, x *index, action store.Action, records
 		if err != nil {
 			return err
 		}
-		x.enter(packEntry{id, p.Low, p.High, len(p.Data)}, p.Marks)
+		x.enter(p.entry(id), p.Chunks)
 	}
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -214,7 +215,9 @@ func TestHintsAreNotTrusted(t *testing.T) {
 		"slots are of an unknown job": "update slots set job = 4711, until = 'infinity'",
 		"spans are doubled":           "insert into pending (job, first, last) select job, first, last from pending; insert into pending (job, first, last) values (1, 0, 100)",
 		"half of the packs":           "delete from packs where id % 2 = 0",
-		"a byte is flipped":           "update packs set data = set_byte(data, 40, get_byte(data, 40) # 1) where id = (select min(id) from packs)",
+		"a byte is flipped":           "update packs set data = set_byte(data, 10, get_byte(data, 10) # 1) where id = (select min(id) from packs)",
+		"a byte of a digest":          "update packs set chunks = set_byte(chunks, 10, get_byte(chunks, 10) # 1) where id = (select min(id) from packs)",
+		"a byte of a size":            "update packs set heads = set_byte(heads, 10, get_byte(heads, 10) # 1) where id = (select min(id) from packs)",
 		"a sum is another":            "update packs set sum = sha256('x') where id = (select min(id) from packs)",
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -242,7 +245,7 @@ func TestHintsAreNotTrusted(t *testing.T) {
 				}
 			}
 			s.ExecForTest(t, sql)
-			if name == "a byte is flipped" || name == "a sum is another" {
+			if strings.HasPrefix(name, "a byte") || name == "a sum is another" {
 				if r, err := s.Check(t.Context()); err != nil || r.Damaged == 0 {
 					t.Errorf("%+v, %v", r, err)
 				}
@@ -461,5 +464,57 @@ func TestPoison(t *testing.T) {
 		if err != nil || a.Chunk != 6 || a.Class != "lost" || !a.Final {
 			t.Errorf("%+v, %v", a, err)
 		}
+	}
+}
+
+// TestOutputsByNumber reads outputs of a job from any chunk to any other, with packs of
+// unequal sizes, one that is damaged and one that is gone.
+func TestOutputsByNumber(t *testing.T) {
+	s, err := postgres.Open(t.Context(), pgtest.URL(t), postgres.Options{Create: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	const total = 60
+	_, n := handIn(t, s, 1, total)
+	w := register(t, s, "w")
+	finishJob(t, w, n, 7)
+	in := s.InputOf(n)
+	read := func(from, to int) (got []string, err error) {
+		for v, err := range in.Outputs(t.Context(), from, to) {
+			if err != nil {
+				return got, err
+			}
+			got = append(got, string(v.Output))
+		}
+		return got, nil
+	}
+	for from := range total {
+		for to := from; to <= total; to += 1 + from%7 {
+			got, err := read(from, to)
+			if err != nil || len(got) != to-from {
+				t.Fatalf("%d to %d: %d outputs, %v", from, to, len(got), err)
+			}
+			for i := range got {
+				if got[i] != usual(from+i) {
+					t.Fatalf("%d to %d: %q", from, to, got)
+				}
+			}
+		}
+	}
+	whole := func(want bool) {
+		t.Helper()
+		if got, err := in.Whole(t.Context()); err != nil || got != want {
+			t.Errorf("whole %v, %v", got, err)
+		}
+	}
+	whole(true)
+	s.ExecForTest(t, "update packs set heads = set_byte(heads, 3, 1 # get_byte(heads, 3)) where first <= 20 and first + count > 20")
+	if got, err := read(0, total); !errors.Is(err, postgres.ErrGap) || len(got) > 20 {
+		t.Errorf("%d outputs, %v with a damaged pack", len(got), err)
+	}
+	whole(false)
+	if got, err := read(30, total); err != nil || len(got) != 30 {
+		t.Errorf("%d outputs after the gap, %v", len(got), err)
 	}
 }

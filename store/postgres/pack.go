@@ -14,37 +14,43 @@ const (
 	// its own pack.
 	maxPackCount = 16_384
 	maxPackBytes = 4 << 20
-	markSize     = 8
+	markSize     = 8 // of a digest
 )
 
-// Pack holds outputs as they are sent and stored: each with the digest of its chunk, its
-// order and its fuel, in bytewise order of their keys.
+// Pack holds outputs as they are sent and stored, in bytewise order of their keys, in
+// three columns: a reader that knows the chunks does not fetch their digests.
 type Pack struct {
 	Count     int
 	Bytes     int64 // of the outputs
 	Low, High []byte
-	Marks     []byte // the first 8 bytes of each digest
-	Data      []byte
-	Sum       [sha256.Size]byte // of Data
+	Chunks    []byte // the digests
+	Heads     []byte // of each output its order, with the length before it, its fuel and its size
+	Data      []byte // the outputs
+	Sum       [sha256.Size]byte
 }
 
 // NewPack makes a pack of one or more records, which it copies.
 func NewPack(records []store.Record) *Pack {
-	records = slices.Clone(records)
-	slices.SortStableFunc(records, func(a, b store.Record) int { return a.Key.Compare(b.Key) })
-	size := 0
-	for i := range records {
-		size += len(records[i].Chunk) + 3*binary.MaxVarintLen64 + len(records[i].Order) + len(records[i].Output)
+	compare := func(a, b store.Record) int { return a.Key.Compare(b.Key) }
+	if !slices.IsSortedFunc(records, compare) {
+		records = slices.Clone(records)
+		slices.SortStableFunc(records, compare)
 	}
-	p := &Pack{Count: len(records), Data: make([]byte, 0, size), Marks: make([]byte, 0, markSize*len(records))}
+	data, heads := 0, 0
+	for i := range records {
+		data += len(records[i].Output)
+		heads += 3*binary.MaxVarintLen32 + len(records[i].Order)
+	}
+	p := &Pack{
+		Count: len(records), Bytes: int64(data),
+		Chunks: make([]byte, 0, len(store.Digest{})*len(records)), Heads: make([]byte, 0, heads), Data: make([]byte, 0, data),
+	}
 	for i := range records {
 		r := &records[i]
-		p.Marks = append(p.Marks, r.Chunk[:markSize]...)
-		p.Data = append(p.Data, r.Chunk[:]...)
-		p.Data = append(binary.AppendUvarint(p.Data, uint64(len(r.Order))), r.Order...)
-		p.Data = binary.AppendUvarint(p.Data, r.Fuel)
-		p.Data = append(binary.AppendUvarint(p.Data, uint64(len(r.Output))), r.Output...)
-		p.Bytes += int64(len(r.Output))
+		p.Chunks = append(p.Chunks, r.Chunk[:]...)
+		p.Heads = append(binary.AppendUvarint(p.Heads, uint64(len(r.Order))), r.Order...)
+		p.Heads = binary.AppendUvarint(binary.AppendUvarint(p.Heads, r.Fuel), uint64(len(r.Output)))
+		p.Data = append(p.Data, r.Output...)
 	}
 	p.Low, p.High = slices.Clone(records[0].Order), slices.Clone(records[len(records)-1].Order)
 	if p.Low == nil {
@@ -53,8 +59,19 @@ func NewPack(records []store.Record) *Pack {
 	if p.High == nil {
 		p.High = []byte{}
 	}
-	p.Sum = sha256.Sum256(p.Data)
+	p.Sum = sumOf(sha256.Sum256(p.Chunks), sha256.Sum256(p.Heads), sha256.Sum256(p.Data))
 	return p
+}
+
+// entry returns the entry of the pack in an index.
+func (p *Pack) entry(id int64) packEntry {
+	return packEntry{id, p.Low, p.High, len(p.Chunks) + len(p.Heads) + len(p.Data)}
+}
+
+// sumOf returns the checksum of a pack, as pack_sum in the schema does: over the SHA-256 of
+// each column, so that a part of a pack can be checked without the rest.
+func sumOf(chunks, heads, data [sha256.Size]byte) [sha256.Size]byte {
+	return sha256.Sum256(slices.Concat(chunks[:], heads[:], data[:]))
 }
 
 // packs cuts records into packs.
@@ -73,39 +90,45 @@ func packs(records []store.Record) (all []*Pack) {
 
 var errPack = errors.New("a pack is damaged")
 
-// readPack reads the records of a pack, as views into its data.
-func readPack(data, sum []byte) ([]store.Record, error) {
-	if got := sha256.Sum256(data); string(got[:]) != string(sum) {
+// read reads the records of a pack, as views into it.
+func (f *fetched) read() ([]store.Record, error) {
+	sum := sumOf(sha256.Sum256(f.chunks), sha256.Sum256(f.heads), sha256.Sum256(f.data))
+	if string(sum[:]) != string(f.sum) || len(f.chunks)%len(store.Digest{}) != 0 {
 		return nil, errPack
 	}
-	count := 0
-	for rest := data; len(rest) > 0; count++ {
-		var err error
-		if _, rest, err = nextRecord(rest); err != nil {
-			return nil, err
-		}
-	}
-	records := make([]store.Record, count)
+	records := make([]store.Record, len(f.chunks)/len(store.Digest{}))
+	outputs := unpacking{f.heads, f.data}
 	for i := range records {
-		records[i], data, _ = nextRecord(data) // was read before
+		var ok bool
+		if records[i].Order, records[i].Value, ok = outputs.next(); !ok {
+			return nil, errPack
+		}
+		records[i].Chunk = store.Digest(f.chunks[i*len(store.Digest{}):])
+	}
+	if len(outputs.heads) > 0 || len(outputs.data) > 0 {
+		return nil, errPack
 	}
 	return records, nil
 }
 
-// nextRecord reads the first record of a pack's data.
-func nextRecord(data []byte) (r store.Record, rest []byte, err error) {
-	if len(data) < len(r.Chunk) {
-		return r, nil, errPack
+// unpacking has the columns of the outputs of a pack that were not read yet.
+type unpacking struct{ heads, data []byte }
+
+// next reads the next output. It is false if there is none, or the pack is damaged.
+func (u *unpacking) next() (order []byte, v store.Value, ok bool) {
+	order, u.heads, ok = cut(u.heads)
+	if !ok {
+		return nil, v, false
 	}
-	r.Chunk, data = store.Digest(data), data[len(r.Chunk):]
-	var ok [3]bool
-	r.Order, data, ok[0] = cut(data)
-	r.Fuel, data, ok[1] = number(data)
-	r.Output, data, ok[2] = cut(data)
-	if ok != [3]bool{true, true, true} {
-		return r, nil, errPack
+	if v.Fuel, u.heads, ok = number(u.heads); !ok {
+		return nil, v, false
 	}
-	return r, data, nil
+	var size uint64
+	if size, u.heads, ok = number(u.heads); !ok || size > uint64(len(u.data)) {
+		return nil, v, false
+	}
+	v.Output, u.data = u.data[:size:size], u.data[size:]
+	return order, v, true
 }
 
 func number(b []byte) (n uint64, rest []byte, ok bool) {

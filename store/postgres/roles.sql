@@ -12,7 +12,7 @@ grant execute on function schema_version() to wasm_jobs_admin, wasm_jobs_submit,
 
 -- Readers read the views, and the tables that the reading verbs need.
 grant select on jobs_v, leases_v, workers_v, scale_v, schema_v to wasm_jobs_read, wasm_jobs_submit, wasm_jobs_admin;
-grant execute on function wanted_workers(int), queued(), active_slots(int), failures_of(int), index_of(int, text, bigint[])
+grant execute on function wanted_workers(int), queued(), active_slots(int), failures_of(int), index_of(int, text, bigint[]), outputs_of(int, bigint, bigint), whole(int)
 	to wasm_jobs_read, wasm_jobs_submit, wasm_jobs_admin;
 grant select on actions, packs, jobs, ids, runs, spans, attempts, histories, blobs, segments, files, pending, events, meta
 	to wasm_jobs_read, wasm_jobs_submit, wasm_jobs_admin;

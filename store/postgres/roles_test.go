@@ -109,7 +109,7 @@ func TestEveryRight(t *testing.T) {
 		t.Fatal(err)
 	}
 	pgtest.Exec(t, database, "drop role if exists test_nobody; create role test_nobody")
-	readers := []string{"schema_version", "wanted_workers", "queued", "active_slots", "failures_of", "index_of"}
+	readers := []string{"schema_version", "wanted_workers", "queued", "active_slots", "failures_of", "index_of", "outputs_of", "whole"}
 	submitters := append([]string{
 		"set_state", "set_job", "activate", "spread", "uncovered", "notify_work", "drop_damaged", "give_back", "mend", "tell",
 	}, readers...)

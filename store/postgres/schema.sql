@@ -15,13 +15,17 @@ create table packs (
 	first bigint, count int not null,
 	bytes bigint not null,       -- of the outputs
 	low bytea not null, high bytea not null,   -- orders of the first and the last record
-	marks bytea not null,        -- 8 bytes of each record's chunk digest
-	data bytea not null,
-	sum bytea not null,          -- SHA-256 of data
+	chunks bytea not null,       -- digests of the chunks
+	heads bytea not null,        -- order, fuel and size of each output
+	data bytea not null,         -- outputs
+	sum bytea not null,          -- see pack_sum
 	xid xid8 not null default pg_current_xact_id(),
 	check (count between 0 and 65536)
 );
-alter table packs alter column data set storage external, alter column marks set storage external;
+alter table packs alter column data set storage external, alter column heads set storage external, alter column chunks set storage external;
+create function pack_sum(p_chunks bytea, p_heads bytea, p_data bytea) returns bytea
+language sql immutable as $$ select sha256(sha256(p_chunks) || sha256(p_heads) || sha256(p_data)) $$;
+
 create index packs_by_action on packs (action, xid);
 create index packs_by_job on packs (job, first) where job is not null;
 
@@ -61,7 +65,9 @@ create table runs (
 create unique index runs_by_token on runs (job, token);
 
 create table spans (
-	job int not null, first bigint not null, run int not null, count int not null, chunks bytea not null, detail bytea,
+	job int not null, first bigint not null, run int not null, count int not null,
+	chunks bytea,                -- digests; null if the pack of a lease has them
+	detail bytea,
 	reused bool not null default false, primary key (job, first, run)
 );
 alter table spans alter column chunks set storage external;
@@ -473,7 +479,7 @@ end $$;
 -- asked to. verdict: 'done'; 'gone' if the slot does not hold the lease; 'overlap' if outputs
 -- are there already, and nothing was changed.
 create function worker_settle(p_worker bigint, p_token bytea, p_slot int, p_key bigint, p_seq bigint,
-	p_firsts bigint[], p_counts int[], p_bytes bigint[], p_lows bytea[], p_highs bytea[], p_marks bytea[], p_digests bytea[], p_details bytea[], p_datas bytea[], p_sums bytea[],
+	p_firsts bigint[], p_counts int[], p_bytes bigint[], p_lows bytea[], p_highs bytea[], p_chunks bytea[], p_heads bytea[], p_details bytea[], p_datas bytea[], p_sums bytea[],
 	p_failures jsonb, p_done bigint, p_executed bigint, p_seconds float8, p_ends bool, p_why text, p_next bool, p_want jsonb, p_only bytea,
 	out verdict text, out key bigint, out job int, out kind int, out first bigint, out last bigint, out announced bool, out until timestamptz, out version bigint)
 language plpgsql security definer set search_path = @SCHEMA@, pg_temp as $$
@@ -499,7 +505,7 @@ begin
 				verdict := 'gone'; -- the slot holds another lease, or its row is damaged
 				exit;
 			end if;
-			if p_counts[i] < 1 or sha256(p_datas[i]) <> p_sums[i] or length(p_marks[i]) <> 8 * p_counts[i] or length(p_digests[i]) <> 32 * p_counts[i] then
+			if p_counts[i] < 1 or pack_sum(p_chunks[i], p_heads[i], p_datas[i]) <> p_sums[i] or length(p_chunks[i]) <> 32 * p_counts[i] then
 				raise exception 'a pack is not one of the lease' using errcode = '42501';
 			end if;
 			for l in p_firsts[i] / lane .. (p_firsts[i] + p_counts[i] - 1) / lane loop
@@ -511,11 +517,11 @@ begin
 		end loop;
 	end if;
 	if not was and verdict = 'done' then
-		insert into packs (action, job, first, count, bytes, low, high, marks, data, sum)
-		select j.action, j.n, u.* from unnest(p_firsts, p_counts, p_bytes, p_lows, p_highs, p_marks, p_datas, p_sums) u;
-		insert into spans (job, first, run, count, chunks, detail)
-		select j.n, u.f, j.run, u.c, u.d, u.t from unnest(p_firsts, p_counts, p_digests, p_details) u(f, c, d, t)
-		on conflict on constraint spans_pkey do update set count = excluded.count, chunks = excluded.chunks, detail = excluded.detail;
+		insert into packs (action, job, first, count, bytes, low, high, chunks, heads, data, sum)
+		select j.action, j.n, u.* from unnest(p_firsts, p_counts, p_bytes, p_lows, p_highs, p_chunks, p_heads, p_datas, p_sums) u;
+		insert into spans (job, first, run, count, detail)
+		select j.n, u.f, j.run, u.c, u.t from unnest(p_firsts, p_counts, p_details) u(f, c, t)
+		on conflict on constraint spans_pkey do update set count = excluded.count, chunks = null, detail = excluded.detail;
 		if s.job is null then
 			update jobs set late = late + 1 where n = j.n and cardinality(p_firsts) > 0;
 			update events e set executed = e.executed + p_executed where p_executed > 0 and e.n = (
@@ -548,7 +554,7 @@ end $$;
 
 -- The packs that overlap a span of the slot's lease.
 create function worker_overlaps(p_worker bigint, p_token bytea, p_slot int, p_key bigint, p_first bigint, p_last bigint)
-returns table (id bigint, first bigint, count int, data bytea, sum bytea)
+returns table (id bigint, first bigint, count int, chunks bytea, heads bytea, data bytea, sum bytea)
 language plpgsql security definer set search_path = @SCHEMA@, pg_temp as $$
 declare s slots;
 begin
@@ -557,7 +563,7 @@ begin
 	if s.key is distinct from p_key or p_first < s.granted_first or p_last > s.granted_last then
 		raise exception 'the lease is not the slot''s' using errcode = 'WJ002';
 	end if;
-	return query select p.id, p.first, p.count, p.data, p.sum from packs p
+	return query select p.id, p.first, p.count, p.chunks, p.heads, p.data, p.sum from packs p
 		where p.job = s.granted_job and p.first < p_last and p.first > p_first - 65537 and p.first + p.count > p_first order by p.first, p.id;
 end $$;
 
@@ -566,7 +572,7 @@ create function drop_damaged(p_pack bigint) returns bool
 language plpgsql security definer set search_path = @SCHEMA@, pg_temp as $$
 declare p packs;
 begin
-	delete from packs where id = p_pack and sha256(data) <> sum returning * into p;
+	delete from packs where id = p_pack and (pack_sum(chunks, heads, data) <> sum or length(chunks) <> 32 * count) returning * into p;
 	if not found then return false; end if;
 	if p.job is not null then
 		delete from spans s where s.job = p.job and not s.reused and s.first < p.first + p.count and s.first + s.count > p.first;
@@ -719,7 +725,7 @@ begin
 end $$;
 
 create function worker_index(p_worker bigint, p_token bytea, p_slot int, p_key bigint, p_action int, p_since text, p_known bigint[])
-returns table (id bigint, low bytea, high bytea, marks bytea, size int, horizon text)
+returns table (id bigint, low bytea, high bytea, chunks bytea, size int, horizon text)
 language plpgsql security definer set search_path = @SCHEMA@, pg_temp as $$
 declare j int := fold_job(p_worker, p_token, p_slot, p_key);
 begin
@@ -728,22 +734,55 @@ begin
 end $$;
 
 create function index_of(p_action int, p_since text, p_known bigint[])
-returns table (id bigint, low bytea, high bytea, marks bytea, size int, horizon text)
+returns table (id bigint, low bytea, high bytea, chunks bytea, size int, horizon text)
 language sql stable set search_path = @SCHEMA@, pg_temp as $$
-	select p.id, p.low, p.high, p.marks, length(p.data), pg_snapshot_xmin(pg_current_snapshot())::text from packs p
+	select p.id, p.low, p.high, p.chunks, length(p.chunks) + length(p.heads) + length(p.data), pg_snapshot_xmin(pg_current_snapshot())::text from packs p
 	where p.action = p_action and p.xid >= p_since::xid8 and not p.id = any(p_known)
 	union all select 0, '', '', '', 0, pg_snapshot_xmin(pg_current_snapshot())::text
 	order by 1
 $$;
 
-create function worker_packs(p_worker bigint, p_token bytea, p_slot int, p_key bigint, p_ids bigint[]) returns table (id bigint, data bytea, sum bytea)
+-- The outputs of a job's chunks from p_first to p_last-1, in packs of some MiB; the
+-- outputs that other jobs left and this one uses again are not in them.
+create function outputs_of(p_job int, p_first bigint, p_last bigint)
+returns table (id bigint, first bigint, count int, chunks_sum bytea, heads bytea, data bytea, sum bytea)
+language sql stable set search_path = @SCHEMA@, pg_temp as $$
+	select p.id, p.first, p.count, sha256(p.chunks), p.heads, p.data, p.sum from packs p join (
+		select n.id, sum(length(n.heads) + length(n.data)) over (order by n.first, n.id) - length(n.heads) - length(n.data) before from (
+			select * from packs q where q.job = p_job and q.first < p_last and q.first > p_first - 65537 and q.first + q.count > p_first order by q.first, q.id limit 32) n) s
+	on s.id = p.id where s.before < 4194304 order by p.first, p.id
+$$;
+
+-- Whether packs of the job have the outputs of all its chunks.
+create function whole(p_job int) returns bool
+language sql stable set search_path = @SCHEMA@, pg_temp as $$
+	select isempty(int8multirange(int8range(0, j.total)) - coalesce((select range_agg(int8range(p.first, p.first + p.count)) from packs p where p.job = p_job), '{}'))
+	from jobs j where j.n = p_job
+$$;
+
+create function worker_whole(p_worker bigint, p_token bytea, p_slot int, p_key bigint) returns bool
+language plpgsql security definer set search_path = @SCHEMA@, pg_temp as $$
+begin
+	return whole(fold_job(p_worker, p_token, p_slot, p_key));
+end $$;
+
+create function worker_outputs(p_worker bigint, p_token bytea, p_slot int, p_key bigint, p_first bigint, p_last bigint)
+returns table (id bigint, first bigint, count int, chunks_sum bytea, heads bytea, data bytea, sum bytea)
+language plpgsql security definer set search_path = @SCHEMA@, pg_temp as $$
+begin
+	return query select * from outputs_of(fold_job(p_worker, p_token, p_slot, p_key), p_first, p_last);
+end $$;
+
+create function worker_packs(p_worker bigint, p_token bytea, p_slot int, p_key bigint, p_ids bigint[])
+returns table (id bigint, chunks bytea, heads bytea, data bytea, sum bytea)
 language plpgsql security definer set search_path = @SCHEMA@, pg_temp as $$
 declare j int := fold_job(p_worker, p_token, p_slot, p_key);
 begin
-	return query select p.id, p.data, p.sum from packs p where p.id = any(p_ids) and p.action = any(fold_actions(j)) order by p.id;
+	return query select p.id, p.chunks, p.heads, p.data, p.sum from packs p where p.id = any(p_ids) and p.action = any(fold_actions(j)) order by p.id;
 end $$;
 
-create function worker_keep(p_worker bigint, p_token bytea, p_slot int, p_key bigint, p_action int, p_count int, p_bytes bigint, p_low bytea, p_high bytea, p_marks bytea, p_data bytea, p_sum bytea) returns bigint
+create function worker_keep(p_worker bigint, p_token bytea, p_slot int, p_key bigint, p_action int, p_count int, p_bytes bigint, p_low bytea, p_high bytea, p_chunks bytea, p_heads bytea, p_data bytea, p_sum bytea)
+returns bigint
 language plpgsql security definer set search_path = @SCHEMA@, pg_temp as $$
 declare j int := fold_job(p_worker, p_token, p_slot, p_key); made bigint;
 begin
@@ -751,7 +790,7 @@ begin
 		raise exception 'the action is not one that the fold keeps' using errcode = '42501';
 	end if;
 	perform pg_advisory_xact_lock(1464814592, p_action);
-	insert into packs (action, count, bytes, low, high, marks, data, sum) values (p_action, p_count, p_bytes, p_low, p_high, p_marks, p_data, p_sum) returning id into made;
+	insert into packs (action, count, bytes, low, high, chunks, heads, data, sum) values (p_action, p_count, p_bytes, p_low, p_high, p_chunks, p_heads, p_data, p_sum) returning id into made;
 	return made;
 end $$;
 

@@ -25,9 +25,13 @@ type access interface {
 
 // fetched is a pack as it is stored.
 type fetched struct {
-	id        int64
-	data, sum []byte
+	id                  int64
+	chunks, heads, data []byte
+	sum                 []byte
 }
+
+// packColumns are the columns of a pack in the results of queries.
+const packColumns = "id, chunks, heads, data, sum"
 
 // tables reads and writes outputs in tables.
 type tables struct{ *Store }
@@ -44,24 +48,26 @@ func (t *tables) action(ctx context.Context, digest store.Action, create bool) (
 	return id, err
 }
 
-const indexColumns = "select id, low, high, marks, size, horizon from "
+const indexColumns = "select id, low, high, chunks, size, horizon from "
 
 func (t *tables) index(ctx context.Context, action int, since string, known []int64) ([]listed, error) {
 	return rows(ctx, t.Store, indexColumns+"$.index_of($1, $2, $3)", scanListed, action, since, known)
 }
 
 func scanListed(r pgx.Rows) (l listed, err error) {
-	err = r.Scan(&l.id, &l.low, &l.high, &l.marks, &l.size, &l.horizon)
+	err = r.Scan(&l.id, &l.low, &l.high, &l.chunks, &l.size, &l.horizon)
 	return l, err
 }
 
+func (f *fetched) columns() []any { return []any{&f.id, &f.chunks, &f.heads, &f.data, &f.sum} }
+
 func scanFetched(r pgx.Rows) (f fetched, err error) {
-	err = r.Scan(&f.id, &f.data, &f.sum)
+	err = r.Scan(f.columns()...)
 	return f, err
 }
 
 func (t *tables) packs(ctx context.Context, ids []int64) ([]fetched, error) {
-	return rows(ctx, t.Store, "select id, data, sum from $.packs where id = any($1) order by id", scanFetched, ids)
+	return rows(ctx, t.Store, "select "+packColumns+" from $.packs where id = any($1) order by id", scanFetched, ids)
 }
 
 // The classes of advisory locks: see worker_settle.
@@ -104,7 +110,7 @@ func (t *tables) put(ctx context.Context, x *index, action store.Action, records
 		return err
 	}
 	for i, p := range made {
-		x.enter(packEntry{ids[i], p.Low, p.High, len(p.Data)}, p.Marks)
+		x.enter(p.entry(ids[i]), p.Chunks)
 		t.bytes.Add(p.Bytes)
 	}
 	t.commits.Add(1)
@@ -118,7 +124,7 @@ func (t *tables) catchUp(ctx context.Context, tx pgx.Tx, x *index) error {
 		return err
 	}
 	all, err := pgx.CollectRows(r, func(r pgx.CollectableRow) (l listed, err error) {
-		err = r.Scan(&l.id, &l.low, &l.high, &l.marks, &l.size, &l.horizon)
+		err = r.Scan(&l.id, &l.low, &l.high, &l.chunks, &l.size, &l.horizon)
 		return l, err
 	})
 	if err == nil {
@@ -170,7 +176,7 @@ func (t *tables) committed(ctx context.Context, tx pgx.Tx, x *index, records []s
 	slices.Sort(ids)
 	for _, id := range ids {
 		var f fetched
-		err := tx.QueryRow(ctx, t.sql("select id, data, sum from $.packs where id = $1"), id).Scan(&f.id, &f.data, &f.sum)
+		err := tx.QueryRow(ctx, t.sql("select "+packColumns+" from $.packs where id = $1"), id).Scan(f.columns()...)
 		if errors.Is(err, pgx.ErrNoRows) {
 			x.drop(id)
 			continue
@@ -178,7 +184,7 @@ func (t *tables) committed(ctx context.Context, tx pgx.Tx, x *index, records []s
 		if err != nil {
 			return nil, err
 		}
-		kept, err := readPack(f.data, f.sum)
+		kept, err := f.read()
 		if err != nil {
 			if _, err := tx.Exec(ctx, t.sql("select $.drop_damaged($1)"), id); err != nil {
 				return nil, err
@@ -199,8 +205,8 @@ func (t *tables) committed(ctx context.Context, tx pgx.Tx, x *index, records []s
 func (t *tables) insert(ctx context.Context, tx pgx.Tx, action int, records []store.Record) (made []*Pack, ids []int64, err error) {
 	for _, p := range packs(records) {
 		var id int64
-		err := tx.QueryRow(ctx, t.sql("insert into $.packs (action, count, bytes, low, high, marks, data, sum) values ($1, $2, $3, $4, $5, $6, $7, $8) returning id"),
-			action, p.Count, p.Bytes, p.Low, p.High, p.Marks, p.Data, p.Sum[:]).Scan(&id)
+		err := tx.QueryRow(ctx, t.sql("insert into $.packs (action, count, bytes, low, high, chunks, heads, data, sum) values ($1, $2, $3, $4, $5, $6, $7, $8, $9) returning id"),
+			action, p.Count, p.Bytes, p.Low, p.High, p.Chunks, p.Heads, p.Data, p.Sum[:]).Scan(&id)
 		if err != nil {
 			return nil, nil, err
 		}
