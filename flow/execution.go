@@ -92,10 +92,11 @@ func (x *execution) execute(ctx context.Context) error {
 }
 
 // finish walks to the end, and folds the ended items. If executed is set, steps were
-// executed, and the fold is most likely not known.
+// executed, and the fold is most likely not known: it begins at once, unless the walk
+// has committed items before.
 func (x *execution) finish(ctx context.Context, executed bool) error {
 	var f *folding
-	if m := x.resultModule(); m != nil && executed {
+	if m := x.resultModule(); m != nil && executed && x.walk.next == 0 {
 		f = newFolding(ctx, m, x.config.Workers)
 		x.walk.folding = f.add
 	}

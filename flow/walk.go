@@ -159,6 +159,7 @@ const (
 func (w *walk) run(ctx context.Context) (done bool, err error) {
 	for w.next < w.roots.Len() {
 		win := &window{walk: w, listed: w.spare}
+		w.spare = listed{} // until it is empty again: the window may not be committed
 		win.machine = newMachine(w.replay, w.bounds, win)
 		to, err := win.fill(ctx)
 		if err != nil {
