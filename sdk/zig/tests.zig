@@ -14,8 +14,8 @@ const Chunk = struct {
 const full = "a3 626964 6178 656974656d73 82 a4 646e616d65 6161 6473697465 6179 6473697a65 03 6674656d702d63 f93e00 a3 646e616d65 6161 6473697a65 07 6674656d702d63 f93e00 666c696d697473 a2 6162 8220f5 626161 8202f4";
 
 fn unhex(text: []const u8) []const u8 {
-    var digits = std.ArrayList(u8).init(wasm_jobs.allocator);
-    for (text) |c| if (c != ' ') digits.append(c) catch unreachable;
+    var digits = std.ArrayList(u8).empty;
+    for (text) |c| if (c != ' ') digits.append(wasm_jobs.allocator, c) catch unreachable;
     const bytes = wasm_jobs.allocator.alloc(u8, digits.items.len / 2) catch unreachable;
     return std.fmt.hexToBytes(bytes, digits.items) catch unreachable;
 }
@@ -28,7 +28,7 @@ fn again(comptime T: type, item: []const u8) ![]const u8 {
         }
     }.echo;
     return switch (wasm_jobs.call("exec", echo, unhex(item))) {
-        .output => |bytes| std.fmt.allocPrint(wasm_jobs.allocator, "{s}", .{std.fmt.fmtSliceHexLower(bytes)}),
+        .output => |bytes| std.fmt.allocPrint(wasm_jobs.allocator, "{x}", .{bytes}),
         .failure => |f| f.message,
     };
 }
@@ -38,14 +38,14 @@ fn expect(comptime T: type, item: []const u8, want: []const u8) !void {
 }
 
 fn expectSame(comptime T: type, item: []const u8) !void {
-    const want = try std.fmt.allocPrint(wasm_jobs.allocator, "{s}", .{std.fmt.fmtSliceHexLower(unhex(item))});
+    const want = try std.fmt.allocPrint(wasm_jobs.allocator, "{x}", .{unhex(item)});
     try expect(T, item, want);
 }
 
 const Vector = struct { name: []const u8, bytes: []const u8, preferred: []const u8 };
 
 fn vectors() ![]const Vector {
-    const json = @embedFile("../../testdata/abi/appendix_a.json");
+    const json = @embedFile("appendix_a.json");
     const File = struct { about: []const u8, vectors: []const Vector };
     const file = try std.json.parseFromSliceLeaky(File, wasm_jobs.allocator, json, .{});
     try testing.expectEqual(@as(usize, 81), file.vectors.len);
@@ -187,7 +187,7 @@ fn check(bytes: []const u8) !bool {
 }
 
 test "malformed bytes are errors" {
-    var random = std.rand.DefaultPrng.init(1);
+    var random = std.Random.DefaultPrng.init(1);
     const all = [_][]const u8{full} ++ [_][]const u8{""} ** 81;
     var seeds = all;
     for (try vectors(), seeds[1..]) |v, *s| s.* = try std.heap.page_allocator.dupe(u8, v.bytes);
@@ -212,10 +212,10 @@ test "malformed bytes are errors" {
 }
 
 fn nested(open: []const u8, levels: usize, close: []const u8) ![]const u8 {
-    var item = std.ArrayList(u8).init(wasm_jobs.allocator);
-    for (0..levels) |_| try item.appendSlice(open);
-    try item.appendSlice("00");
-    for (0..levels) |_| try item.appendSlice(close);
+    var item = std.ArrayList(u8).empty;
+    for (0..levels) |_| try item.appendSlice(wasm_jobs.allocator, open);
+    try item.appendSlice(wasm_jobs.allocator, "00");
+    for (0..levels) |_| try item.appendSlice(wasm_jobs.allocator, close);
     return again(wasm_jobs.Value, item.items);
 }
 

