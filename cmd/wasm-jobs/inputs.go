@@ -134,6 +134,9 @@ func sourceNamed(path string) string {
 // warningsOf returns the warnings about the chunks of a run. The name of a chunk file can
 // be one, since text can be valid CBOR.
 func warningsOf(file *chunks.File, o *runOptions) []string {
+	if skipped := o.source.skipped(); skipped != nil && *skipped > 0 && file.Len() == 0 {
+		return []string{"no chunks: all records are malformed"}
+	}
 	reads := sourceNamed(o.chunks)
 	if o.source != nil || reads == "" || file.Len() == 0 {
 		return file.Warnings()
