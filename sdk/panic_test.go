@@ -51,6 +51,15 @@ func withoutDWARF(module func(t *testing.T) []byte) func(t *testing.T) []byte {
 	}
 }
 
+// documented reports whether a row of the table in docs/failures.md has all parts.
+func documented(t *testing.T, parts []string) bool {
+	t.Helper()
+	rows := strings.Split(string(file("../docs/failures.md")(t)), "\n| ")
+	return slices.ContainsFunc(rows, func(row string) bool {
+		return !slices.ContainsFunc(parts, func(part string) bool { return !strings.Contains(row, part) })
+	})
+}
+
 // TestPanics makes the same mistake in every language: an index outside of an array.
 // The failure has the message of the panic, the author's own function first, and what
 // the guest logged before. Each frame of the author's has its line, which AssemblyScript
@@ -90,6 +99,9 @@ func TestPanics(t *testing.T) {
 			}
 			if len(f.Logs) < 2 || f.Logs[0] != "before" {
 				t.Errorf("logs %q", f.Logs)
+			}
+			if !strings.Contains(c.language, "without") && !documented(t, append(c.frame, c.message)) {
+				t.Errorf("docs/failures.md has no row with %s and %q", c.message, c.frame)
 			}
 		})
 	}

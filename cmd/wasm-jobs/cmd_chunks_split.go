@@ -181,7 +181,7 @@ func (s *splitter) begin() error {
 	}
 	t, err := atomicfile.Create(name)
 	if err != nil {
-		return usageErrorf("%s cannot be written: %w", name, err)
+		return usageErrorf("%s cannot be written: %s", name, withoutPath(err))
 	}
 	s.names, s.files, s.current, s.empty = append(s.names, name), append(s.files, t), t, true
 	if s.w == nil {

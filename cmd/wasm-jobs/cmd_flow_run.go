@@ -436,7 +436,7 @@ func (o *flowOptions) openInput(ctx context.Context, c *console) (*chunks.File, 
 	if err != nil {
 		return nil, err
 	}
-	for _, warning := range file.Warnings() {
+	for _, warning := range warningsOf(file, &o.runOptions) {
 		fmt.Fprintf(c.err, "wasm-jobs: warning: %s\n", warning)
 	}
 	return o.selection.of(ctx, file, newDisplay(c, &o.runOptions))

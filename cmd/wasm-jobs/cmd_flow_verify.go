@@ -323,7 +323,7 @@ func (f *flowRecord) prove(ctx *cli.Context, c *console, r *flow.Receipt) error 
 	to := atomicfile.To(c.out)
 	if path := ctx.String("output"); path != "" && path != "-" {
 		if to, err = atomicfile.Create(path); err != nil {
-			return usageErrorf("%s cannot be written: %w", path, err)
+			return usageErrorf("%s cannot be written: %s", path, withoutPath(err))
 		}
 	}
 	defer to.Discard()

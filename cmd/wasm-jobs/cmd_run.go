@@ -178,7 +178,7 @@ func run(ctx context.Context, c *console, o *runOptions) error {
 
 // warn prints the warnings of the scan.
 func (o *runOptions) warn(file *chunks.File, display *progress.Display) {
-	for _, warning := range file.Warnings() {
+	for _, warning := range warningsOf(file, o) {
 		display.Say("warning: %s", warning)
 	}
 	if file.Len() == 0 && len(file.Warnings()) == 0 {

@@ -216,7 +216,7 @@ func (o *runOptions) job(ctx context.Context, c *console, display *progress.Disp
 		return nil, nil, interrupted(ctx, err)
 	}
 	closing = append(closing, func() { file.Close() })
-	for _, warning := range file.Warnings() {
+	for _, warning := range warningsOf(file, o) {
 		display.Say("warning: %s", warning)
 	}
 	if job.Chunks, err = o.selection.of(ctx, file, display); err != nil {

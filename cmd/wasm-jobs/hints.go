@@ -37,6 +37,8 @@ var hintWords = map[chunks.Hint]string{
 	chunks.HintIDKey:         `use --id-key NAME or --id-key ""`,
 	sources.HintSplit:        maxChunkWords + ", and --split SIZE cuts files",
 	sources.HintSmallerSplit: maxChunkWords + ", and a smaller --split makes smaller parts",
+	chunks.HintJSON:          string(chunks.HintJSON) + ", and --jsonl reads JSON",
+	sources.HintComma:        "--delimiter sets the character between fields, such as ';' or tab",
 	sources.HintBytes:        "--as bytes reads lines as byte strings",
 }
 

@@ -32,6 +32,8 @@ func TestErrorsNameFlags(t *testing.T) {
 		{"no hint", errors.New("MaxChunk sets the limit"), "MaxChunk sets the limit"},
 		{"a format", input("f", chunks.HintFormat, nil), "f: bad; --chunk-format sequence makes each item of the file a chunk, --chunk-format array makes each element of the array a chunk"},
 		{"a size", input("f", chunks.HintMaxChunk, nil), "f: bad; --max-chunk SIZE sets the limit"},
+		{"JSON", input("f", chunks.HintJSON, nil), "f: bad; it looks like JSON: chunk files are CBOR, and --jsonl reads JSON"},
+		{"a separator", ofSource(sources.HintComma), "f:2: bad; --delimiter sets the character between fields, such as ';' or tab"},
 		{"an id", input("f", chunks.HintIDKey, nil), `f: bad; use --id-key NAME or --id-key ""`},
 		{"a hint that names no option", input("f", "split the file", nil), "f: bad; split the file"},
 		{"a name like a hint", input("MaxChunk sets the limit", chunks.HintMaxChunk, nil), "MaxChunk sets the limit: bad; --max-chunk SIZE sets the limit"},

@@ -7,6 +7,9 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/wasm-jobs/wasm-jobs/abi"
 	"github.com/wasm-jobs/wasm-jobs/cmd/wasm-jobs/internal/packed"
@@ -116,9 +119,45 @@ func (f *unpackedFile) Close() error {
 	return errors.Join(f.Reader.Close(), f.file.Close())
 }
 
-// openChunkFile scans a chunk file. One that is compressed is kept as those of
-// standard input are, since chunks are read at any place.
+// otherFiles are the ends of the names of files that sources read.
+var otherFiles = map[string]string{
+	".csv": "--csv reads CSV", ".tsv": "--csv with --delimiter tab reads TSV", ".jsonl": "--jsonl reads JSON", ".ndjson": "--jsonl reads JSON", ".json": "--jsonl reads JSON",
+	".txt": "--lines reads text", ".log": "--lines reads text", ".parquet": "--parquet reads Parquet", ".arrow": "--arrow reads Arrow", ".feather": "--arrow reads Arrow",
+}
+
+// sourceNamed returns what reads a file whose name is not that of a chunk file, or "".
+func sourceNamed(path string) string {
+	name := strings.ToLower(nameOfInput(path))
+	return otherFiles[filepath.Ext(strings.TrimSuffix(strings.TrimSuffix(name, ".gz"), ".zst"))]
+}
+
+// warningsOf returns the warnings about the chunks of a run. The name of a chunk file can
+// be one, since text can be valid CBOR.
+func warningsOf(file *chunks.File, o *runOptions) []string {
+	if skipped := o.source.skipped(); skipped != nil && *skipped > 0 && file.Len() == 0 {
+		return []string{"no chunks: all records are malformed"}
+	}
+	reads := sourceNamed(o.chunks)
+	if o.source != nil || reads == "" || file.Len() == 0 {
+		return file.Warnings()
+	}
+	return append(slices.Clone(file.Warnings()), nameOfInput(o.chunks)+": read as a chunk file, which is CBOR; "+reads)
+}
+
+// openChunkFile scans a chunk file.
 func openChunkFile(ctx context.Context, c *console, path string, o chunks.Options) (*chunks.File, error) {
+	file, err := scanChunkFile(ctx, c, path, o)
+	if defect, ok := errors.AsType[*chunks.InputError](err); ok && defect.Hint != chunks.HintIDKey && defect.Hint != chunks.HintFormat && defect.Position >= 0 {
+		if reads := sourceNamed(path); reads != "" {
+			defect.Hint = chunks.Hint("chunk files are CBOR, and " + reads)
+		}
+	}
+	return file, err
+}
+
+// scanChunkFile is openChunkFile without a hint from the name. A file that is compressed
+// is kept as those of standard input are, since chunks are read at any place.
+func scanChunkFile(ctx context.Context, c *console, path string, o chunks.Options) (*chunks.File, error) {
 	if path == "-" {
 		return chunks.Spool(ctx, packed.NewReader(c.in), o)
 	}

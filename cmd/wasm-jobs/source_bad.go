@@ -56,7 +56,7 @@ func (b *badRecords) open() (err error) {
 	}
 	b.count = 0
 	if b.file, err = createResult(b.path); err != nil {
-		return usageErrorf("%s cannot be written: %w", b.path, err)
+		return usageErrorf("%s cannot be written: %s", nameOfInput(b.path), withoutPath(err))
 	}
 	b.w = bufio.NewWriter(b.file.Out())
 	return nil

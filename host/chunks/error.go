@@ -27,6 +27,7 @@ const (
 	HintFormat   Hint = "Format Sequence takes each item of the file as a chunk, Format Array takes each element of one array"
 	HintMaxChunk Hint = "MaxChunk sets the limit"
 	HintIDKey    Hint = "use another IDKey, or NoIDKey"
+	HintJSON     Hint = "it looks like JSON: chunk files are CBOR"
 )
 
 // An InputError describes a defect of a chunk file, its location and the remedy.

@@ -21,8 +21,6 @@ const maxItem = min(math.MaxUint32, math.MaxInt/4)
 // breakByte ends an array of indefinite length.
 const breakByte = 0xff
 
-const hintJSON Hint = "it looks like JSON: chunk files are CBOR"
-
 // scanner goes through the chunks of one file from end to end.
 type scanner struct {
 	file *File
@@ -225,7 +223,7 @@ func (s *scanner) explain(err error) error {
 func (s *scanner) jsonHint(hint Hint) Hint {
 	b := s.w.bytes()
 	if s.w.offset == 0 && len(b) > 1 && (b[0] == '{' || b[0] == '[') && isText(b[1]) {
-		return hintJSON
+		return HintJSON
 	}
 	return hint
 }

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/wasm-jobs/wasm-jobs/abi"
+	"github.com/wasm-jobs/wasm-jobs/host/chunks"
 )
 
 // CSVOptions are the options of [CSV].
@@ -133,7 +134,7 @@ func (c *csvReader) next() error {
 			continue
 		}
 		if err == nil && c.fields != c.columns {
-			err = c.in.fail(c.begin, ErrMalformed, "", "invalid number of fields: %d, want %d as in the header", c.fields, c.columns)
+			err = c.in.fail(c.begin, ErrMalformed, c.hintComma(), "invalid number of fields: %d, want %d as in the header", c.fields, c.columns)
 		}
 		if err == nil || err == io.EOF {
 			return err
@@ -142,6 +143,15 @@ func (c *csvReader) next() error {
 			return err
 		}
 	}
+}
+
+// hintComma is the hint if a record has more fields than a header of one column: the
+// header may have another separator.
+func (c *csvReader) hintComma() chunks.Hint {
+	if c.columns == 1 {
+		return HintComma
+	}
+	return ""
 }
 
 // whole reads the next record. A malformed record that will be passed over is read up

@@ -88,6 +88,7 @@ const (
 	HintSplit        chunks.Hint = chunks.HintMaxChunk + ", and Split cuts files"
 	HintSmallerSplit chunks.Hint = chunks.HintMaxChunk + ", and a smaller Split makes smaller parts"
 	HintBytes        chunks.Hint = "Bytes makes byte strings of lines"
+	HintComma        chunks.Hint = "Comma is the character between fields"
 )
 
 // An Error describes a defect in the input of a source, its location and the

@@ -253,6 +253,7 @@ func TestCSV(t *testing.T) {
 		{name: "too large with a quote in a later line", in: "a,b\n\"\n\",\"1234567890", limit: 9, err: "in:3: field with an unclosed quote too large: more than 9 bytes; MaxChunk sets the limit"},
 		{name: "ragged", in: "a,b\n1,\"2\n\n3\"\n4\n", want: []string{`{"a": "1", "b": "2\n\n3"}`}, err: "in:5: invalid number of fields: 1, want 2 as in the header"},
 		{name: "columns of one name", in: "a,\"a\"\n", err: `in:1: duplicate column "a"`},
+		{name: "ragged, of one column", in: "a;b\n1;2\n3,5;4\n", want: []string{`{"a;b": "1;2"}`}, err: "in:3: invalid number of fields: 2, want 1 as in the header; Comma is the character between fields"},
 		{name: "a bare quote", in: "a\n1\nx\"y", want: []string{`{"a": "1"}`}, err: `in:3: column 2: bare " in non-quoted-field`},
 		{name: "not UTF-8", in: "a\n\xff", err: "in:2: not UTF-8: CSV files must be UTF-8"},
 		{name: "too large", in: "a,b\n\"\n\",1\n12,3456\n", limit: 9, want: []string{`{"a": "\n", "b": "1"}`}, err: "in:4: record too large: more than 9 bytes; MaxChunk sets the limit"},

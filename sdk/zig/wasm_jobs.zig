@@ -22,6 +22,11 @@
 const std = @import("std");
 const builtin = @import("builtin");
 
+comptime {
+    const oldest = std.SemanticVersion{ .major = 0, .minor = 16, .patch = 0 };
+    if (builtin.zig_version.order(oldest) == .lt) @compileError("wasm_jobs needs Zig 0.16 or later, this is " ++ builtin.zig_version_string);
+}
+
 const Alignment = std.mem.Alignment;
 
 const is_wasm = builtin.cpu.arch.isWasm();
@@ -972,7 +977,8 @@ pub const panic = std.debug.FullPanic(panicked);
 
 fn panicked(message: []const u8, _: ?usize) noreturn {
     var line: [512]u8 = undefined;
-    logAt(@intFromEnum(Level.err), std.fmt.bufPrint(&line, "panic: {s}", .{message}) catch message);
+    const start = message[0..@min(message.len, line.len - "panic: ".len)];
+    logAt(@intFromEnum(Level.err), std.fmt.bufPrint(&line, "panic: {s}", .{start}) catch start);
     @trap();
 }
 
