@@ -19,6 +19,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/wasm-jobs/wasm-jobs/processor/web"
 )
 
 const (
@@ -124,7 +126,7 @@ func (l *drainListener) Accept() (net.Conn, error) {
 		}
 		return nil, err
 	}
-	c := &countedConn{Conn: conn, of: l, leave: sync.OnceFunc(func() { <-l.room })}
+	c := &countedConn{Conn: web.Conn(conn), of: l, leave: sync.OnceFunc(func() { <-l.room })}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.silent[c] = struct{}{}
@@ -172,6 +174,12 @@ func (c *countedConn) Read(b []byte) (int, error) {
 		c.heard()
 	}
 	return n, err
+}
+
+// CloseWrite is what net/http calls before it closes a connection whose client still
+// sends, so that the client reads the answer to its end.
+func (c *countedConn) CloseWrite() error {
+	return c.Conn.(interface{ CloseWrite() error }).CloseWrite()
 }
 
 func (c *countedConn) heard() {

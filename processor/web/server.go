@@ -119,12 +119,13 @@ type Module struct {
 // entry is a served module, until its last user is gone.
 type entry struct {
 	Module
-	digest string // sha256: and hex
-	cache  *processor.Cache
-	runner processor.Appender // of batches
-	limit  time.Duration      // of a request in a batch that has a worker; 0 = none but the module's
-	unused chan struct{}      // closed when it was replaced and has no users
-	closed chan struct{}      // closed when the module is closed
+	digest      string   // sha256: and hex
+	digestValue []string // the same, of a header
+	cache       *processor.Cache
+	runner      processor.Appender // of batches
+	limit       time.Duration      // of a request in a batch that has a worker; 0 = none but the module's
+	unused      chan struct{}      // closed when it was replaced and has no users
+	closed      chan struct{}      // closed when the module is closed
 
 	users int   // guarded by Server.mu, as are the fields below
 	gone  bool  // it was replaced
@@ -209,6 +210,7 @@ func (s *Server) waitClosed(ctx context.Context, old []*entry) error {
 func (s *Server) newEntry(m Module) *entry {
 	digest := m.Module.Digest()
 	e := &entry{Module: m, digest: "sha256:" + hex.EncodeToString(digest[:]), unused: make(chan struct{}), closed: make(chan struct{})}
+	e.digestValue = []string{e.digest}
 	if own := m.Module.Timeout(); own == 0 || own > s.config.Timeout {
 		e.limit = s.config.Timeout
 	}
@@ -378,7 +380,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if s.soft.Err() != nil {
 		w.Header().Set("Connection", "close")
 	}
-	w.Header().Set("X-Content-Type-Options", "nosniff")
+	w.Header()["X-Content-Type-Options"] = noSniff
 	s.route(&answer{ResponseWriter: w}, r)
 }
 
