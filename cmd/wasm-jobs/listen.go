@@ -26,7 +26,6 @@ import (
 const (
 	// maxConnections is the limit of open connections; further ones wait to be accepted.
 	maxConnections = 8192
-	maxHeaders     = 64 << 10
 	// lateTime is how long an ending server still accepts connections that were made
 	// before.
 	lateTime = 50 * time.Millisecond
@@ -252,7 +251,7 @@ func newHTTPServer(handler http.Handler, c *certificates, say func(line string))
 	protocols.SetHTTP2(true)
 	protocols.SetUnencryptedHTTP2(true)
 	s := &http.Server{
-		Handler: handler, Protocols: protocols, MaxHeaderBytes: maxHeaders,
+		Handler: handler, Protocols: protocols, MaxHeaderBytes: 2 * web.MaxHeaders,
 		ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute,
 		ErrorLog: log.New(lineWriter(func(line string) {
 			if strings.Contains(line, "panic") { // mistakes of clients are not logged

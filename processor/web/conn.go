@@ -21,6 +21,7 @@ type conn struct {
 	reading int
 	want    time.Time // zero = none, as of set
 	set     time.Time // that of Conn
+	writes  bool      // there is a deadline for writes
 }
 
 // SetReadDeadline implements [net.Conn].
@@ -32,6 +33,17 @@ func (c *conn) SetReadDeadline(t time.Time) error {
 		return nil
 	}
 	return c.tighten()
+}
+
+// SetWriteDeadline implements [net.Conn].
+func (c *conn) SetWriteDeadline(t time.Time) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if t.IsZero() && !c.writes { // after each answer
+		return nil
+	}
+	c.writes = !t.IsZero()
+	return c.Conn.SetWriteDeadline(t)
 }
 
 // SetDeadline implements [net.Conn].

@@ -15,7 +15,12 @@ import (
 // counted counts the deadlines that a connection gets.
 type counted struct {
 	net.Conn
-	set int
+	set, writes int
+}
+
+func (c *counted) SetWriteDeadline(t time.Time) error {
+	c.writes++
+	return c.Conn.SetWriteDeadline(t)
 }
 
 func (c *counted) SetReadDeadline(t time.Time) error {
@@ -120,6 +125,30 @@ func TestReadDeadlinesAreLazy(t *testing.T) {
 		ours.Close()
 		if _, err := ours.Read(b); err == nil {
 			t.Error("a closed connection can be read")
+		}
+	})
+}
+
+// A deadline for writes is set and taken back, and not taken back twice.
+func TestWriteDeadlines(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ours, inner, theirs := pipe(t)
+		defer theirs.Close()
+		defer ours.Close()
+		for range 3 {
+			_ = ours.SetWriteDeadline(time.Time{})
+		}
+		if inner.writes != 0 {
+			t.Errorf("%d deadlines were set", inner.writes)
+		}
+		_ = ours.SetWriteDeadline(time.Now().Add(time.Second))
+		if _, err := ours.Write([]byte{1}); !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("error %v", err)
+		}
+		_ = ours.SetWriteDeadline(time.Time{})
+		go func() { _, _ = theirs.Read(make([]byte, 1)) }() // until it is written
+		if _, err := ours.Write([]byte{1}); err != nil {
+			t.Error(err)
 		}
 	})
 }
