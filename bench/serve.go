@@ -81,8 +81,21 @@ func serving(ctx context.Context, stdin io.Reader, stdout io.Writer) (err error)
 		l.Close()
 	}()
 	fmt.Fprintln(stdout, l.Addr())
-	_ = http.Serve(l, mux)
+	// As the command serve does, for all handlers.
+	h := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute}
+	_ = h.Serve(listener{l})
 	return nil
+}
+
+// listener accepts connections as the command serve does.
+type listener struct{ net.Listener }
+
+func (l listener) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return web.Conn(c), nil
 }
 
 // echo returns the body: the minimum work of a server.
@@ -235,30 +248,41 @@ func (s *servers) prepare() {
 	}
 }
 
-// round sends the posts of each variant, one variant after the other, over two connections.
+// connections is how many connections send posts at once: as many as wrk opens if nobody
+// says otherwise. With fewer, the server sleeps between posts, and most of its CPU time is
+// that of waking it.
+const connections = 10
+
+// round sends the posts of each variant, one variant after the other.
 func (s *servers) round() error {
-	const posts = 1000
 	for i := range s.variants {
 		v := &s.variants[i]
-		n := posts
+		posts, senders := 4000, connections
 		switch {
 		case v.each > 1:
-			n = 2
+			posts, senders = 2, 2
 		case v.name == "wazero, new, a guest in Go": // takes milliseconds
-			n = 40
+			posts = 40
 		}
 		before, err := s.cpu()
 		if err != nil {
 			return err
 		}
-		if err := s.ask(v, n); err != nil {
+		if err := s.ask(v, posts, senders); err != nil {
 			return fmt.Errorf("%s: %w", v.name, err)
 		}
 		after, err := s.cpu()
 		if err != nil {
 			return err
 		}
-		s.samples[v.name] = append(s.samples[v.name], (after-before)/float64(n*v.each))
+		s.samples[v.name] = append(s.samples[v.name], (after-before)/float64(posts*v.each))
+	}
+	for _, v := range s.variants[:2] { // nothing else is asked meanwhile
+		took, err := s.connection(&v, 500)
+		if err != nil {
+			return fmt.Errorf("%s: %w", v.name, err)
+		}
+		s.quiet[v.name] = append(s.quiet[v.name], took...)
 	}
 	return nil
 }
@@ -270,20 +294,14 @@ func (s *servers) cpu() (float64, error) {
 	return float64(at.Nano()), err
 }
 
-// ask sends n posts, over two connections, and times those of one of them.
-func (s *servers) ask(v *variant, n int) error {
-	var both sync.WaitGroup
-	errs := make([]error, 2)
+// ask sends posts over connections that are used at once.
+func (s *servers) ask(v *variant, posts, senders int) error {
+	var all sync.WaitGroup
+	errs := make([]error, senders)
 	for i := range errs {
-		both.Go(func() {
-			took, err := s.connection(v, n/2)
-			errs[i] = err
-			if i == 0 {
-				s.quiet[v.name] = append(s.quiet[v.name], took...)
-			}
-		})
+		all.Go(func() { _, errs[i] = s.connection(v, posts/senders) })
 	}
-	both.Wait()
+	all.Wait()
 	return errors.Join(errs...)
 }
 

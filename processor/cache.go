@@ -64,9 +64,9 @@ type Cache struct {
 
 // flight is one execution, shared by all callers with an equal request.
 type flight struct {
-	followers int // of Cache.mu
-	done      chan struct{}
-	result    Result[[]byte] // these two once done is closed
+	followers int            // guarded by Cache.mu, as is done
+	done      chan struct{}  // nil without followers
+	result    Result[[]byte] // valid once done is closed, as are the fields below
 	err       error
 	shared    bool // followers take result and err
 }
@@ -135,10 +135,12 @@ func (c *Cache) board(digest store.Digest) (f *flight, leads bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if f = c.flights[digest]; f != nil {
-		f.followers++
+		if f.followers++; f.done == nil {
+			f.done = make(chan struct{})
+		}
 		return f, false
 	}
-	f = &flight{done: make(chan struct{})}
+	f = &flight{}
 	c.flights[digest] = f
 	return f, true
 }
@@ -164,8 +166,11 @@ func (c *Cache) land(f *flight, digest store.Digest, result Result[[]byte], at i
 	delete(c.flights, digest)
 	followers := f.followers
 	c.mu.Unlock()
+	if followers == 0 {
+		return
+	}
 	_, failed := errors.AsType[*abi.Failure](err)
-	if f.shared = err == nil || failed; f.shared && followers > 0 {
+	if f.shared = err == nil || failed; f.shared {
 		f.result, f.err = result, err
 		if err == nil {
 			f.result.Output = append([]byte(nil), result.Output[at:]...)

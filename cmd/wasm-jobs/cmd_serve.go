@@ -50,8 +50,8 @@ exit.
 
 Memory: --workers instances of --memory each with an output of --max-output, the
 snapshot of each module and up to 64 idle instances; four bodies of --max-body in sum;
-4 MiB for each of --workers + --queue batches at most; 64 KiB for each of 8192
-connections at most.
+4 MiB for each of --workers + --queue batches at most; 128 KiB for each of 8192
+connections and 8192 requests at most.
 
 ` + serveExitHelp,
 		ArgsUsage: "[NAME=]MODULE...",

@@ -19,12 +19,13 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/wasm-jobs/wasm-jobs/processor/web"
 )
 
 const (
 	// maxConnections is the limit of open connections; further ones wait to be accepted.
 	maxConnections = 8192
-	maxHeaders     = 64 << 10
 	// lateTime is how long an ending server still accepts connections that were made
 	// before.
 	lateTime = 50 * time.Millisecond
@@ -124,7 +125,7 @@ func (l *drainListener) Accept() (net.Conn, error) {
 		}
 		return nil, err
 	}
-	c := &countedConn{Conn: conn, of: l, leave: sync.OnceFunc(func() { <-l.room })}
+	c := &countedConn{Conn: web.Conn(conn), of: l, leave: sync.OnceFunc(func() { <-l.room })}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.silent[c] = struct{}{}
@@ -172,6 +173,12 @@ func (c *countedConn) Read(b []byte) (int, error) {
 		c.heard()
 	}
 	return n, err
+}
+
+// CloseWrite is what net/http calls before it closes a connection whose client still
+// sends, so that the client reads the answer to its end.
+func (c *countedConn) CloseWrite() error {
+	return c.Conn.(interface{ CloseWrite() error }).CloseWrite()
 }
 
 func (c *countedConn) heard() {
@@ -244,7 +251,7 @@ func newHTTPServer(handler http.Handler, c *certificates, say func(line string))
 	protocols.SetHTTP2(true)
 	protocols.SetUnencryptedHTTP2(true)
 	s := &http.Server{
-		Handler: handler, Protocols: protocols, MaxHeaderBytes: maxHeaders,
+		Handler: handler, Protocols: protocols, MaxHeaderBytes: 2 * web.MaxHeaders,
 		ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute,
 		ErrorLog: log.New(lineWriter(func(line string) {
 			if strings.Contains(line, "panic") { // mistakes of clients are not logged

@@ -392,6 +392,36 @@ func TestServeReloadsBesideABatch(t *testing.T) {
 	}
 }
 
+// A header of 90 KiB gets a status in each protocol.
+func TestServeLargeHeaders(t *testing.T) {
+	s := serveTest(t, "--listen", "127.0.0.1:0", squareWasm)
+	for _, http2 := range []bool{false, true} {
+		transport := &http.Transport{Protocols: &http.Protocols{}}
+		transport.Protocols.SetHTTP1(!http2)
+		transport.Protocols.SetUnencryptedHTTP2(http2)
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.at("/v1/square/exec"), strings.NewReader("3"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range 90 {
+			r.Header.Set(fmt.Sprint("X-", i), strings.Repeat("x", 1<<10))
+		}
+		answer, err := transport.RoundTrip(r)
+		if err != nil {
+			t.Errorf("HTTP/2 %v: %v", http2, err)
+			continue
+		}
+		answer.Body.Close()
+		transport.CloseIdleConnections()
+		if answer.StatusCode != http.StatusRequestHeaderFieldsTooLarge {
+			t.Errorf("HTTP/2 %v: %s", http2, answer.Status)
+		}
+	}
+	if code := s.end(syscall.SIGTERM); code != 0 {
+		t.Errorf("exit code %d: %s", code, s.said.text())
+	}
+}
+
 // A listener without room for another connection can end.
 func TestListenerEndsWithoutRoom(t *testing.T) {
 	l := newDrainListener(1)

@@ -101,7 +101,7 @@ func (b *batch) run(r *http.Request, contentType form, completion bool) {
 	ctx, cancel := b.context(r)
 	defer cancel()
 	b.w.Header().Set("Content-Type", string(contentType))
-	b.w.Header()[headerModule] = []string{b.e.digest}
+	b.w.Header()[headerModule] = b.e.digestValue
 	sink := &processor.AnswerWriter{W: bufio.NewWriterSize(b, 16<<10), Format: b.format, Flushed: b.flush, Observe: b.observe}
 	err := processor.Stream(patient{ctx}, b.runner(), func(ctx context.Context) iter.Seq2[processor.Request, error] {
 		return b.requests(ctx, r)

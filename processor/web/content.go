@@ -93,7 +93,7 @@ func acceptedForms(h http.Header) []form {
 	values := h.Values("Accept")
 	if len(values) == 1 { // most requests
 		if values[0] == string(formCBOR) || values[0] == string(formJSON) {
-			return []form{form(values[0])}
+			return fallbacks[form(values[0])]
 		}
 	}
 	own := ownForms(h)
@@ -102,7 +102,7 @@ func acceptedForms(h http.Header) []form {
 		return own
 	}
 	var accepted []mediaRange
-	for _, f := range append(own, forms...) {
+	for _, f := range slices.Concat(own, forms) {
 		known := slices.ContainsFunc(accepted, func(a mediaRange) bool { return a.name == string(f) })
 		if best := match(ranges, f); best.quality > 0 && !known {
 			best.name = string(f)
@@ -122,16 +122,19 @@ func acceptedForms(h http.Header) []form {
 	return best
 }
 
-// ownForms returns the form of the request, and the forms that any output has.
+// fallbacks are a form, and the forms that any output has: CBOR has all of them.
+var fallbacks = map[form][]form{
+	formCBOR:  {formCBOR},
+	formJSON:  {formJSON},
+	formBytes: {formBytes, formCBOR},
+	formText:  {formText, formBytes, formCBOR},
+}
+
+// ownForms returns the form of the request, and the forms that any output has. They are
+// only read.
 func ownForms(h http.Header) []form {
 	f, _ := requestForm(h) // was checked
-	switch f {
-	case formText:
-		return []form{formText, formBytes, formCBOR}
-	case formBytes:
-		return []form{formBytes, formCBOR}
-	}
-	return []form{f}
+	return fallbacks[f]
 }
 
 // mediaRange is an element of Accept.
@@ -199,19 +202,24 @@ func writeOutput(w http.ResponseWriter, accepted []form, output []byte) (err err
 			}
 		}
 		h := w.Header()
-		h["Content-Type"] = []string{f.header()}
-		h["Content-Length"] = []string{strconv.Itoa(len(body))}
+		h["Content-Type"] = headerValues[f]
+		if len(body) > ownLength {
+			h["Content-Length"] = []string{strconv.Itoa(len(body))}
+		}
 		_, _ = w.Write(body) // an error is the client's
 		return nil
 	}
 	return fmt.Errorf("the output cannot be sent as %s: %w", accepted[0], err)
 }
 
-func (f form) header() string {
-	if f == formText {
-		return "text/plain; charset=utf-8"
-	}
-	return string(f)
+// ownLength is the size of a body whose length net/http states itself.
+const ownLength = 1024
+
+// headerValues are the values of Content-Type.
+var headerValues = map[form][]string{
+	formCBOR:  {string(formCBOR)},
+	formBytes: {string(formBytes)},
+	formText:  {"text/plain; charset=utf-8"},
 }
 
 // stringBody returns the content of an output that is a string.

@@ -165,17 +165,23 @@ func (s *Server) readBody(r *http.Request) (body []byte, err error) {
 	}
 }
 
+// Values of headers, shared by all answers: nobody changes them.
+var (
+	zeroOne    = []string{"0", "1"}
+	varyAccept = []string{"Accept"}
+	noSniff    = []string{"nosniff"}
+)
+
 // send sends an output.
 func (s *Server) send(w *answer, r *http.Request, e *entry, result processor.Result[[]byte]) {
 	h := w.Header()
 	digest := sha256.Sum256(result.Output)
 	tag := `"` + hex.EncodeToString(digest[:]) + `"`
-	values := [...]string{strconv.FormatUint(result.Fuel, 10), "0", e.digest, tag, "Accept"} // one allocation
+	values := [...]string{strconv.FormatUint(result.Fuel, 10), tag} // one allocation
+	h[headerFuel], h["Etag"] = values[:1:1], values[1:]
+	h[headerReused], h[headerModule], h["Vary"] = zeroOne[:1:1], e.digestValue, varyAccept
 	if result.Reused {
-		values[1] = "1"
-	}
-	for i, name := range [...]string{headerFuel, headerReused, headerModule, "Etag", "Vary"} {
-		h[name] = values[i : i+1 : i+1]
+		h[headerReused] = zeroOne[1:]
 	}
 	if matches(r.Header.Values("If-None-Match"), tag) {
 		w.WriteHeader(http.StatusNotModified)

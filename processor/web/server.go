@@ -70,8 +70,17 @@ const (
 	ReasonDraining Reason = "draining" // the server ends
 )
 
+// MaxHeaders is the limit of the header of a request, in bytes as HTTP/2 counts them (RFC
+// 9113, section 10.5.1). Requests above it get status 431. The MaxHeaderBytes of an
+// [http.Server] should be twice as large: net/http answers requests above its own limit with
+// 431 in HTTP/1.1, but closes the connection in HTTP/2.
+const MaxHeaders = 64 << 10
+
 // Bounds without a setting.
 const (
+	// maxRequests is the limit of requests at once, also of those whose body has not come
+	// yet: one connection of HTTP/2 can begin many.
+	maxRequests    = 8192
 	defaultMaxBody = 64 << 20
 	// heldBodies times Config.MaxBody is the limit of the memory for bodies of requests
 	// and for outputs that are not sent yet.
@@ -119,12 +128,13 @@ type Module struct {
 // entry is a served module, until its last user is gone.
 type entry struct {
 	Module
-	digest string // sha256: and hex
-	cache  *processor.Cache
-	runner processor.Appender // of batches
-	limit  time.Duration      // of a request in a batch that has a worker; 0 = none but the module's
-	unused chan struct{}      // closed when it was replaced and has no users
-	closed chan struct{}      // closed when the module is closed
+	digest      string   // sha256: and hex
+	digestValue []string // the same, of a header
+	cache       *processor.Cache
+	runner      processor.Appender // of batches
+	limit       time.Duration      // of a request in a batch that has a worker; 0 = none but the module's
+	unused      chan struct{}      // closed when it was replaced and has no users
+	closed      chan struct{}      // closed when the module is closed
 
 	users int   // guarded by Server.mu, as are the fields below
 	gone  bool  // it was replaced
@@ -209,6 +219,7 @@ func (s *Server) waitClosed(ctx context.Context, old []*entry) error {
 func (s *Server) newEntry(m Module) *entry {
 	digest := m.Module.Digest()
 	e := &entry{Module: m, digest: "sha256:" + hex.EncodeToString(digest[:]), unused: make(chan struct{}), closed: make(chan struct{})}
+	e.digestValue = []string{e.digest}
 	if own := m.Module.Timeout(); own == 0 || own > s.config.Timeout {
 		e.limit = s.config.Timeout
 	}
@@ -314,15 +325,18 @@ func (s *Server) checkEmpty() {
 	}
 }
 
-// enter counts a request. It returns false if the server has ended.
-func (s *Server) enter() bool {
+// enter counts a request. It returns why the request is rejected; "" if it is not.
+func (s *Server) enter() Reason {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.hard.Err() != nil {
-		return false
+	switch {
+	case s.hard.Err() != nil:
+		return ReasonDraining
+	case s.flying >= maxRequests:
+		return ReasonFull
 	}
 	s.flying++
-	return true
+	return ""
 }
 
 func (s *Server) leave() {
@@ -370,15 +384,15 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.health(w, r, ready)
 		return
 	}
-	if !s.enter() {
-		s.reject(w, nil, ReasonDraining)
+	if reason := s.enter(); reason != "" {
+		s.reject(w, nil, reason)
 		return
 	}
 	defer s.leave()
 	if s.soft.Err() != nil {
 		w.Header().Set("Connection", "close")
 	}
-	w.Header().Set("X-Content-Type-Options", "nosniff")
+	w.Header()["X-Content-Type-Options"] = noSniff
 	s.route(&answer{ResponseWriter: w}, r)
 }
 
@@ -405,6 +419,8 @@ func (s *Server) route(w *answer, r *http.Request) {
 		}()
 	}
 	switch {
+	case headerSize(r) > MaxHeaders:
+		s.fail(w, e, http.StatusRequestHeaderFieldsTooLarge, "large", fmt.Sprintf("the header is larger than %d bytes, the limit", MaxHeaders))
 	case !s.authorized(r):
 		w.Header().Set("WWW-Authenticate", `Bearer realm="wasm-jobs"`)
 		s.fail(w, e, http.StatusUnauthorized, "token", "missing or invalid bearer token: want Authorization: Bearer TOKEN")
@@ -428,6 +444,17 @@ func (s *Server) route(w *answer, r *http.Request) {
 	default:
 		s.batch(w, r, e)
 	}
+}
+
+// headerSize returns the size of the header of a request.
+func headerSize(r *http.Request) (size int) {
+	const each = 32 // as of RFC 7541, section 4.1
+	for name, values := range r.Header {
+		for _, value := range values {
+			size += len(name) + len(value) + each
+		}
+	}
+	return size + len(r.RequestURI)
 }
 
 // parsePath takes /v1/NAME, /v1/NAME/exec and /v1/NAME/batch apart, and /v1/exec and

@@ -197,6 +197,59 @@ func TestBodies(t *testing.T) {
 	}
 }
 
+// A header above the limit gets a status, in HTTP/2 too.
+func TestLargeHeaders(t *testing.T) {
+	s := start(t, web.Config{}, processor.Options{})
+	for name, client := range clients(t) {
+		for size, want := range map[int]int{web.MaxHeaders - 4096: 200, web.MaxHeaders: 431, 90 << 10: 431} {
+			r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.url+"/v1/square/exec", strings.NewReader("3"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.Header.Set("Content-Type", "application/json")
+			for i := range size / 1024 {
+				r.Header.Set(fmt.Sprint("X-", i), strings.Repeat("x", 1024))
+			}
+			answer, err := client.Do(r)
+			if err != nil {
+				t.Fatalf("%s, %d bytes: %v", name, size, err)
+			}
+			body, _ := io.ReadAll(answer.Body)
+			answer.Body.Close()
+			if answer.StatusCode != want || want == 431 && !strings.Contains(string(body), `"class":"large"`) {
+				t.Errorf("%s, %d bytes: status %d: %s", name, size, answer.StatusCode, body)
+			}
+		}
+	}
+}
+
+// Requests whose bodies do not come are bounded, whatever connections they are on.
+func TestManyOpenRequests(t *testing.T) {
+	o := &observer{}
+	s := start(t, web.Config{Observer: o}, processor.Options{})
+	in, out := io.Pipe()
+	var all sync.WaitGroup
+	const limit = 8192
+	for range limit + 1 {
+		all.Go(func() {
+			r := httptest.NewRequest(http.MethodPost, "/v1/square/exec", in)
+			r.Header.Set("Content-Type", "application/json")
+			s.ServeHTTP(httptest.NewRecorder(), r)
+		})
+	}
+	full := func() int {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		return o.rejected[web.ReasonFull]
+	}
+	until(t, "a request is rejected", func() bool { return full() == 1 })
+	out.Close()
+	all.Wait()
+	if code, _, body := s.exec("1"); code != 200 || full() != 1 {
+		t.Errorf("%d rejected; then status %d: %s", full(), code, body)
+	}
+}
+
 // The answer has the best type of Accept that can express the output, or that of the
 // request.
 func TestAccept(t *testing.T) {

@@ -1,0 +1,109 @@
+package web
+
+import (
+	"errors"
+	"net"
+	"os"
+	"sync"
+	"time"
+)
+
+// Conn returns a connection that hands a deadline for reads on only if a read waits for
+// it. net/http sets up to eight for each request, and each changes a timer.
+func Conn(c net.Conn) net.Conn { return &conn{Conn: c} }
+
+// conn is a connection that has a deadline for reads at least as early as the one that is
+// wanted, while a read waits. If an earlier one ends the read, the read goes on.
+type conn struct {
+	net.Conn
+
+	mu      sync.Mutex // guards the fields below
+	reading int
+	want    time.Time // zero = none, as of set
+	set     time.Time // that of Conn
+	writes  bool      // there is a deadline for writes
+}
+
+// SetReadDeadline implements [net.Conn].
+func (c *conn) SetReadDeadline(t time.Time) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.want = t
+	if c.reading == 0 {
+		return nil
+	}
+	return c.tighten()
+}
+
+// SetWriteDeadline implements [net.Conn].
+func (c *conn) SetWriteDeadline(t time.Time) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if t.IsZero() && !c.writes { // after each answer
+		return nil
+	}
+	c.writes = !t.IsZero()
+	return c.Conn.SetWriteDeadline(t)
+}
+
+// SetDeadline implements [net.Conn].
+func (c *conn) SetDeadline(t time.Time) error {
+	return errors.Join(c.SetReadDeadline(t), c.SetWriteDeadline(t))
+}
+
+// tighten sets the wanted deadline if it is earlier than the one that is set. c.mu is held.
+func (c *conn) tighten() error {
+	if c.want.IsZero() || !c.set.IsZero() && !c.want.Before(c.set) {
+		return nil
+	}
+	c.set = c.want
+	return c.Conn.SetReadDeadline(c.set)
+}
+
+// Read implements [net.Conn].
+func (c *conn) Read(b []byte) (n int, err error) {
+	err = c.begin()
+	defer c.end()
+	for err == nil {
+		n, err = c.Conn.Read(b)
+		if n > 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
+			return n, err
+		}
+		err = c.extend(err)
+	}
+	return 0, err
+}
+
+func (c *conn) begin() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.reading++
+	return c.tighten()
+}
+
+func (c *conn) end() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.reading--
+}
+
+// extend sets the wanted deadline after the one that was set has passed. If the wanted one
+// has passed too, it returns late.
+func (c *conn) extend(late error) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.want.IsZero() && !time.Now().Before(c.want) {
+		return late
+	}
+	c.set = c.want
+	return c.Conn.SetReadDeadline(c.set)
+}
+
+// CloseWrite is what net/http calls before it closes a connection whose client still
+// sends, so that the client can read the answer.
+func (c *conn) CloseWrite() error {
+	if w, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return w.CloseWrite()
+	}
+	return nil
+}
