@@ -74,3 +74,10 @@ func TestDataList(t *testing.T) {
 		t.Errorf("after clear: place %d, size %d", at, size)
 	}
 }
+
+// TestItemsAreSmall bounds the memory of a ready item, without its name and its data.
+func TestItemsAreSmall(t *testing.T) {
+	if n := unsafe.Sizeof(item{}); n > 128 {
+		t.Errorf("an item has %d bytes, want at most 128", n)
+	}
+}

@@ -84,6 +84,7 @@ type ruled struct{ *live }
 
 func (ruled) stepped(*item, *state, []byte, []byte, uint64) {}
 func (ruled) gaveUp(*item, *state, *abi.Failure)            {}
+func (ruled) emitted(*item, int)                            {}
 func (ruled) ended(*item, *state)                           {}
 
 // failed implements [witness]. Failures of executors have been told.

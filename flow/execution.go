@@ -25,6 +25,7 @@ type execution struct {
 	before   totals // of the walk, when something had to be executed
 	live     *live  // nil if nothing had to be executed
 	record   *record
+	folding  *folding // of the result; nil = not begun
 	output   []byte
 	foldFuel uint64
 	folds    runtime.Stats // of the instances that folded the result
@@ -40,6 +41,7 @@ func (x *execution) closeStore() {
 func (x *execution) run(ctx context.Context) error {
 	x.observe()
 	defer x.observe()
+	defer func() { x.folding.cancel() }()
 	done, err := x.walk.run(ctx)
 	if err == nil && x.replay.stale != nil {
 		err = x.replay.stale
@@ -50,6 +52,9 @@ func (x *execution) run(ctx context.Context) error {
 	if !done {
 		err := x.execute(ctx)
 		x.replay.rerun = false // what is stored now is of this run
+		if err != nil && x.live != nil && x.live.follow.broken() {
+			return err
+		}
 		if err != nil {
 			return errors.Join(interruptedBy(ctx, err), x.survey(ctx))
 		}
@@ -92,16 +97,17 @@ func (x *execution) execute(ctx context.Context) error {
 }
 
 // finish walks to the end, and folds the ended items. If executed is set, steps were
-// executed, and the fold is most likely not known: it begins at once, unless the walk
-// has committed items before.
+// executed, and the fold is most likely not known: it has begun, or it begins at once
+// unless the walk has committed items before.
 func (x *execution) finish(ctx context.Context, executed bool) error {
-	var f *folding
-	if m := x.resultModule(); m != nil && executed && x.walk.next == 0 {
-		f = newFolding(ctx, m, x.config.Workers)
-		x.walk.folding = f.add
+	if m := x.resultModule(); m != nil && executed && x.walk.next == 0 && x.folding == nil {
+		x.folding = newFolding(ctx, m, x.config.Workers)
+		x.walk.folding = x.folding
 	}
-	x.walk.final, x.walk.open = true, false
-	done, err := x.walk.run(ctx)
+	if x.folding != nil {
+		x.folding.async = false
+	}
+	done, err := x.walkOn(ctx)
 	x.walk.folding = nil
 	if err == nil && !done {
 		err = &StoreError{errors.New("a stored output is missing")}
@@ -110,10 +116,24 @@ func (x *execution) finish(ctx context.Context, executed bool) error {
 		err = x.Input.Unchanged()
 	}
 	if err != nil || x.walk.failed > 0 && !x.Partial || x.resultModule() == nil {
-		f.cancel()
 		return err
 	}
-	return x.fold(ctx, f)
+	return x.fold(ctx, x.folding)
+}
+
+// walkOn is the last walk. If a follower has gone a part of its way, the totals are those
+// of the execution: the walk sees only the rest.
+func (x *execution) walkOn(ctx context.Context) (done bool, err error) {
+	x.walk.final, x.walk.open = true, false
+	if x.live == nil || x.live.follow == nil {
+		return x.walk.run(ctx)
+	}
+	if err = x.live.follow.commit(x.Input.Len()); err == nil {
+		done, err = x.walk.run(ctx)
+	}
+	x.walk.totals = x.before.sum()
+	x.walk.totals.add(x.live.machine, 0)
+	return done, err
 }
 
 // resultModule returns the module that makes the result; nil if none does.
@@ -134,16 +154,15 @@ func (x *execution) fold(ctx context.Context, f *folding) error {
 		known, err = x.replay.lookFold(ctx, m, root)
 	}
 	if err != nil || known.Output != nil {
-		f.cancel()
 		x.output, x.foldFuel = known.Output, known.Fuel
 		return err
 	}
 	if f == nil {
 		f = newFolding(ctx, m, x.config.Workers)
 		again := newWalk(x.replay, x.walk.bounds, nil)
-		again.final, again.folding = true, f.add
+		x.folding = f // run ends it
+		again.final, again.folding = true, f
 		if _, err := again.run(ctx); err != nil {
-			f.cancel()
 			return err
 		}
 	}

@@ -17,6 +17,7 @@ type folding struct {
 	fold  *fold.Fold
 	calls sync.WaitGroup
 	own   bool // the pool is closed with the folding
+	async bool // add does not wait for calls
 	// instances counts those of its own pool, after the end.
 	instances runtime.Stats
 }
@@ -80,9 +81,13 @@ func (f *folding) ready(call int) {
 
 // add adds an entry, which must be the next in item order.
 func (f *folding) add(id abi.ID, data []byte) {
-	f.fold.Add(id, data)
-	f.fold.Wait(cap(f.pool.slots))
+	if f.fold.Add(id, data); !f.async {
+		f.fold.Wait(cap(f.pool.slots))
+	}
 }
+
+// busy reports whether add would wait if it were not async. A nil folding is not busy.
+func (f *folding) busy() bool { return f != nil && f.fold.Busy(cap(f.pool.slots)) }
 
 // result returns the module's aggregate, and ends the folding.
 func (f *folding) result() (v store.Value, err error) {

@@ -10,25 +10,25 @@ import (
 )
 
 // item is an item that moves. It belongs to the goroutine of the [machine], except
-// while a lane has it.
+// while a lane has it. With its name and its data it has a few hundred bytes.
 type item struct {
 	*name
-	state   int
-	steps   uint32
-	kids    uint32 // children so far
 	data    []byte // with which it entered the state
 	of      *join  // of its parent, which waits for it; nil if no parent waits
 	via     abi.Class
-	routed  bool          // it was routed by class steps: not a second time
-	refused uint16        // states in a row that it could not enter
 	tries   *queue.Tries  // of the step; nil before the first failure
 	past    *past         // nil before it is needed
-	damaged bool          // the record of its effect is damaged
-	told    bool          // observers know that it failed
-	stale   bool          // the effect was made for other data
-	since   time.Time     // when it entered the state, or became ready again
+	since   time.Duration // after the start of the run: when it entered the state, or became ready again
 	delay   time.Duration // before the step; 0 = none
-	due     time.Time     // when the delay is over; zero = not known
+	due     int64         // when the delay is over, as time.UnixMilli; 0 = not known
+	steps   uint32
+	kids    uint32 // children so far
+	state   uint16
+	refused uint16 // states in a row that it could not enter
+	routed  bool   // it was routed by class steps: not a second time
+	damaged bool   // the record of its effect is damaged
+	told    bool   // observers know that it failed
+	stale   bool   // the effect was made for other data
 }
 
 // past is the part of an item's history that later steps need.

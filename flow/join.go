@@ -52,7 +52,7 @@ func (m *machine) childDone(j *join) {
 // entered that state: its decision there does not count.
 func (m *machine) refuse(j *join, f *abi.Failure) {
 	m.tallies[j.from.index].left--
-	j.it.state, j.it.data = j.from.index, j.entry
+	j.it.state, j.it.data = uint16(j.from.index), j.entry
 	m.fail(j.it, f)
 }
 

@@ -20,6 +20,7 @@ type lane struct {
 	gate     *gate
 	state    *state
 	roots    Input
+	started  time.Time                             // of the run
 	bounds   time.Duration                         // the longest pause after a slow-down
 	key      func(it *item, s *state) store.Digest // of an effect
 	tell     func(e event.Event)                   // receives leases, and attempts that are made again; may be nil
@@ -28,6 +29,7 @@ type lane struct {
 	limit    *limiter // nil = none
 
 	base     int // number of items[0]
+	gone     int // leading items that were taken out
 	items    []*item
 	ready    []queue.Span // empty if the limit has a key
 	keys     keyed        // of the ready items, if it has
@@ -89,7 +91,7 @@ func (l *lane) push(now time.Time, items []*item) {
 	l.gate.mu.Lock()
 	defer l.gate.mu.Unlock()
 	for _, it := range items {
-		it.since = now
+		it.since = now.Sub(l.started)
 	}
 	l.append(items...)
 	l.gate.dispatch(now)
@@ -98,7 +100,7 @@ func (l *lane) push(now time.Time, items []*item) {
 func (l *lane) append(items ...*item) {
 	from := l.base + len(l.items)
 	if l.nReady == 0 && len(items) > 0 {
-		l.gathered = items[0].since
+		l.gathered = l.started.Add(items[0].since)
 	}
 	l.items = append(l.items, items...)
 	l.nReady += len(items)
@@ -125,13 +127,13 @@ func (l *lane) item(number int) *item { return l.items[number-l.base] }
 func (l *lane) takeOut(number int) *item {
 	it := l.items[number-l.base]
 	l.items[number-l.base] = nil
-	gone := 0
-	for gone < len(l.items) && l.items[gone] == nil {
-		gone++
+	for l.gone < len(l.items) && l.items[l.gone] == nil {
+		l.gone++
 	}
-	if gone > 1024 || gone == len(l.items) {
-		l.items = l.items[gone:] // the prefix is freed when the slice grows
-		l.base += gone
+	if l.gone > 1024 || l.gone == len(l.items) {
+		l.items = l.items[l.gone:] // the prefix is freed when the slice grows
+		l.base += l.gone
+		l.gone = 0
 	}
 	return it
 }
@@ -150,7 +152,7 @@ func (l *lane) take(i, n int) queue.Span {
 func (l *lane) wakeRetries(now time.Time) {
 	for len(l.retries) > 0 && !l.retries[0].at.After(now) {
 		it := heap.Pop(&l.retries).(retry).it
-		it.since = now
+		it.since = now.Sub(l.started)
 		l.append(it)
 	}
 }

@@ -25,6 +25,8 @@ type live struct {
 	lanes   []*lane // by state; nil before the first step
 	times   []times // by state
 	pools   []Pool
+	keeping *keeping  // nil if each batch is a commit of its own
+	follow  *follower // nil if the last walk looks all steps up
 	limits  map[string]*limiter
 
 	results chan result
@@ -72,7 +74,7 @@ type foldedChildren struct {
 type waits []*item
 
 func (w waits) Len() int           { return len(w) }
-func (w waits) Less(i, j int) bool { return w[i].due.Before(w[j].due) }
+func (w waits) Less(i, j int) bool { return w[i].due < w[j].due }
 func (w waits) Swap(i, j int)      { w[i], w[j] = w[j], w[i] }
 func (w *waits) Push(x any)        { *w = append(*w, x.(*item)) }
 func (w *waits) Pop() any {
@@ -92,6 +94,9 @@ func newLive(ctx context.Context, x *execution) (*live, error) {
 	}
 	l.hard, l.cut = context.WithCancel(ctx)
 	l.machine.witness = l.failing()
+	if x.plan.pure() {
+		l.hasten(ctx)
+	}
 	if l.Events != nil {
 		l.detail = l.Events.Wants()
 	}
@@ -99,6 +104,22 @@ func newLive(ctx context.Context, x *execution) (*live, error) {
 		l.limits[name] = newLimiter(limit)
 	}
 	return l, nil
+}
+
+// hasten prepares the run of a flow without effects.
+func (l *live) hasten(ctx context.Context) {
+	if l.config.Store != nil {
+		l.keeping = newKeeping(ctx, l.store, l.plan)
+	}
+	if l.Rerun { // a failure that is stored counts more than one of now
+		return
+	}
+	l.follow = newFollower(l.walk, l.machine)
+	l.machine.witness = l.follow
+	if m := l.resultModule(); m != nil && l.walk.next == 0 {
+		l.folding = newFolding(ctx, m, l.config.Workers)
+		l.folding.async, l.walk.folding = true, l.folding
+	}
 }
 
 // run executes until no item moves any more, and ends all that it started.
@@ -110,6 +131,8 @@ func (l *live) run(ctx context.Context) error {
 			l.take(ctx, r)
 		case f := <-l.folded:
 			l.takeFolded(ctx, f)
+		case err := <-l.keeping.broken():
+			l.stop(&StoreError{err})
 		case <-l.nextWait():
 		case <-l.Stop:
 			l.stop(ErrInterrupted)
@@ -144,6 +167,10 @@ func (l *live) step(ctx context.Context) bool {
 		}
 		if l.machine.nFresh > 0 || len(l.machine.folds) > 0 {
 			continue
+		}
+		if err := l.follow.commit(l.nextRoot); err != nil {
+			l.stop(err)
+			break
 		}
 		if more, err := l.admit(ctx); err != nil {
 			l.stop(err)
@@ -218,6 +245,7 @@ func (l *live) admit(ctx context.Context) (bool, error) {
 	size := 0
 	to := min(l.nextRoot+room-l.machine.moving, l.nextRoot+windowRoots, l.Input.Len())
 	err := l.Input.Read(ctx, l.nextRoot, to, func(i int, chunk []byte) error {
+		l.follow.begin(i)
 		l.machine.addRoot(i, append([]byte(nil), chunk...))
 		l.nextRoot = i + 1
 		if size += len(chunk); size > windowBytes {
@@ -332,7 +360,7 @@ func (l *live) probe(ctx context.Context, s *state) error {
 
 // wake moves the items whose wait is over.
 func (l *live) wake(now time.Time) {
-	for len(l.waits) > 0 && !l.waits[0].due.After(now) {
+	for len(l.waits) > 0 && l.waits[0].due <= now.UnixMilli() {
 		it := heap.Pop(&l.waits).(*item)
 		it.delay = 0
 		s := &l.plan.states[it.state]
@@ -349,7 +377,7 @@ func (l *live) nextWait() <-chan time.Time {
 	if len(l.waits) == 0 {
 		return nil
 	}
-	return time.After(time.Until(l.waits[0].due))
+	return time.After(time.Until(time.UnixMilli(l.waits[0].due)))
 }
 
 // lane returns the lane of a state, and starts its workers the first time.
@@ -368,7 +396,7 @@ func (l *live) lane(s *state) (*lane, error) {
 	}
 	ln := newLane(s, l.Input, l.holders(s, limit), limit)
 	ln.key = l.replay.effectKey
-	ln.bounds = l.MaxRetryAfter
+	ln.bounds, ln.started = l.MaxRetryAfter, l.started
 	if l.detail >= event.Attempts {
 		ln.tell = func(e event.Event) { l.results <- result{lane: ln, events: []event.Event{e}} }
 	}
@@ -378,8 +406,11 @@ func (l *live) lane(s *state) (*lane, error) {
 		Queue: ln, Input: ln, Pool: pool, Keeper: outputs{l.store, s.action}, Reporter: told{l, ln},
 		Share: worker.NewSlots(ln.holders).Join(), Detail: l.detail, Timed: true, Started: l.started,
 	}
-	if !s.pure {
+	switch {
+	case !s.pure:
 		c.Pool, c.Keeper = l.effectPool(s, pool), effects{l.replay.journal, ln}
+	case l.keeping != nil:
+		c.Keeper = keptState{l.keeping, s.index, s.action}
 	}
 	l.working.Go(func() { worker.Run(l.hard, l.hard, ln.holders, c) })
 	return ln, nil
@@ -474,9 +505,11 @@ func (l *live) takeBatch(ln *lane, b *worker.Batch) {
 	for i, it := range ln.finished(b.First(), b.Len(), true) {
 		at := b.Span.Times[i]
 		t.execute.add(at.End - at.Start)
-		t.wait.add(l.started.Add(at.Start).Sub(it.since))
+		t.wait.add(at.Start - it.since)
+		l.machine.sum, l.machine.summed = b.DigestOf(i), ln.state.pure
 		l.machine.advance(it, b.Output(i), b.FuelOf(i), false)
 	}
+	l.machine.summed = false
 	b.Free()
 }
 
@@ -578,6 +611,9 @@ func (l *live) close(ctx context.Context) {
 	}
 	l.drain(ctx)
 	l.folders.Wait()
+	if err := l.keeping.close(); err != nil {
+		l.err = errors.Join(l.err, &StoreError{err})
+	}
 	for _, p := range l.pools {
 		if err := p.Close(); err != nil && l.err == nil {
 			l.err = err

@@ -2,7 +2,6 @@ package flow
 
 import (
 	"slices"
-	"time"
 
 	"github.com/wasm-jobs/wasm-jobs/abi"
 	"github.com/wasm-jobs/wasm-jobs/store"
@@ -36,6 +35,8 @@ type witness interface {
 	stepped(it *item, s *state, data, output []byte, fuel uint64)
 	// gaveUp is called for a step whose executor failed for good.
 	gaveUp(it *item, s *state, f *abi.Failure)
+	// emitted is called before the children of a step enter their states.
+	emitted(it *item, children int)
 	// ended is called for an item at an end.
 	ended(it *item, s *state)
 	// failed is called for an item that failed in a state and was not routed.
@@ -100,7 +101,7 @@ func (m *machine) enter(it *item, to int) {
 	s := &m.plan.states[to]
 	t := &m.tallies[to]
 	t.entered++
-	it.state = to
+	it.state = uint16(to) // a flow has at most MaxStates
 	if s.isEnd() {
 		m.end(it, s)
 		return
@@ -234,7 +235,7 @@ func (m *machine) advance(it *item, output []byte, fuel uint64, reused bool) {
 		m.witness.stepped(it, s, it.data, output, fuel)
 	}
 	t.left++
-	it.tries, it.delay, it.due, it.stale, it.damaged = nil, mv.after, time.Time{}, false, false
+	it.tries, it.delay, it.due, it.stale, it.damaged = nil, mv.after, 0, false, false
 	entry := it.data
 	if mv.data != nil {
 		it.data = append([]byte(nil), mv.data...)
@@ -293,6 +294,9 @@ func (m *machine) emit(it *item, s *state, mv move, entry []byte) (waits bool) {
 	e := &emission{parent: it.name, first: it.kids, left: mv.count, rest: append([]byte(nil), mv.emit...), data: it.data, state: s}
 	it.kids += uint32(mv.count)
 	m.count(mv.count)
+	if m.witness != nil {
+		m.witness.emitted(it, mv.count)
+	}
 	m.emissions = append(m.emissions, e)
 	if s.Children == nil {
 		return false

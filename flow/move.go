@@ -2,6 +2,7 @@ package flow
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/wasm-jobs/wasm-jobs/abi"
@@ -123,7 +124,8 @@ func eachKey(item []byte, what string, f func(key string, value []byte) error) e
 	if err != nil || h.Major != abi.MajorMap {
 		return abi.Failf(abi.ClassABI, "%s is not a map", what)
 	}
-	seen := map[string]bool{}
+	var all [4]string // of the keys that f knows, of which there are at most four
+	seen := all[:0]
 	rest := item[h.Size:]
 	for n := uint64(0); h.Indefinite && rest[0] != breakByte || !h.Indefinite && n < h.Arg; n++ {
 		key, after, err := cutItem(rest)
@@ -138,10 +140,10 @@ func eachKey(item []byte, what string, f func(key string, value []byte) error) e
 		if err != nil {
 			return err
 		}
-		if seen[text] {
+		if slices.Contains(seen, text) {
 			return abi.Failf(abi.ClassABI, "duplicate key %q in %s", text, what)
 		}
-		seen[text] = true
+		seen = append(seen, text)
 		if err := f(text, value); err != nil {
 			return err
 		}

@@ -241,10 +241,10 @@ func (r *replay) passed(ctx context.Context, m *machine, s *state, items []*item
 	if err := r.lookDue(ctx, s, items); err != nil {
 		return nil, nil, err
 	}
-	now := time.Now()
+	now := time.Now().UnixMilli()
 	for _, it := range items {
 		switch {
-		case it.delay > 0 && (it.due.IsZero() || it.due.After(now)):
+		case it.delay > 0 && (it.due == 0 || it.due > now):
 			waiting = append(waiting, it)
 		case s.Exec == nil:
 			it.delay = 0
@@ -265,7 +265,7 @@ func (r *replay) lookDue(ctx context.Context, s *state, items []*item) error {
 	}
 	err := r.store.Get(ctx, r.run.action(kindDue), keys, func(i int, v store.Value) error {
 		if len(v.Output) == 8 {
-			items[i].due = time.UnixMilli(int64(binary.BigEndian.Uint64(v.Output)))
+			items[i].due = int64(binary.BigEndian.Uint64(v.Output))
 		}
 		return nil
 	})
@@ -280,11 +280,11 @@ func (r *replay) keepDue(ctx context.Context, s *state, items []*item) error {
 	var records []store.Record
 	now := time.Now()
 	for _, it := range items {
-		if !it.due.IsZero() {
+		if it.due != 0 {
 			continue
 		}
-		it.due = now.Add(it.delay).Truncate(time.Millisecond)
-		value := binary.BigEndian.AppendUint64(nil, uint64(it.due.UnixMilli()))
+		it.due = now.Add(it.delay).UnixMilli()
+		value := binary.BigEndian.AppendUint64(nil, uint64(it.due))
 		records = append(records, store.Record{Key: store.Key{Chunk: r.dueKey(it, s), Order: it.order(r.roots)}, Value: store.Value{Output: value}})
 	}
 	if err := r.put(ctx, kindDue, records); err != nil {

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"hash"
+	"slices"
 	"strings"
 
 	"github.com/wasm-jobs/wasm-jobs/abi"
@@ -75,7 +76,7 @@ type walk struct {
 	leaf  []byte // scratch
 	totals
 	digests
-	folding func(id abi.ID, data []byte)                 // receives the items at the end with a fold; may be nil
+	folding *folding                                     // of the items at the end with a fold; nil = none
 	left    func(e *leftItem) error                      // receives items whose next step is not known; may be nil
 	made    func(leaf []byte) error                      // receives results of effects, in order; may be nil
 	proving *proving                                     // nil if nothing is to be proved
@@ -98,12 +99,12 @@ type digests struct {
 	outputs      hash.Hash // of the file of ended items
 }
 
-// listed is what a window knows of its items.
+// listed is what is known of the items of a window. Its zero value is empty.
 type listed struct {
-	records blocks[stepRecord]
-	bytes   map[stepOf]*stepBytes // of the records that have some
-	ends    blocks[endRecord]
-	data    dataList // of the ends
+	steps []blocks[stepRecord]  // by state; nil if there are none
+	bytes map[stepOf]*stepBytes // of the steps that have some
+	ends  blocks[endRecord]
+	data  dataList // of the ends
 }
 
 // stepOf names a step of an item.
@@ -114,11 +115,10 @@ type stepOf struct {
 
 // stepRecord is a step with an output. A window may have a million: it has 48 bytes.
 type stepRecord struct {
-	name  *name
-	step  uint32 // of the item
-	state uint16
-	more  bool         // it has stepBytes: it is an effect, or somebody wants to know more of it
-	leaf  store.Digest // hash of [id, step, H(input), H(output)]
+	name *name
+	step uint32       // of the item
+	more bool         // it has stepBytes: it is an effect, or somebody wants to know more of it
+	leaf store.Digest // hash of [id, step, H(input), H(output)]
 }
 
 // stepBytes are the bytes that only some steps need.
@@ -171,10 +171,11 @@ func (w *walk) run(ctx context.Context) (done bool, err error) {
 		if win.pending > 0 && !w.open {
 			return false, nil
 		}
-		if err := win.commit(); err != nil {
+		if err := w.commit(&win.listed); err != nil {
 			return false, err
 		}
-		win.clear()
+		w.totals.add(win.machine, win.pending)
+		win.listed.clear()
 		w.spare = win.listed
 		w.next = to
 	}
@@ -208,30 +209,34 @@ type halt struct {
 }
 
 func (l *listed) clear() {
-	l.records.clear()
+	for i := range l.steps {
+		l.steps[i].clear()
+	}
 	l.bytes = nil
 	l.ends.clear()
 	l.data.clear()
 }
 
 // addEnd adds an item in its state.
-func (w *window) addEnd(it *item, h *halt) {
-	r := endRecord{name: it.name, halt: h, state: uint16(it.state)}
-	r.data, r.size = w.data.add(it.data)
-	w.ends.add(r)
+func (l *listed) addEnd(it *item, h *halt) {
+	r := endRecord{name: it.name, halt: h, state: it.state}
+	r.data, r.size = l.data.add(it.data)
+	l.ends.add(r)
 }
 
-// addStep adds a step of an item. b may be nil.
-func (w *window) addStep(it *item, s *state, leaf store.Digest, b *stepBytes) {
-	r := stepRecord{it.name, it.steps, uint16(s.index), b != nil, leaf}
-	w.records.add(r)
+// addStep adds a step of an item in one of n states. b may be nil.
+func (l *listed) addStep(it *item, s *state, n int, leaf store.Digest, b *stepBytes) {
+	if l.steps == nil {
+		l.steps = make([]blocks[stepRecord], n)
+	}
+	l.steps[s.index].add(stepRecord{it.name, it.steps, b != nil, leaf})
 	if b == nil {
 		return
 	}
-	if w.bytes == nil {
-		w.bytes = map[stepOf]*stepBytes{}
+	if l.bytes == nil {
+		l.bytes = map[stepOf]*stepBytes{}
 	}
-	w.bytes[stepOf{r.name, r.step}] = b
+	l.bytes[stepOf{it.name, it.steps}] = b
 }
 
 // errFull ends the reading of a window.
@@ -332,8 +337,8 @@ func (w *window) unknown(items []*item) {
 
 // stepped implements [witness].
 func (w *window) stepped(it *item, s *state, data, output []byte, _ uint64) {
-	d := stepBytes{input: w.sum, output: digestOf(output)}
-	if !w.summed {
+	d := stepBytes{output: digestOf(output)}
+	if d.input = w.sum; !w.summed {
 		d.input = digestOf(data)
 	}
 	wanted := w.walk.steps != nil
@@ -345,29 +350,39 @@ func (w *window) stepped(it *item, s *state, data, output []byte, _ uint64) {
 			wanted, d.in, d.out = true, data, append([]byte(nil), output...)
 		}
 	}
-	w.leaf = appendStepLeaf(append(w.leaf[:0], leafPrefix), it.id(w.roots), it.steps, &d)
 	var b *stepBytes
 	if wanted {
 		b = &stepBytes{d.input, d.output, d.effect, d.in, d.out, nil}
 	}
-	w.addStep(it, s, sha256.Sum256(w.leaf), b)
+	w.addStep(it, s, len(w.plan.states), w.leafOf(it, &d), b)
+}
+
+// leafOf returns the leaf of a step of an item in the tree of its state.
+func (w *walk) leafOf(it *item, d *stepBytes) store.Digest {
+	w.leaf = appendStepLeaf(append(w.leaf[:0], leafPrefix), it.id(w.roots), it.steps, d)
+	return sha256.Sum256(w.leaf)
 }
 
 // gaveUp implements [witness]. Failures of effects go to the receiver of their
 // results.
 func (w *window) gaveUp(it *item, s *state, f *abi.Failure) {
 	if w.made != nil && !s.pure {
-		w.addStep(it, s, store.Digest{}, &stepBytes{input: digestOf(it.data), failure: f})
+		w.addStep(it, s, len(w.plan.states), store.Digest{}, &stepBytes{input: digestOf(it.data), failure: f})
 	}
 }
 
+// emitted implements [witness].
+func (*window) emitted(*item, int) {}
+
 // ended implements [witness].
-func (w *window) ended(it *item, s *state) {
-	var h *halt
+func (w *window) ended(it *item, s *state) { w.addEnd(it, endOf(it, s)) }
+
+// endOf says why an item at an end does not move on.
+func endOf(it *item, s *state) *halt {
 	if s.Failed {
-		h = &halt{dead: &abi.Failure{Class: it.via}, steps: int(it.steps)}
+		return &halt{dead: &abi.Failure{Class: it.via}, steps: int(it.steps)}
 	}
-	w.addEnd(it, h)
+	return nil
 }
 
 // failed implements [witness].
@@ -375,23 +390,59 @@ func (w *window) failed(it *item, _ *state, f *abi.Failure) {
 	w.addEnd(it, &halt{dead: f, steps: int(it.steps)})
 }
 
-// commit adds the window to the walk.
-func (w *window) commit() error {
-	w.records.sort(func(a, b stepRecord) int {
-		return cmp.Or(a.name.compare(b.name), cmp.Compare(a.step, b.step))
-	})
-	w.ends.sort(func(a, b endRecord) int { return a.name.compare(b.name) })
-	for i := range w.records.len() {
-		if err := w.commitStep(w.records.at(i)); err != nil {
+// commit adds a window to the trees, and gives its items to the sink.
+func (w *walk) commit(l *listed) error {
+	for i := range l.steps {
+		l.steps[i].sort(compareSteps)
+	}
+	if err := w.commitSteps(l); err != nil {
+		return err
+	}
+	l.ends.sort(func(a, b endRecord) int { return a.name.compare(b.name) })
+	for i := range l.ends.len() {
+		if err := w.commitEnd(l, l.ends.at(i)); err != nil {
 			return err
 		}
 	}
-	for i := range w.ends.len() {
-		if err := w.commitEnd(w.ends.at(i)); err != nil {
+	return nil
+}
+
+func compareSteps(a, b stepRecord) int {
+	return cmp.Or(a.name.compare(b.name), cmp.Compare(a.step, b.step))
+}
+
+// commitSteps adds the leaves of steps: [id, step, H(input), H(output)]. Each state has
+// a tree of its own; only what others see of the steps is in the order of all.
+func (w *walk) commitSteps(l *listed) error {
+	if l.bytes != nil {
+		return w.commitInOrder(l)
+	}
+	for i := range l.steps {
+		for k := range l.steps[i].len() {
+			w.digests.states[i].AddHash(l.steps[i].at(k).leaf)
+		}
+	}
+	return nil
+}
+
+// commitInOrder is commitSteps, in the order of items and their steps.
+func (w *walk) commitInOrder(l *listed) error {
+	type step struct {
+		*stepRecord
+		state int
+	}
+	var all []step
+	for i := range l.steps {
+		for k := range l.steps[i].len() {
+			all = append(all, step{l.steps[i].at(k), i})
+		}
+	}
+	slices.SortFunc(all, func(a, b step) int { return compareSteps(*a.stepRecord, *b.stepRecord) })
+	for _, s := range all {
+		if err := w.commitStep(l, s.stepRecord, s.state); err != nil {
 			return err
 		}
 	}
-	w.totals.add(w.machine, w.pending)
 	return nil
 }
 
@@ -405,27 +456,27 @@ func (t *totals) add(m *machine, pending int) {
 	t.steps, t.pending, t.impure = t.steps+m.steps, t.pending+pending, t.impure || m.impure
 }
 
-// commitStep adds the leaf of a step: [id, step, H(input), H(output)].
-func (w *window) commitStep(r *stepRecord) error {
-	state := &w.plan.states[r.state]
+// commitStep adds the leaf of a step, and tells others of it.
+func (w *walk) commitStep(l *listed, r *stepRecord, at int) error {
 	if !r.more {
-		w.digests.states[r.state].AddHash(r.leaf)
+		w.digests.states[at].AddHash(r.leaf)
 		return nil
 	}
-	id, full := r.name.id(w.roots), &fullStep{r, w.bytes[stepOf{r.name, r.step}]}
+	state := &w.plan.states[at]
+	id, full := r.name.id(w.roots), &fullStep{r, l.bytes[stepOf{r.name, r.step}]}
 	if full.failure != nil {
 		return w.made(appendFailureLeaf(nil, id, state, full))
 	}
 	w.proving.step(id, state, full, w.roots)
-	w.digests.states[r.state].AddHash(r.leaf)
-	if err := w.commitEffect(id, state, full); err != nil || w.walk.steps == nil {
+	w.digests.states[at].AddHash(r.leaf)
+	if err := w.commitEffect(id, state, full); err != nil || w.steps == nil {
 		return err
 	}
-	return w.walk.steps(id, state, full)
+	return w.steps(id, state, full)
 }
 
 // commitEffect adds the leaf of an effect.
-func (w *window) commitEffect(id abi.ID, state *state, r *fullStep) error {
+func (w *walk) commitEffect(id abi.ID, state *state, r *fullStep) error {
 	if r.effect == nil {
 		return nil
 	}
@@ -463,11 +514,11 @@ func appendFailureLeaf(b []byte, id abi.ID, state *state, r *fullStep) []byte {
 	return abi.AppendText(abi.AppendText(b, string(r.failure.Class)), strings.ToValidUTF8(r.failure.Message, "?"))
 }
 
-func (w *window) commitEnd(r *endRecord) error {
+func (w *walk) commitEnd(l *listed, r *endRecord) error {
 	state := &w.plan.states[r.state]
-	e := End{r.name.id(w.roots), state.Name, w.data.get(r.data, r.size)}
+	e := End{r.name.id(w.roots), state.Name, l.data.get(r.data, r.size)}
 	if r.halt != nil && r.dead == nil {
-		return w.walk.left(&leftItem{e, r.steps, r.unsure})
+		return w.left(&leftItem{e, r.steps, r.unsure})
 	}
 	if state.isEnd() {
 		w.proving.ending(&e, state, r, w.roots)
@@ -482,7 +533,7 @@ func (w *window) commitEnd(r *endRecord) error {
 	w.line = e.Append(w.line[:0])
 	w.outputs.Write(w.line)
 	if w.folding != nil && int(r.state) == w.plan.result {
-		w.folding(e.ID, e.Data)
+		w.folding.add(e.ID, e.Data)
 	}
 	if w.sink != nil {
 		return w.sink.Ended(&e)

@@ -185,13 +185,16 @@ func (f *Fold) Cancel() { f.cancel() }
 // Wait returns when at most most calls are ready or being made, or the fold has
 // ended. It limits the memory of a caller that adds faster than calls are made.
 func (f *Fold) Wait(most int) {
-	for f.ctx.Err() == nil && f.open() > most {
+	for f.Busy(most) {
 		select {
 		case <-f.settled:
 		case <-f.ctx.Done():
 		}
 	}
 }
+
+// Busy reports whether Wait would wait.
+func (f *Fold) Busy(most int) bool { return f.ctx.Err() == nil && f.open() > most }
 
 func (f *Fold) open() int {
 	f.mu.Lock()

@@ -101,6 +101,9 @@ func (b *Batch) SizeOf(i int) int { return b.entries[i].end - b.entries[i].middl
 // IndexOf returns the chunk of the i-th output.
 func (b *Batch) IndexOf(i int) int { return b.entries[i].index }
 
+// DigestOf returns the digest of the chunk of the i-th output.
+func (b *Batch) DigestOf(i int) store.Digest { return b.entries[i].digest }
+
 // FuelOf returns the fuel of the call that gave the i-th output.
 func (b *Batch) FuelOf(i int) uint64 { return b.entries[i].fuel }
 
