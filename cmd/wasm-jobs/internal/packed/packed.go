@@ -196,7 +196,8 @@ func (r *Reader) open() error {
 		if err != nil {
 			return err
 		}
-		r.out = unpacked
+		unpacked.Multistream(false)
+		r.out = &members{r.in, unpacked}
 	case Zstd:
 		unpacked, err := zstd.NewReader(r.in, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(maxWindow))
 		if err != nil {
@@ -207,6 +208,47 @@ func (r *Reader) open() error {
 		r.out = r.in
 	}
 	return nil
+}
+
+// members reads the members of gzip data, and skips zeros after each, as gzip(1) does:
+// tapes and backups fill their last block with zeros.
+type members struct {
+	in  *bufio.Reader
+	now *gzip.Reader
+}
+
+func (m *members) Read(b []byte) (int, error) {
+	for {
+		n, err := m.now.Read(b)
+		switch {
+		case err != io.EOF:
+			return n, err
+		case n > 0:
+			return n, nil
+		}
+		if err = m.next(); err != nil {
+			return 0, err
+		}
+	}
+}
+
+// next begins the next member. The error is [io.EOF] at the end of the data.
+func (m *members) next() error {
+	for next := byte(0); next == 0; {
+		var err error
+		if next, err = m.in.ReadByte(); err != nil {
+			return err
+		}
+	}
+	err := m.in.UnreadByte()
+	if err == nil {
+		err = m.now.Reset(m.in)
+	}
+	if err == io.EOF {
+		err = io.ErrUnexpectedEOF
+	}
+	m.now.Multistream(false)
+	return err
 }
 
 // explain adds the form and the place to an error of decompression. An error of the

@@ -115,6 +115,29 @@ func TestErrorOfReader(t *testing.T) {
 	}
 }
 
+// TestPadding has zeros after gzip data, which gzip(1) and Python skip, and other bytes.
+func TestPadding(t *testing.T) {
+	whole := pack(t, packed.Gzip, []byte("data"))
+	empty := pack(t, packed.Gzip, nil)
+	for name, c := range map[string]struct {
+		after []byte
+		want  string // of the data or the error
+	}{
+		"zeros":          {make([]byte, 70_000), "data"},
+		"then a member":  {append(make([]byte, 512), whole...), "datadata"},
+		"empty members":  {bytes.Repeat(empty, 1000), "data"},
+		"a byte":         {[]byte{1}, "truncated gzip data"},
+		"other bytes":    {[]byte("0123456789012345"), "damaged gzip data"},
+		"half a member":  {whole[:len(whole)-3], "truncated gzip data"},
+		"zeros, garbage": {append(make([]byte, 10), "garbage that is long"...), "damaged gzip data"},
+	} {
+		got, err := unpack(t, io.MultiReader(bytes.NewReader(whole), bytes.NewReader(c.after)))
+		if err != nil && !strings.Contains(err.Error(), c.want) || err == nil && string(got) != c.want {
+			t.Errorf("%s: %q, %v", name, got, err)
+		}
+	}
+}
+
 func TestNames(t *testing.T) {
 	for path, want := range map[string][2]string{
 		"a.cbor": {"", "a.cbor"}, "a.jsonl.GZ": {".gz", "a.jsonl"}, "d.gz/a": {"", "d.gz/a"}, "a.zst": {".zst", "a"}, "": {"", ""},

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -38,15 +39,14 @@ func (e *Error) Unwrap() error { return e.Err }
 // OwnPlace says that the error names its place itself.
 func (*Error) OwnPlace() {}
 
-// IsURL reports whether a path is a URL of this package. http:// is one too, so that it
-// can be refused with a reason.
+// schemes are those of URLs that people give as paths. All but https and s3 are known so
+// that they can be refused with a reason.
+var schemes = []string{"https", "s3", "http", "file", "ftp", "sftp", "gs", "gcs", "az", "abfs", "abfss", "hdfs"}
+
+// IsURL reports whether a path is a URL, even one that Check refuses.
 func IsURL(path string) bool {
-	for _, scheme := range []string{"https://", "http://", "s3://"} {
-		if len(path) >= len(scheme) && strings.EqualFold(path[:len(scheme)], scheme) {
-			return true
-		}
-	}
-	return false
+	before, _, ok := strings.Cut(path, "://")
+	return ok && slices.ContainsFunc(schemes, func(s string) bool { return strings.EqualFold(s, before) })
 }
 
 // location is a URL that was checked.
@@ -95,6 +95,8 @@ func parse(path string) (*location, error) {
 	u, err := url.Parse(path)
 	name := Name(path)
 	switch {
+	case err == nil && u.Scheme != "https" && u.Scheme != "http":
+		return nil, &Error{URL: name, Reason: "unsupported kind of URL: want https://HOST/PATH, s3://BUCKET/KEY, or a path"}
 	case err != nil || u.Host == "":
 		return nil, &Error{URL: name, Reason: "invalid URL: want https://HOST/PATH or s3://BUCKET/KEY"}
 	case u.User != nil:

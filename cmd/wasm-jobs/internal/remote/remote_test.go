@@ -127,6 +127,8 @@ func TestRefused(t *testing.T) {
 		"http://example.com/x":       "not encrypted: want https://, or a host on this machine",
 		"https://u:p@example.com/x":  "a user or password in an argument can be seen by others: put it into ~/.netrc",
 		"https://":                   "invalid URL",
+		"GS://bucket/x?token=long":   "unsupported kind of URL: want https://HOST/PATH, s3://BUCKET/KEY, or a path",
+		"file:///tmp/x":              "unsupported kind of URL",
 		"s3://bucket":                "invalid URL: want s3://BUCKET/KEY",
 		"https://h/x\x7f?token=long": "invalid URL",
 	} {
