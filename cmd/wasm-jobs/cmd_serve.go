@@ -72,7 +72,7 @@ func serveFlags() []cli.Flag {
 		&cli.IntFlag{Name: "queue", DefaultText: "16 a worker", Usage: "limit of waiting requests; more get status 503"},
 		&cli.DurationFlag{Name: "max-wait", Value: time.Second, Usage: "the longest a request waits for a worker; 0 = no limit"},
 		&cli.StringFlag{Name: "max-body", DefaultText: "--max-chunk", Usage: "limit of a body, and of one request of a batch"},
-		&cli.Float64Flag{Name: "rate", DefaultText: "no limit", Usage: "requests a second of one client address; more get status 429"},
+		&cli.Float64Flag{Name: "rate", DefaultText: "no limit", Usage: "requests a second of one client address; more get status 429, and a batch is read at that rate"},
 		&cli.DurationFlag{Name: "drain", Value: 10 * time.Second, Usage: "time to answer accepted requests after the first signal"},
 		&cli.StringFlag{Name: "tls-cert", Usage: "`FILE` with the certificate chain, as PEM"},
 		&cli.StringFlag{Name: "tls-key", Usage: "`FILE` with its key, as PEM"},

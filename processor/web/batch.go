@@ -134,11 +134,36 @@ func (b *batch) requests(ctx context.Context, r *http.Request) iter.Seq2[process
 		defer context.AfterFunc(soft, cancel)()
 		o := b.s.config.IDs
 		o.Name, o.MaxChunk = "body", b.s.config.MaxBody
+		first := true
 		for request, err := range processor.Requests(ctx, &body{r.Body, b.control}, b.format, o) {
-			if err != nil && soft.Err() != nil || !yield(request, err) {
+			if err != nil && soft.Err() != nil {
+				return
+			}
+			if !first && err == nil {
+				b.slowDown(ctx, r)
+			}
+			if first = false; !yield(request, err) {
 				return
 			}
 		}
+	}
+}
+
+// slowDown waits until the client may send one more request; the POST counts as the
+// first. It waits no longer than ctx.
+func (b *batch) slowDown(ctx context.Context, r *http.Request) {
+	if b.s.rates == nil {
+		return
+	}
+	wait := b.s.rates.reserve(client(r), time.Now())
+	if wait == 0 {
+		return
+	}
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
 	}
 }
 

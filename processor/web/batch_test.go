@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/wasm-jobs/wasm-jobs/processor"
@@ -212,4 +213,40 @@ func TestDrainClosesReplacedModules(t *testing.T) {
 	if n := s.Counts().Instances; n != 0 {
 		t.Errorf("%d instances are left", n)
 	}
+}
+
+// A batch is read at the rate of its client, whose other requests wait for it too.
+func TestRateOfBatches(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := open(t, squareWasm, processor.Options{Workers: 1})
+		s, err := web.New(web.Config{Workers: 1, Rate: 10})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Swap(t.Context(), []web.Module{{Name: "square", Module: m}}); err != nil {
+			t.Fatal(err)
+		}
+		post := func(path, contentType, body string) (*deadlines, time.Duration) {
+			start := time.Now()
+			w := &deadlines{ResponseRecorder: httptest.NewRecorder()}
+			r := httptest.NewRequest(http.MethodPost, path, strings.NewReader(body))
+			r.Header.Set("Content-Type", contentType)
+			s.ServeHTTP(w, r)
+			return w, time.Since(start)
+		}
+		w, took := post("/v1/square/batch", "application/jsonl", strings.Repeat("3\n", 40))
+		if n := strings.Count(w.Body.String(), `"output":9}`); n != 40 || took < 3*time.Second-time.Millisecond || took > 3*time.Second+time.Millisecond { // the first ten are a burst
+			t.Errorf("%d answers after %v", n, took)
+		}
+		if w, _ := post("/v1/square/exec", "application/json", "3"); w.Code != http.StatusTooManyRequests {
+			t.Errorf("status %d", w.Code)
+		}
+		time.Sleep(100 * time.Millisecond)
+		if w, _ := post("/v1/square/exec", "application/json", "3"); w.Code != http.StatusOK {
+			t.Errorf("status %d", w.Code)
+		}
+		if err := s.Drain(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
 }

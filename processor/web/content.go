@@ -2,6 +2,7 @@ package web
 
 import (
 	"bufio"
+	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
@@ -67,6 +68,9 @@ func mediaType(h http.Header, value string) (form, error) {
 func (f form) item(body []byte) (item []byte, err error) {
 	switch f {
 	case formJSON:
+		if len(bytes.TrimSpace(body)) == 0 {
+			return nil, errors.New("the body is empty: want one JSON value")
+		}
 		if item, err = notation.AppendItem(nil, body); err != nil {
 			return nil, fmt.Errorf("the body: %w", err)
 		}

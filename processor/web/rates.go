@@ -31,18 +31,39 @@ func newRates(rate float64) *rates {
 func (r *rates) allow(client netip.Addr, now time.Time) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	used := r.next(client, now)
+	if used.Sub(now) > r.burst {
+		return false
+	}
+	r.set(client, used, now)
+	return true
+}
+
+// reserve counts a request of a client, and returns how long it has to wait so that the
+// client has not sent too many.
+func (r *rates) reserve(client netip.Addr, now time.Time) time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	used := r.next(client, now)
+	r.set(client, used, now)
+	return max(0, used.Sub(now)-r.burst)
+}
+
+// next returns when the requests of a client will be used up after one more. r.mu is
+// held, as by set.
+func (r *rates) next(client netip.Addr, now time.Time) time.Time {
 	used := r.used[client]
 	if used.Before(now) {
 		used = now
 	}
-	if used = used.Add(r.each); used.Sub(now) > r.burst {
-		return false
-	}
+	return used.Add(r.each)
+}
+
+func (r *rates) set(client netip.Addr, used, now time.Time) {
 	if len(r.used) >= maxClients {
 		r.forget(now)
 	}
 	r.used[client] = used
-	return true
 }
 
 func (r *rates) forget(now time.Time) {

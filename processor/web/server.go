@@ -34,7 +34,8 @@ type Config struct {
 	MaxBody int64 // bytes of a body, and of one request of a batch; 0 = 64 MiB
 	IDs     chunks.Options
 	// Rate is how many requests a second one client address may send, and the size of
-	// a burst; 0 = no limit. An IPv6 client is a network of 64 bits.
+	// a burst; 0 = no limit. A batch is read at that rate. An IPv6 client is a network of
+	// 64 bits.
 	Rate  float64
 	Token string // bearer token (RFC 6750) of all requests except health probes; "" = none
 	// Debug shows the stacks of guests to clients.
