@@ -1,8 +1,17 @@
 -- The schema of wasm-jobs. It is made in one transaction, with only the schema in
 -- search_path. Outputs are the truth; slots and pending are hints.
 
-create table meta (one bool primary key default true check (one), program text not null, version int not null);
-insert into meta (program, version) values ('wasm-jobs', 1);
+-- The time since a server serves: a start of it, or the promotion of a standby.
+create function serving() returns text
+language sql volatile as $$
+	select extract(epoch from pg_postmaster_start_time()) || ' ' || coalesce(extract(epoch from pg_last_xact_replay_timestamp()), 0)
+$$;
+
+create table meta (
+	one bool primary key default true check (one), program text not null, version int not null,
+	serving text not null default '', since timestamptz not null default '-infinity'  -- see expire
+);
+insert into meta (program, version, serving, since) values ('wasm-jobs', 1, serving(), pg_postmaster_start_time());
 
 -- Outputs --------------------------------------------------------------------------
 
@@ -144,13 +153,14 @@ language sql set search_path = @SCHEMA@, pg_temp as $$
 	select p_job, p_kind, p_first, p_last - 1, (select name from workers where id = p_worker), p_why, p_executed
 $$;
 
--- A slot counts if its deadline is not over and its worker is alive. A row with a deadline
--- that no lease can have is damaged.
+-- A slot counts if its deadline is not over and its worker is alive, or if it does not expire
+-- yet. A row with a deadline that no lease can have is damaged.
 create function active_slots(p_job int) returns setof slots
 language sql stable security definer set search_path = @SCHEMA@, pg_temp as $$
-	select s.* from slots s join workers w on w.id = s.worker
-	where s.job = p_job and s.until > now() and s.until < now() + interval '2 hours' and not w.gone
-		and w.seen > now() - greatest(w.lease_ms, 2000) * interval '1 millisecond'
+	select s.* from slots s join workers w on w.id = s.worker, meta m
+	where s.job = p_job and s.until < now() + interval '2 hours' and not w.gone
+		and (s.until > now() and w.seen > now() - greatest(w.lease_ms, 2000) * interval '1 millisecond'
+			or now() < m.since + greatest(w.lease_ms, 2000) * interval '1 millisecond')
 $$;
 
 -- The chunks of a job that have no output and have not failed.
@@ -263,14 +273,17 @@ end $$;
 
 -- Ends leases that have expired, leases of workers that vanished, and rows with values that
 -- no lease has. The caller, p_worker, is alive. While the server was away nobody could renew
--- a lease, so no lease expires before the time of a lease after the server's start.
+-- a lease, so no lease expires before the time of a lease has passed since a worker was first
+-- served after a start of the server or a failover.
 create function expire(p_worker bigint) returns void
 language plpgsql set search_path = @SCHEMA@, pg_temp as $$
-declare s slots;
+declare s slots; began timestamptz;
 begin
+	update meta m set serving = serving(), since = clock_timestamp() where m.serving <> serving();
+	select m.since into began from meta m;
 	for s in select x.* from slots x left join workers w on w.id = x.worker
 		where x.job is not null and (x.until is null or x.until >= now() + interval '2 hours' or w.id is null or w.gone
-			or x.worker <> p_worker and now() >= pg_postmaster_start_time() + greatest(w.lease_ms, 2000) * interval '1 millisecond'
+			or x.worker <> p_worker and now() >= began + greatest(w.lease_ms, 2000) * interval '1 millisecond'
 				and (x.until <= now() or w.seen <= now() - greatest(w.lease_ms, 2000) * interval '1 millisecond'))
 		for update of x skip locked
 	loop
@@ -417,7 +430,8 @@ begin
 	loop
 		if c.max_concurrency > 0 then
 			perform pg_advisory_xact_lock(1464814594, c.n);
-			if (select count(*) from active_slots(c.n)) >= c.max_concurrency then continue; end if;
+			perform expire(p_worker); -- a lease that is over counts until its end is recorded
+			if (select count(*) from slots x where x.job = c.n) >= c.max_concurrency then continue; end if;
 		end if;
 		select count(*) > 0, coalesce(sum(greatest(0, p.last - p.first)), 0) into waits, left_over from pending p where p.job = c.n;
 		kind := 0;
