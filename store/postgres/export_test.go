@@ -113,4 +113,6 @@ func (s *Store) Vacuum(t *testing.T) {
 }
 
 // On returns the same worker with another connection to the database.
-func (w *Worker) On(s *Store) *Worker { return &Worker{store: s, info: w.info, id: w.id, token: w.token} }
+func (w *Worker) On(s *Store) *Worker {
+	return &Worker{store: s, info: w.info, id: w.id, token: w.token}
+}
