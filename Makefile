@@ -92,7 +92,8 @@ crash: ## kill a job 1,000 times at random moments, and resume it each time
 CHAOS ?= 100
 
 chaos: ## run CHAOS (100) jobs on a shared store, and kill, stop and cut off its workers and server
-	$(GO) test -count 1 -timeout 120m -v -run 'Chaos|LostAnswers' ./cluster -chaos $(CHAOS)
+	$(GO) test -count 1 -timeout 120m -v -run 'Chaos|LostAnswers|Term$$' ./cluster -chaos $(CHAOS)
+	$(GO) test -count 1 -timeout 60m -v -run '^(TestOverlap|TestManyWorkers)$$' ./store/postgres -long
 
 damage: ## flip 10,000 bits in a store of 10 MB, and cut its last 64 KiB at every byte
 	$(GO) test -count 1 -timeout 120m -v -run 'Flipped|Truncated' ./store/sqlite -flips 10000 -step 1

@@ -29,11 +29,16 @@ const (
 func (s *slot) fold(soft context.Context, j *job, l postgres.Lease) {
 	ctx, cancel := context.WithCancel(s.hard)
 	defer cancel()
-	h := &held{lease: l, cancel: cancel}
-	h.end.Store(int64(l.Last))
-	s.held.Store(h)
+	s.hold(l, cancel)
 	defer s.held.Store(nil)
-	result, err := s.gather(ctx, j, l)
+	var result *host.Result
+	planned, err := s.plan(ctx, j, l)
+	if err == nil && planned {
+		return
+	}
+	if err == nil {
+		result, err = s.gather(ctx, j, l)
+	}
 	state, text := endOf(result, err)
 	if state == "" {
 		if ctx.Err() == nil && !errors.Is(err, postgres.ErrNotHeld) {
@@ -57,6 +62,15 @@ func (s *slot) fold(soft context.Context, j *job, l postgres.Lease) {
 	case !errors.Is(err, postgres.ErrNotHeld):
 		s.fail(err)
 	}
+}
+
+// hold makes a lease known to the heartbeat.
+func (s *slot) hold(l postgres.Lease, cancel context.CancelFunc) *held {
+	h := &held{lease: l, cancel: cancel}
+	h.end.Store(int64(l.Last))
+	h.done.Store(int64(l.First))
+	s.held.Store(h)
+	return h
 }
 
 // endOf returns the state in which a job ends; "" if this process must not decide it.
@@ -100,7 +114,7 @@ func (s *slot) gather(ctx context.Context, j *job, l postgres.Lease) (*host.Resu
 	defer c.Close(context.WithoutCancel(ctx))
 	if whole && len(failed) == 0 {
 		gathered.Outputs = func(ctx context.Context, first int) iter.Seq2[store.Value, error] {
-			return complete(s.worker.OutputsOf(ctx, l, first, j.record.Total))
+			return complete(s.worker.Reader(l, j.record.Total).Outputs(ctx, first, j.record.Total))
 		}
 	}
 	// If the job was stopped, it has pending chunks.
@@ -112,14 +126,18 @@ func (s *slot) gather(ctx context.Context, j *job, l postgres.Lease) (*host.Resu
 func complete(outputs iter.Seq2[store.Value, error]) iter.Seq2[store.Value, error] {
 	return func(yield func(store.Value, error) bool) {
 		for v, err := range outputs {
-			if errors.Is(err, postgres.ErrGap) {
-				err = &host.MissingError{Count: 1}
-			}
-			if !yield(v, err) {
+			if !yield(v, missing(err)) {
 				return
 			}
 		}
 	}
+}
+
+func missing(err error) error {
+	if errors.Is(err, postgres.ErrGap) {
+		return &host.MissingError{Count: 1}
+	}
+	return err
 }
 
 // failures returns the recorded failures of chunks.

@@ -65,10 +65,7 @@ type settled struct {
 
 // begin gives the slot a lease.
 func (s *serving) begin(l postgres.Lease) {
-	h := &held{lease: l, cancel: s.cut}
-	h.end.Store(int64(l.Last))
-	h.done.Store(int64(l.First))
-	s.held.Store(h)
+	s.hold(l, s.cut)
 	s.in.source = leaseSource{s.worker, l}
 	s.mu.Lock()
 	s.returned, s.from = false, l.First
@@ -84,7 +81,7 @@ func (s *serving) Lease(context.Context, int) (queue.Lease, error) {
 			s.fail(r.err)
 			return queue.Lease{}, queue.ErrDone
 		}
-		if r.lease.Key == 0 || r.lease.Fold || versionOf(r.lease) != s.job.version || s.soft.Err() != nil || s.hard.Err() != nil {
+		if r.lease.Key == 0 || r.lease.Fold || r.lease.Calls || versionOf(r.lease) != s.job.version || s.soft.Err() != nil || s.hard.Err() != nil {
 			s.after = &r.lease
 			return queue.Lease{}, queue.ErrDone
 		}

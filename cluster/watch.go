@@ -50,7 +50,7 @@ func (s stint) begin(l postgres.Lease, asked time.Time, fresh bool) {
 		s.tell(event.Event{Kind: event.KindPhase, Message: "prepare", Time: asked})
 	}
 	phase := "execute"
-	if l.Fold {
+	if l.Fold || l.Calls {
 		phase = "fold"
 	}
 	s.tell(event.Event{Kind: event.KindPhase, Message: phase})

@@ -154,7 +154,7 @@ func (s *slot) work(soft context.Context) {
 }
 
 // take executes a lease and those that follow it, and returns the first lease of another
-// job, or of a fold.
+// job, or on a fold.
 func (s *slot) take(soft context.Context, l postgres.Lease) postgres.Lease {
 	none := postgres.Lease{Slot: s.number}
 	idle := s.busy(1) // making a module ready is work too
@@ -174,6 +174,9 @@ func (s *slot) take(soft context.Context, l postgres.Lease) postgres.Lease {
 	if l.Fold {
 		s.fold(soft, j, l)
 		return none
+	}
+	if l.Calls {
+		return s.calls(soft, j, l)
 	}
 	return s.serve(soft, j, l)
 }

@@ -112,8 +112,7 @@ func (f *Fold) Add(id abi.ID, output []byte) {
 // first.
 func (f *Fold) add(element []byte) {
 	g := &f.group
-	full := g.count >= groupCount || len(g.elements)-headRoom+len(element) > groupBytes
-	if f.merges && g.count >= f.level.least && full {
+	if f.merges && g.count >= f.level.least && full(g.count, len(g.elements)-headRoom, len(element)) {
 		f.flush()
 	}
 	if g.count == 0 {
@@ -121,6 +120,28 @@ func (f *Fold) add(element []byte) {
 	}
 	g.elements = append(g.elements, element...)
 	g.count++
+}
+
+// full reports whether a group has no room for an element.
+func full(count, bytes, element int) bool { return count >= groupCount || bytes+element > groupBytes }
+
+// Groups finds the groups of one level of a fold from the sizes of its elements, as [Fold]
+// does if the module can merge.
+type Groups struct {
+	least, count, bytes int
+}
+
+// NewGroups returns the groups of a level: 0 for outputs, more for partial aggregates.
+func NewGroups(level int) *Groups { return &Groups{least: min(level, 1) + 1} }
+
+// Add adds an element of a size, and reports whether a group begins with it.
+func (g *Groups) Add(size int) (begins bool) {
+	if begins = g.count == 0 || g.count >= g.least && full(g.count, g.bytes, size); begins {
+		g.count, g.bytes = 0, 0
+	}
+	g.count++
+	g.bytes += size
+	return begins
 }
 
 // flush makes the call for the open group ready, and begins a new group.

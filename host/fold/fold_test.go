@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -285,5 +287,56 @@ func TestStreamHoldsLittle(t *testing.T) {
 	s.take(newNumbers(0, 1, 1, &freed)) // Batches that arrive in order are still used.
 	if _, next := s.Seen(); next != 1 {
 		t.Errorf("%d chunks were seen", next)
+	}
+}
+
+// TestGroupsBySize compares the groups of sizes with those of a fold.
+func TestGroupsBySize(t *testing.T) {
+	for round := range 10 {
+		var outputs [][]byte
+		for range 1 + rand.IntN(40) {
+			outputs = append(outputs, make([]byte, rand.IntN(3<<20>>(round%4))))
+		}
+		if round%5 == 0 {
+			outputs = append(outputs, make([][]byte, 25_000)...)
+		}
+		by := &shows{}
+		if _, err := folded(t, outputs, true, 1, by); err != nil {
+			t.Fatal(err)
+		}
+		var want, got []string
+		for _, call := range by.calls {
+			if strings.HasPrefix(call, abi.ExportAggregate) {
+				want = append(want, call)
+			}
+		}
+		groups, n := NewGroups(0), 0
+		end := func() {
+			if n > 0 {
+				got = append(got, fmt.Sprint(abi.ExportAggregate, " ", n))
+			}
+		}
+		for i, o := range outputs {
+			if groups.Add(len(abi.AppendEntry(nil, abi.IntID(uint64(i)), o))) {
+				end()
+				n = 0
+			}
+			n++
+		}
+		if end(); !slices.Equal(got, want) {
+			t.Fatalf("groups %v, want %v", got, want)
+		}
+	}
+}
+
+// TestGroupsOfPartials checks that a group of merge has two elements, whatever their size.
+func TestGroupsOfPartials(t *testing.T) {
+	groups := NewGroups(2)
+	var got []bool
+	for _, size := range []int{9 << 20, 9 << 20, 9 << 20, 1, 1, 8 << 20} {
+		got = append(got, groups.Add(size))
+	}
+	if want := []bool{true, false, true, false, true, false}; !slices.Equal(got, want) {
+		t.Errorf("begins %v, want %v", got, want)
 	}
 }

@@ -9,6 +9,7 @@ package merkle
 
 import (
 	"crypto/sha256"
+	"errors"
 	"fmt"
 
 	"github.com/wasm-jobs/wasm-jobs/abi"
@@ -103,6 +104,31 @@ func (s *Span) Reset(first uint64) {
 
 // AddEntry appends the leaf [id, item] as [Tree.AddEntry] does.
 func (s *Span) AddEntry(id abi.ID, item []byte) { s.push(s.hash.entry(id, item)) }
+
+// AppendNodes appends the subtrees of the span, for [Tree.AddNodes] elsewhere.
+func (s *Span) AppendNodes(dst []byte) []byte {
+	for i := range s.nodes {
+		dst = append(append(dst, byte(s.nodes[i].level)), s.nodes[i].sum[:]...)
+	}
+	return dst
+}
+
+// AddNodes appends the leaves of a span from its subtrees, which must begin at the end of
+// the tree.
+func (t *Tree) AddNodes(nodes []byte) error {
+	const size = 1 + sha256.Size
+	for ; len(nodes) >= size; nodes = nodes[size:] {
+		level := int(nodes[0])
+		if level >= len(t.edge)-1 || t.count&(1<<level-1) != 0 {
+			break
+		}
+		t.push(level, [sha256.Size]byte(nodes[1:size]))
+	}
+	if len(nodes) > 0 {
+		return errors.New("merkle: the subtrees do not begin at the end of the tree")
+	}
+	return nil
+}
 
 // push appends a leaf, and joins the subtrees that it completes.
 func (s *Span) push(leaf [sha256.Size]byte) {

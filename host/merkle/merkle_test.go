@@ -175,3 +175,44 @@ func BenchmarkAddEntry(b *testing.B) {
 		})
 	}
 }
+
+// TestNodes sends spans as their nodes: the tree is the same. Nodes at another place, or cut,
+// are an error.
+func TestNodes(t *testing.T) {
+	for total := range 40 {
+		var plain, tree merkle.Tree
+		for i := range total {
+			plain.AddEntry(abi.IntID(uint64(i)), []byte{byte(i)})
+		}
+		for from := 0; from < total; {
+			to := min(total, from+1+rand.IntN(9))
+			var s merkle.Span
+			s.Reset(uint64(from))
+			for i := from; i < to; i++ {
+				s.AddEntry(abi.IntID(uint64(i)), []byte{byte(i)})
+			}
+			nodes := s.AppendNodes(nil)
+			if err := tree.AddNodes(nodes); err != nil {
+				t.Fatal(err)
+			}
+			if err := tree.AddNodes(nodes[:32]); err == nil {
+				t.Fatal("half of a node is taken")
+			}
+			from = to
+		}
+		if tree.Len() != uint64(total) || tree.Root() != plain.Root() {
+			t.Fatalf("%d leaves: another root", total)
+		}
+	}
+	var tree merkle.Tree
+	tree.Add(nil)
+	if err := tree.AddNodes(make([]byte, 33)); err != nil {
+		t.Error(err)
+	}
+	if err := tree.AddNodes(append([]byte{2}, make([]byte, 32)...)); err == nil {
+		t.Error("a subtree of four leaves begins at leaf 2")
+	}
+	if err := tree.AddNodes(append([]byte{200}, make([]byte, 32)...)); err == nil {
+		t.Error("level 200")
+	}
+}

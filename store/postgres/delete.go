@@ -44,7 +44,7 @@ type deletion struct {
 
 // records removes the rows of the job.
 func (d *deletion) records(ctx context.Context) error {
-	for _, table := range []string{"spans", "runs", "ids", "attempts", "segments", "files", "pending", "histories", "events"} {
+	for _, table := range []string{"spans", "folds", "runs", "ids", "attempts", "segments", "files", "pending", "histories", "events"} {
 		if _, err := d.tx.Exec(ctx, d.sql("delete from $."+table+" where job = $1"), d.job); err != nil {
 			return err
 		}

@@ -111,3 +111,8 @@ func (s *Store) Vacuum(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// On returns the same worker with another connection to the database.
+func (w *Worker) On(s *Store) *Worker {
+	return &Worker{store: s, info: w.info, id: w.id, token: w.token}
+}

@@ -39,13 +39,15 @@ type Worker struct {
 	token []byte
 }
 
-// Lease is a span of chunks, or the fold of a job, that a slot holds.
+// Lease is a span of chunks, the fold of a job, or a span of the calls of its fold, that a
+// slot holds.
 type Lease struct {
 	Slot        int
 	Key         int64 // 0 = there is no lease
 	Job         int   // number of the job in the database
 	Fold        bool
-	First, Last int // chunks; Last is not in it
+	Calls       bool // First and Last are calls of the fold
+	First, Last int  // chunks; Last is not in it
 	Announced   bool
 	Until       time.Time
 	Version     int64 // of the job's record
@@ -129,7 +131,7 @@ const leaseColumns = "coalesce(key, 0), coalesce(job, 0), coalesce(kind, 0), coa
 // the lease after they were scanned.
 func (l *Lease) read() (to []any, done func()) {
 	kind := 0
-	return []any{&l.Key, &l.Job, &kind, &l.First, &l.Last, &l.Announced, &l.Until, &l.Version}, func() { l.Fold = kind == 1 }
+	return []any{&l.Key, &l.Job, &kind, &l.First, &l.Last, &l.Announced, &l.Until, &l.Version}, func() { l.Fold, l.Calls = kind == 1, kind == 2 }
 }
 
 // Next asks for a lease for a slot; the slot no longer holds a former one. The Key of the

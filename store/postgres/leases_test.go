@@ -117,6 +117,9 @@ func TestOverlap(t *testing.T) {
 	s := open(t)
 	const total = 40
 	rounds := 150
+	if *long {
+		rounds = 1000
+	}
 	if testing.Short() {
 		rounds = 20
 	}

@@ -18,20 +18,34 @@ var ErrGap = errors.New("outputs of chunks are missing")
 type part struct {
 	id           int64
 	first, count int
-	chunks, sum  []byte // chunks has the SHA-256 of the digests
 	heads, data  []byte
+	// The checksums of the digests, of data if it was not fetched, and of the pack.
+	chunksSum, dataSum, sum []byte
+
+	checked bool
 }
 
-const partColumns = "id, first, count, chunks_sum, heads, data, sum"
+const partColumns = "id, first, count, chunks_sum, heads, data, data_sum, sum"
 
 func scanOutputs(r pgx.Rows) (p part, err error) {
-	err = r.Scan(&p.id, &p.first, &p.count, &p.chunks, &p.heads, &p.data, &p.sum)
+	err = r.Scan(&p.id, &p.first, &p.count, &p.chunksSum, &p.heads, &p.data, &p.dataSum, &p.sum)
 	return p, err
 }
 
+func (p *part) has(chunk int) bool { return chunk >= p.first && chunk < p.first+p.count }
+
+// sound reports whether the part matches its checksum.
 func (p *part) sound() bool {
-	sum := sumOf(digestOf(p.chunks), sha256.Sum256(p.heads), sha256.Sum256(p.data))
-	return string(sum[:]) == string(p.sum)
+	if p.checked {
+		return true
+	}
+	data := [sha256.Size]byte(digestOf(p.dataSum))
+	if p.dataSum == nil {
+		data = sha256.Sum256(p.data)
+	}
+	sum := sumOf(digestOf(p.chunksSum), sha256.Sum256(p.heads), data)
+	p.checked = string(sum[:]) == string(p.sum)
+	return p.checked
 }
 
 // Whole reports whether Outputs has the outputs of all chunks. It does not if other jobs
@@ -41,7 +55,7 @@ func (i *Input) Whole(ctx context.Context) (whole bool, err error) {
 	return whole, err
 }
 
-// Whole reports whether OutputsOf has the outputs of all chunks of the job.
+// Whole reports whether a [Reader] has the outputs of all chunks of the job.
 func (w *Worker) Whole(ctx context.Context, l Lease) (whole bool, err error) {
 	err = w.call(ctx, "select $.worker_whole($1, $2, $3, $4)", []any{l.Slot, l.Key}, &whole)
 	return whole, err
@@ -51,67 +65,129 @@ func (w *Worker) Whole(ctx context.Context, l Lease) (whole bool, err error) {
 // an error, such as [ErrGap], the iteration ends.
 func (i *Input) Outputs(ctx context.Context, first, last int) iter.Seq2[store.Value, error] {
 	return i.store.outputs(ctx, first, last, func(first int) ([]part, error) {
-		return rows(ctx, i.store, "select "+partColumns+" from $.outputs_of($1, $2, $3)", scanOutputs, i.job, first, last)
+		return rows(ctx, i.store, "select "+partColumns+" from $.outputs_of($1, $2, $3, true)", scanOutputs, i.job, first, last)
 	})
 }
 
-// OutputsOf yields the outputs of the chunks first..last-1 of the job whose fold is leased,
-// in their order. After an error, such as [ErrGap], the iteration ends.
-func (w *Worker) OutputsOf(ctx context.Context, l Lease, first, last int) iter.Seq2[store.Value, error] {
-	return w.store.outputs(ctx, first, last, func(first int) ([]part, error) {
-		id, args := (&leased{w.store, w, l}).args(first, last)
-		all, err := rows(ctx, w.store, "select "+partColumns+" from $.worker_outputs($1, $2, $3, $4, $5, $6)", scanOutputs, args...)
+// Reader reads outputs of the job whose fold, or calls of it, is leased. It keeps the packs
+// that it fetched last, and belongs to one goroutine.
+type Reader struct {
+	worker *Worker
+	lease  Lease
+	last   int
+	parts  []part
+}
+
+// Reader returns a reader of outputs of the chunks before last.
+func (w *Worker) Reader(l Lease, last int) *Reader { return &Reader{worker: w, lease: l, last: last} }
+
+// Outputs yields outputs as [Input.Outputs] does.
+func (r *Reader) Outputs(ctx context.Context, first, last int) iter.Seq2[store.Value, error] {
+	fetch := r.worker.parts(ctx, r.lease, r.last, true)
+	return r.worker.store.outputs(ctx, first, last, func(first int) (parts []part, err error) {
+		for i := range r.parts {
+			if r.parts[i].has(first) {
+				return r.parts[i:], nil
+			}
+		}
+		r.parts, err = fetch(first)
+		return r.parts, err
+	})
+}
+
+// SizesOf yields the sizes of the outputs of a [Reader].
+func (w *Worker) SizesOf(ctx context.Context, l Lease, first, last int) iter.Seq2[int, error] {
+	return func(yield func(int, error) bool) {
+		err := w.store.walk(ctx, first, last, w.parts(ctx, l, last, false), func(u *unpacking) (use func() error, ok bool) {
+			_, _, size, ok := u.head()
+			return func() error { return leftUnless(yield(int(size), nil)) }, ok
+		})
+		if err != nil && !errors.Is(err, errLeft) {
+			yield(0, err)
+		}
+	}
+}
+
+// parts returns a function that fetches the parts with a chunk and the next ones.
+func (w *Worker) parts(ctx context.Context, l Lease, last int, data bool) func(first int) ([]part, error) {
+	return func(first int) ([]part, error) {
+		id, args := (&leased{w.store, w, l}).args(first, last, data)
+		all, err := rows(ctx, w.store, "select "+partColumns+" from $.worker_outputs($1, $2, $3, $4, $5, $6, $7)", scanOutputs, args...)
 		return all, w.answered(ctx, id, err)
-	})
+	}
 }
 
-// outputs yields the outputs of parts that fetch gets, from the part with a chunk on.
 func (s *Store) outputs(ctx context.Context, first, last int, fetch func(first int) ([]part, error)) iter.Seq2[store.Value, error] {
 	return func(yield func(store.Value, error) bool) {
-		for first < last {
-			parts, err := fetch(first)
-			before := first
-			for i := 0; i < len(parts) && err == nil; i++ {
-				var left bool
-				if first, left, err = s.each(ctx, &parts[i], first, last, yield); left {
-					return
-				}
-			}
-			if err == nil && first == before {
-				err = ErrGap
-			}
-			if err != nil {
-				yield(store.Value{}, err)
-				return
-			}
+		err := s.walk(ctx, first, last, fetch, func(u *unpacking) (use func() error, ok bool) {
+			_, v, ok := u.next()
+			return func() error { return leftUnless(yield(v, nil)) }, ok
+		})
+		if err != nil && !errors.Is(err, errLeft) {
+			yield(store.Value{}, err)
 		}
 	}
 }
 
-// each yields the outputs of a part from the chunk first on, and returns the chunk after
-// them. It drops a part that is damaged.
-func (s *Store) each(ctx context.Context, p *part, first, last int, yield func(store.Value, error) bool) (next int, left bool, err error) {
-	if p.first > first {
-		return first, false, ErrGap
+// errLeft ends a walk whose consumer has left.
+var errLeft = errors.New("left")
+
+func leftUnless(goes bool) error {
+	if goes {
+		return nil
 	}
-	sound := p.sound()
-	outputs := unpacking{p.heads, p.data}
-	for i := p.first; sound && i < min(last, p.first+p.count); i++ {
-		var v store.Value
-		if _, v, sound = outputs.next(); sound && i >= first {
-			if !yield(v, nil) {
-				return first, true, nil
+	return errLeft
+}
+
+// walk unpacks the outputs of the chunks first..last-1, and those in front of them in their
+// parts, with next; it calls use of those that are wanted. An error of use ends the walk.
+func (s *Store) walk(ctx context.Context, first, last int, fetch func(first int) ([]part, error), next func(u *unpacking) (use func() error, ok bool)) error {
+	for first < last {
+		parts, err := fetch(first)
+		if err != nil {
+			return err
+		}
+		before := first
+		for i := range parts {
+			if first == last {
+				break
 			}
-			first++
+			if first, err = s.walkPart(ctx, &parts[i], first, last, next); err != nil {
+				return err
+			}
+		}
+		if first == before {
+			return ErrGap
 		}
 	}
+	return nil
+}
+
+// walkPart walks through one part, and returns the chunk after it. It drops a part that is
+// damaged.
+func (s *Store) walkPart(ctx context.Context, p *part, first, last int, next func(u *unpacking) (use func() error, ok bool)) (int, error) {
+	if p.first > first {
+		return first, ErrGap
+	}
+	sound := p.sound()
+	u := unpacking{p.heads, p.data}
+	for i := p.first; sound && i < min(last, p.first+p.count); i++ {
+		var use func() error
+		if use, sound = next(&u); !sound || i < first {
+			continue
+		}
+		if err := use(); err != nil {
+			return first, err
+		}
+		first++
+	}
 	if sound {
-		return first, false, nil
+		return first, nil
 	}
 	if s.options.Damaged != nil {
 		s.options.Damaged(Damage{Pack: p.id, Count: p.count})
 	}
 	var dropped bool
 	_ = s.one(ctx, "select $.drop_damaged($1)", []any{p.id}, &dropped) // a role that only reads cannot drop it
-	return first, false, ErrGap
+	return first, ErrGap
 }

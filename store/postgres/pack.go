@@ -116,19 +116,25 @@ type unpacking struct{ heads, data []byte }
 
 // next reads the next output. It is false if there is none, or the pack is damaged.
 func (u *unpacking) next() (order []byte, v store.Value, ok bool) {
-	order, u.heads, ok = cut(u.heads)
-	if !ok {
+	order, fuel, size, ok := u.head()
+	if !ok || size > uint64(len(u.data)) {
 		return nil, v, false
 	}
-	if v.Fuel, u.heads, ok = number(u.heads); !ok {
-		return nil, v, false
-	}
-	var size uint64
-	if size, u.heads, ok = number(u.heads); !ok || size > uint64(len(u.data)) {
-		return nil, v, false
-	}
-	v.Output, u.data = u.data[:size:size], u.data[size:]
+	v = store.Value{Output: u.data[:size:size], Fuel: fuel}
+	u.data = u.data[size:]
 	return order, v, true
+}
+
+// head reads the order, the fuel and the size of the next output.
+func (u *unpacking) head() (order []byte, fuel, size uint64, ok bool) {
+	if order, u.heads, ok = cut(u.heads); !ok {
+		return nil, 0, 0, false
+	}
+	if fuel, u.heads, ok = number(u.heads); !ok {
+		return nil, 0, 0, false
+	}
+	size, u.heads, ok = number(u.heads)
+	return order, fuel, size, ok && size < 1<<40
 }
 
 func number(b []byte) (n uint64, rest []byte, ok bool) {

@@ -2,6 +2,7 @@ package postgres_test
 
 import (
 	"errors"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/wasm-jobs/wasm-jobs/store"
 	"github.com/wasm-jobs/wasm-jobs/store/postgres"
+	"github.com/wasm-jobs/wasm-jobs/store/postgres/pgtest"
 )
 
 // next asks for a lease on chunks.
@@ -195,5 +197,42 @@ func TestFoldLost(t *testing.T) {
 	err = outputs.Get(t.Context(), store.Action{1}, []store.Key{chunkRecord(0, "").Key}, func(int, store.Value) error { return nil })
 	if !errors.Is(err, postgres.ErrNotHeld) {
 		t.Errorf("without the lease: %v", err)
+	}
+}
+
+// TestRenewAfterFailover promotes a standby when all leases are long over: the first worker
+// that reaches it does not end the leases of another, which then renews them.
+func TestRenewAfterFailover(t *testing.T) {
+	primary := pgtest.Start(t, false)
+	s, err := postgres.Open(t.Context(), primary.URL("postgres"), postgres.Options{Create: true, Connections: 4})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	_, n := handIn(t, s, 1, 1)
+	w, other := register(t, s, "w"), register(t, s, "other")
+	held := next(t, w, 1, postgres.Want{n: 1})
+	standby := primary.Standby(t)
+	pgtest.Exec(t, primary.URL("postgres"), "update wasm_jobs.slots set until = now() - interval '1 hour'; update wasm_jobs.workers set seen = now() - interval '1 hour'")
+	ready := "select 1 / (count(*) filter (where seen < now() - interval '30 minutes' and now() > pg_postmaster_start_time() + interval '3 seconds'))::int from wasm_jobs.workers"
+	for codeFor(t, standby.URL("postgres"), ready) != "" {
+		runtime.Gosched()
+	}
+	primary.Kill()
+	standby.Promote(t)
+	after, err := postgres.Open(t.Context(), standby.URL("postgres"), postgres.Options{Connections: 4})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer after.Close()
+	if _, err := other.On(after).Beat(t.Context(), nil); err != nil {
+		t.Fatal(err)
+	}
+	if l, err := other.On(after).Next(t.Context(), 1, postgres.Want{n: 1}, nil); err != nil || l.Key != 0 {
+		t.Errorf("another worker gets %+v, %v", l, err)
+	}
+	renewed, err := w.On(after).Beat(t.Context(), []postgres.At{{Slot: 1, Key: held.Key, Done: held.First}})
+	if err != nil || len(renewed) != 1 || !renewed[0].Goes {
+		t.Errorf("%+v, %v", renewed, err)
 	}
 }

@@ -12,13 +12,13 @@ grant execute on function schema_version() to wasm_jobs_admin, wasm_jobs_submit,
 
 -- Readers read the views, and the tables that the reading verbs need.
 grant select on jobs_v, leases_v, workers_v, scale_v, schema_v to wasm_jobs_read, wasm_jobs_submit, wasm_jobs_admin;
-grant execute on function wanted_workers(int), queued(), active_slots(int), failures_of(int), index_of(int, text, bigint[]), outputs_of(int, bigint, bigint), whole(int)
+grant execute on function wanted_workers(int), queued(), active_slots(int), failures_of(int), index_of(int, text, bigint[]), outputs_of(int, bigint, bigint, bool), whole(int)
 	to wasm_jobs_read, wasm_jobs_submit, wasm_jobs_admin;
-grant select on actions, packs, jobs, ids, runs, spans, attempts, histories, blobs, segments, files, pending, events, meta
+grant select on folds, actions, packs, jobs, ids, runs, spans, attempts, histories, blobs, segments, files, pending, events, meta
 	to wasm_jobs_read, wasm_jobs_submit, wasm_jobs_admin;
 
 -- Submitters submit, run and steer jobs.
-grant insert, update, delete on actions, packs, jobs, ids, runs, spans, attempts, histories, blobs, segments, files, pending, events to wasm_jobs_submit, wasm_jobs_admin;
+grant insert, update, delete on folds, actions, packs, jobs, ids, runs, spans, attempts, histories, blobs, segments, files, pending, events to wasm_jobs_submit, wasm_jobs_admin;
 grant usage on sequence begun to wasm_jobs_submit, wasm_jobs_admin;
 grant execute on function set_state(bytea, text), set_job(bytea, int, int), activate(int), spread(int), uncovered(int, bigint, bigint), notify_work(), drop_damaged(bigint),
 	give_back(int, bigint, bigint, bool), mend(int), tell(int, text, bigint, bigint, bigint, text, bigint) to wasm_jobs_submit, wasm_jobs_admin;

@@ -52,7 +52,7 @@ func TestRights(t *testing.T) {
 		pgtest.Exec(t, database, fmt.Sprintf("do $$ begin if not exists (select from pg_roles where rolname = 'test_%s') then create role test_%s login; end if; end $$; grant wasm_jobs_%s to test_%s", kind, kind, kind, kind))
 	}
 	pgtest.Exec(t, database, "do $$ begin if not exists (select from pg_roles where rolname = 'test_nobody') then create role test_nobody login; end if; end $$")
-	tables := []string{"actions", "packs", "jobs", "ids", "runs", "spans", "attempts", "blobs", "segments", "files", "workers", "slots", "pending", "histories", "events", "meta"}
+	tables := []string{"actions", "packs", "folds", "jobs", "ids", "runs", "spans", "attempts", "blobs", "segments", "files", "workers", "slots", "pending", "histories", "events", "meta"}
 	const denied = "42501"
 	for _, table := range tables {
 		if code := codeFor(t, as(t, database, "test_worker"), "select 1 from wasm_jobs."+table); code != denied {

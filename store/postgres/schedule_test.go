@@ -5,6 +5,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/wasm-jobs/wasm-jobs/store"
 	"github.com/wasm-jobs/wasm-jobs/store/postgres"
@@ -90,7 +91,11 @@ func TestMaxConcurrency(t *testing.T) {
 	}
 	var all sync.WaitGroup
 	for i := range 8 {
-		w := register(t, s, fmt.Sprint("w", i))
+		// The workers send no heartbeats, and on a busy machine they may stand still for long.
+		w, err := s.Register(t.Context(), postgres.WorkerInfo{Name: fmt.Sprint("w", i), App: "a", Host: "h", Slots: 1, Lease: 10 * time.Minute})
+		if err != nil {
+			t.Fatal(err)
+		}
 		all.Go(func() {
 			for seq := int64(1); t.Context().Err() == nil; seq++ {
 				l, err := w.Next(t.Context(), 1, nil, nil)

@@ -1,8 +1,17 @@
 -- The schema of wasm-jobs. It is made in one transaction, with only the schema in
 -- search_path. Outputs are the truth; slots and pending are hints.
 
-create table meta (one bool primary key default true check (one), program text not null, version int not null);
-insert into meta (program, version) values ('wasm-jobs', 1);
+-- The time since a server serves: a start of it, or the promotion of a standby.
+create function serving() returns text
+language sql volatile as $$
+	select extract(epoch from pg_postmaster_start_time()) || ' ' || coalesce(extract(epoch from pg_last_xact_replay_timestamp()), 0)
+$$;
+
+create table meta (
+	one bool primary key default true check (one), program text not null, version int not null,
+	serving text not null default '', since timestamptz not null default '-infinity'  -- see expire
+);
+insert into meta (program, version, serving, since) values ('wasm-jobs', 1, serving(), pg_postmaster_start_time());
 
 -- Outputs --------------------------------------------------------------------------
 
@@ -78,6 +87,17 @@ create table attempts (
 );
 create index attempts_by_chunk on attempts (job, chunk, n);
 
+-- The calls of a fold that is leased in parts: of aggregate on level 0, of merge above.
+-- output is null until a call was made. Level 0 has, of the outputs of its chunks, the sum of
+-- their fuel and the nodes of their Merkle tree.
+create table folds (
+	job int not null, level int not null, n int not null,
+	first bigint not null, last bigint not null,   -- chunks, or calls of the level below
+	output bytea, fuel bigint not null default 0, outputs_fuel bigint not null default 0, nodes bytea, sum bytea,
+	primary key (job, level, n)
+);
+alter table folds alter column output set storage external;
+
 -- Inputs ---------------------------------------------------------------------------
 
 create table blobs (digest bytea primary key, size bigint not null, data bytea, made timestamptz not null default now());
@@ -133,13 +153,14 @@ language sql set search_path = @SCHEMA@, pg_temp as $$
 	select p_job, p_kind, p_first, p_last - 1, (select name from workers where id = p_worker), p_why, p_executed
 $$;
 
--- A slot counts if its deadline is not over and its worker is alive. A row with a deadline
--- that no lease can have is damaged.
+-- A slot counts if its deadline is not over and its worker is alive, or if it does not expire
+-- yet. A row with a deadline that no lease can have is damaged.
 create function active_slots(p_job int) returns setof slots
 language sql stable security definer set search_path = @SCHEMA@, pg_temp as $$
-	select s.* from slots s join workers w on w.id = s.worker
-	where s.job = p_job and s.until > now() and s.until < now() + interval '2 hours' and not w.gone
-		and w.seen > now() - greatest(w.lease_ms, 2000) * interval '1 millisecond'
+	select s.* from slots s join workers w on w.id = s.worker, meta m
+	where s.job = p_job and s.until < now() + interval '2 hours' and not w.gone
+		and (s.until > now() and w.seen > now() - greatest(w.lease_ms, 2000) * interval '1 millisecond'
+			or now() < m.since + greatest(w.lease_ms, 2000) * interval '1 millisecond')
 $$;
 
 -- The chunks of a job that have no output and have not failed.
@@ -252,14 +273,17 @@ end $$;
 
 -- Ends leases that have expired, leases of workers that vanished, and rows with values that
 -- no lease has. The caller, p_worker, is alive. While the server was away nobody could renew
--- a lease, so no lease expires before the time of a lease after the server's start.
+-- a lease, so no lease expires before the time of a lease has passed since a worker was first
+-- served after a start of the server or a failover.
 create function expire(p_worker bigint) returns void
 language plpgsql set search_path = @SCHEMA@, pg_temp as $$
-declare s slots;
+declare s slots; began timestamptz;
 begin
+	update meta m set serving = serving(), since = clock_timestamp() where m.serving <> serving();
+	select m.since into began from meta m;
 	for s in select x.* from slots x left join workers w on w.id = x.worker
 		where x.job is not null and (x.until is null or x.until >= now() + interval '2 hours' or w.id is null or w.gone
-			or x.worker <> p_worker and now() >= pg_postmaster_start_time() + greatest(w.lease_ms, 2000) * interval '1 millisecond'
+			or x.worker <> p_worker and now() >= began + greatest(w.lease_ms, 2000) * interval '1 millisecond'
 				and (x.until <= now() or w.seen <= now() - greatest(w.lease_ms, 2000) * interval '1 millisecond'))
 		for update of x skip locked
 	loop
@@ -372,6 +396,19 @@ language sql set search_path = @SCHEMA@, pg_temp as $$
 	update jobs set state = 'broken', ended = clock_timestamp() where n = p_job;
 $$;
 
+-- Takes calls of a fold that nobody leases. The caller has the lock of the fold.
+create function take_calls(p_job int, out first bigint, out last bigint)
+language plpgsql set search_path = @SCHEMA@, pg_temp as $$
+declare free int8multirange; waits bigint; all_slots bigint;
+begin
+	select range_agg(int8range(f.n, f.n + 1)), count(*) into free, waits from folds f where f.job = p_job and f.output is null;
+	select free - coalesce(range_agg(int8range(s.done, s.last)), '{}') into free from active_slots(p_job) s where s.kind = 2 and s.done < s.last;
+	select sum(w.slots) into all_slots from workers w where not w.gone and w.seen > now() - greatest(w.lease_ms, 2000) * interval '1 millisecond';
+	if isempty(free) then return; end if;
+	select lower(r) into first from unnest(free) r order by 1 limit 1;
+	select least(upper(r), take_calls.first + greatest(1, least(64, waits / (2 * greatest(1, all_slots))))) into last from unnest(free) r order by lower(r) limit 1;
+end $$;
+
 -- Gives a slot a lease. If there is no work, the slot holds none, and key is 0.
 create function grant_lease(p_worker bigint, p_slot int, p_want jsonb, p_only bytea,
 	out key bigint, out job int, out kind int, out first bigint, out last bigint, out announced bool, out until timestamptz, out version bigint)
@@ -393,7 +430,8 @@ begin
 	loop
 		if c.max_concurrency > 0 then
 			perform pg_advisory_xact_lock(1464814594, c.n);
-			if (select count(*) from active_slots(c.n)) >= c.max_concurrency then continue; end if;
+			perform expire(p_worker); -- a lease that is over counts until its end is recorded
+			if (select count(*) from slots x where x.job = c.n) >= c.max_concurrency then continue; end if;
 		end if;
 		select count(*) > 0, coalesce(sum(greatest(0, p.last - p.first)), 0) into waits, left_over from pending p where p.job = c.n;
 		kind := 0;
@@ -413,7 +451,12 @@ begin
 				select lower(r), upper(r) into first, last from unnest(uncovered(c.n, greatest(first, 0), least(last, c.total))) r order by 1 limit 1;
 			end if;
 		end if;
-		if first is null and not waits and c.active = 0 then
+		if first is null and not waits and not c.stopping and exists (select from folds f where f.job = c.n and f.output is null) then
+			if not pg_try_advisory_xact_lock(1464814595, c.n) then continue; end if;
+			kind := 2;
+			announced := false;
+			select t.first, t.last into first, last from take_calls(c.n) t;
+		elsif first is null and not waits and c.active = 0 then
 			if not pg_try_advisory_xact_lock(1464814595, c.n) then continue; end if;
 			perform expire(p_worker);
 			if exists (select from active_slots(c.n)) or exists (select from pending p where p.job = c.n)
@@ -587,7 +630,7 @@ create function worker_break(p_worker bigint, p_token bytea, p_slot int, p_key b
 language plpgsql security definer set search_path = @SCHEMA@, pg_temp as $$
 declare j int := leased_job(p_worker, p_token, p_slot, p_key);
 begin
-	if p_by not in ('conflict', 'init', 'module') then raise exception 'invalid reason' using errcode = '22023'; end if;
+	if p_by not in ('conflict', 'init', 'module', 'fold') then raise exception 'invalid reason' using errcode = '22023'; end if;
 	update jobs set conflicts = conflicts + (p_by = 'conflict')::int, stopping = true, error = left(p_text, 4000), broken_by = p_by
 	where n = j and state in ('active', 'paused');
 	delete from pending where job = j;
@@ -742,13 +785,13 @@ language sql stable set search_path = @SCHEMA@, pg_temp as $$
 	order by 1
 $$;
 
--- The outputs of a job's chunks from p_first to p_last-1, in packs of some MiB; the
--- outputs that other jobs left and this one uses again are not in them.
-create function outputs_of(p_job int, p_first bigint, p_last bigint)
-returns table (id bigint, first bigint, count int, chunks_sum bytea, heads bytea, data bytea, sum bytea)
+-- The outputs of a job's chunks from p_first to p_last-1, or only their sizes, in packs of
+-- some MiB; the outputs that other jobs left and this one uses again are not in them.
+create function outputs_of(p_job int, p_first bigint, p_last bigint, p_data bool)
+returns table (id bigint, first bigint, count int, chunks_sum bytea, heads bytea, data bytea, data_sum bytea, sum bytea)
 language sql stable set search_path = @SCHEMA@, pg_temp as $$
-	select p.id, p.first, p.count, sha256(p.chunks), p.heads, p.data, p.sum from packs p join (
-		select n.id, sum(length(n.heads) + length(n.data)) over (order by n.first, n.id) - length(n.heads) - length(n.data) before from (
+	select p.id, p.first, p.count, sha256(p.chunks), p.heads, case when p_data then p.data end, case when not p_data then sha256(p.data) end, p.sum from packs p join (
+		select n.id, sum(length(n.heads) + case when p_data then length(n.data) else 0 end) over (order by n.first, n.id) - length(n.heads) - case when p_data then length(n.data) else 0 end before from (
 			select * from packs q where q.job = p_job and q.first < p_last and q.first > p_first - 65537 and q.first + q.count > p_first order by q.first, q.id limit 32) n) s
 	on s.id = p.id where s.before < 4194304 order by p.first, p.id
 $$;
@@ -760,17 +803,71 @@ language sql stable set search_path = @SCHEMA@, pg_temp as $$
 	from jobs j where j.n = p_job
 $$;
 
+-- The job of a lease on its fold, or on calls of it.
+create function folding_job(p_worker bigint, p_token bytea, p_slot int, p_key bigint) returns int
+language plpgsql set search_path = @SCHEMA@, pg_temp as $$
+declare j int := leased_job(p_worker, p_token, p_slot, p_key);
+begin
+	if not exists (select from slots x where x.worker = p_worker and x.slot = p_slot and x.kind in (1, 2) and x.key = p_key) then
+		raise exception 'the lease is not on the fold' using errcode = '42501';
+	end if;
+	return j;
+end $$;
+
 create function worker_whole(p_worker bigint, p_token bytea, p_slot int, p_key bigint) returns bool
 language plpgsql security definer set search_path = @SCHEMA@, pg_temp as $$
 begin
 	return whole(fold_job(p_worker, p_token, p_slot, p_key));
 end $$;
 
-create function worker_outputs(p_worker bigint, p_token bytea, p_slot int, p_key bigint, p_first bigint, p_last bigint)
-returns table (id bigint, first bigint, count int, chunks_sum bytea, heads bytea, data bytea, sum bytea)
+create function worker_outputs(p_worker bigint, p_token bytea, p_slot int, p_key bigint, p_first bigint, p_last bigint, p_data bool)
+returns table (id bigint, first bigint, count int, chunks_sum bytea, heads bytea, data bytea, data_sum bytea, sum bytea)
 language plpgsql security definer set search_path = @SCHEMA@, pg_temp as $$
 begin
-	return query select * from outputs_of(fold_job(p_worker, p_token, p_slot, p_key), p_first, p_last);
+	return query select * from outputs_of(folding_job(p_worker, p_token, p_slot, p_key), p_first, p_last, p_data);
+end $$;
+
+-- The calls p_first to p_last-1 of a level of the fold, -1 for the highest.
+create function worker_calls(p_worker bigint, p_token bytea, p_slot int, p_key bigint, p_level int, p_first bigint, p_last bigint, p_output bool)
+returns table (level int, n int, first bigint, last bigint, made bool, size bigint, output bytea, fuel bigint, outputs_fuel bigint, nodes bytea, sum bytea)
+language plpgsql security definer set search_path = @SCHEMA@, pg_temp as $$
+declare jn int := folding_job(p_worker, p_token, p_slot, p_key);
+begin
+	if p_level < 0 then p_level := (select max(f.level) from folds f where f.job = jn); end if;
+	return query select f.level, f.n, f.first, f.last, f.output is not null, length(f.output)::bigint, case when p_output then f.output end, f.fuel, f.outputs_fuel, f.nodes, f.sum
+		from folds f where f.job = jn and f.level = p_level and f.n >= p_first and f.n < p_last order by f.n;
+end $$;
+
+-- Makes the calls of a level of the fold, which workers then lease, and ends the lease.
+create function worker_plan(p_worker bigint, p_token bytea, p_slot int, p_key bigint, p_level int, p_firsts bigint[], p_lasts bigint[]) returns void
+language plpgsql security definer set search_path = @SCHEMA@, pg_temp as $$
+declare jn int := fold_job(p_worker, p_token, p_slot, p_key);
+begin
+	insert into folds (job, level, n, first, last)
+	select jn, p_level, u.n - 1, u.f, u.l from unnest(p_firsts, p_lasts) with ordinality u(f, l, n) on conflict do nothing;
+	update slots x set job = null, until = null where x.worker = p_worker and x.slot = p_slot and x.key = p_key;
+	perform notify_work();
+end $$;
+
+create function worker_unplan(p_worker bigint, p_token bytea, p_slot int, p_key bigint) returns void
+language plpgsql security definer set search_path = @SCHEMA@, pg_temp as $$
+begin
+	delete from folds f where f.job = folding_job(p_worker, p_token, p_slot, p_key);
+end $$;
+
+-- Keeps the results of calls of the fold. The first result of a call is kept.
+create function worker_called(p_worker bigint, p_token bytea, p_slot int, p_key bigint, p_level int,
+	p_ns int[], p_outputs bytea[], p_fuels bigint[], p_outputs_fuels bigint[], p_nodes bytea[], p_sums bytea[], p_done int) returns void
+language plpgsql security definer set search_path = @SCHEMA@, pg_temp as $$
+declare jn int := folding_job(p_worker, p_token, p_slot, p_key);
+begin
+	update slots x set done = greatest(x.done, least(p_done, x.last)), until = clock_timestamp() + (select w.lease_ms from workers w where w.id = p_worker) * interval '1 millisecond'
+	where x.worker = p_worker and x.slot = p_slot and x.key = p_key and x.job is not null and x.kind = 2
+		and not exists (select from unnest(p_ns) n where n < x.granted_first or n >= x.granted_last);
+	if not found then raise exception 'the lease is not the slot''s' using errcode = 'WJ002'; end if;
+	update folds f set output = u.o, fuel = u.f, outputs_fuel = u.g, nodes = u.t, sum = u.s
+	from unnest(p_ns, p_outputs, p_fuels, p_outputs_fuels, p_nodes, p_sums) u(n, o, f, g, t, s)
+	where f.job = jn and f.level = p_level and f.n = u.n and f.output is null;
 end $$;
 
 create function worker_packs(p_worker bigint, p_token bytea, p_slot int, p_key bigint, p_ids bigint[])
@@ -817,6 +914,7 @@ begin
 	select * into j from jobs where n = jn for update;
 	update slots x set job = null, until = null where x.worker = p_worker and x.slot = p_slot and x.key = p_key;
 	if j.state <> 'active' then return j.state in ('succeeded', 'incomplete', 'broken'); end if;
+	delete from folds where job = jn;
 	if p_state = 'again' or not j.stopping and mend(jn) > 0 then return false; end if;
 	if j.broken_by <> '' then
 		p_state := 'broken';
@@ -881,6 +979,7 @@ begin
 		raise exception 'a part of the input of the job was deleted meanwhile: submit the job again' using errcode = '22023';
 	end if;
 	delete from histories where job = p_job;
+	delete from folds where job = p_job;
 	update jobs set state = 'active', stopping = false, error = '', broken_by = '', ended = null, conflicts = 0 where n = p_job;
 	perform spread(p_job);
 	perform notify_work();

@@ -1,0 +1,80 @@
+package postgres_test
+
+import (
+	"flag"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/wasm-jobs/wasm-jobs/store/postgres"
+	"github.com/wasm-jobs/wasm-jobs/store/postgres/pgtest"
+)
+
+var long = flag.Bool("long", false, "run 1,000 overlaps, and 500 workers")
+
+// TestManyWorkers has 64 and then 500 simulated workers, over 32 connections as through a
+// pooler, lease and finish empty batches: no request fails, and no chunk is leased twice.
+// With -long, it logs the rates and what idle workers cost.
+func TestManyWorkers(t *testing.T) {
+	server := pgtest.Start(t, true)
+	s, err := postgres.Open(t.Context(), server.URL("postgres"), postgres.Options{Create: true, Connections: 32, GiveUp: 5 * time.Minute})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	rounds, leases := []int{16, 40}, 3
+	if *long {
+		rounds, leases = []int{64, 500, 64, 500}, 20
+	}
+	for round, workers := range rounds {
+		total := 4 * workers * leases // otherwise the leases become rare towards the end
+		_, n := handIn(t, s, byte(round+1), total)
+		all := make([]*postgres.Worker, workers)
+		for i := range all {
+			if all[i], err = s.Register(t.Context(), postgres.WorkerInfo{Name: fmt.Sprint("w", i), App: "a", Host: "h", Slots: 1, Lease: time.Hour}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		taken := make([]atomic.Int32, total)
+		begun, cpu := time.Now(), server.CPU()
+		var working sync.WaitGroup
+		for _, w := range all {
+			working.Go(func() { empty(t, w, n, leases, taken) })
+		}
+		working.Wait()
+		took, served := time.Since(begun), server.CPU()-cpu
+		for chunk := range taken {
+			if taken[chunk].Load() > 1 {
+				t.Errorf("chunk %d was leased %d times", chunk, taken[chunk].Load())
+			}
+		}
+		count := workers * leases
+		t.Logf("%d workers: %d leases, %.0f a second, %.2f ms of the server's CPU each", workers, count, float64(count)/took.Seconds(), served.Seconds()*1000/float64(count))
+		for _, w := range all {
+			if err := w.Leave(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		s.ExecForTest(t, "update jobs set state = 'cancelled'; delete from pending")
+	}
+}
+
+// empty takes leases of one chunk, and ends each without outputs.
+func empty(t *testing.T, w *postgres.Worker, job, leases int, taken []atomic.Int32) {
+	l, err := w.Next(t.Context(), 1, postgres.Want{job: 1}, nil)
+	for seq := int64(1); err == nil && seq <= int64(leases); seq++ {
+		if l.Key == 0 || l.Fold {
+			t.Errorf("no lease: %+v", l)
+			return
+		}
+		taken[l.First].Add(1)
+		l, err = w.Settle(t.Context(), &postgres.Settlement{
+			Lease: l, Seq: seq, Done: l.Last, Ends: true, Next: seq < int64(leases), Want: postgres.Want{job: 1},
+		})
+	}
+	if err != nil {
+		t.Error(err)
+	}
+}
