@@ -49,8 +49,7 @@ func libraryGuests(t *testing.T) (all []realGuest) {
 }
 
 // realGuests are libraries in C and Rust, word counts over a text in four languages,
-// and parts of Go's standard library and gojq. The matrix product is a kernel, and here
-// because it is what many guests compute.
+// and parts of Go's standard library and gojq. The matrix product is a kernel.
 func realGuests(t *testing.T) []realGuest {
 	all := libraryGuests(t)
 	text := item(abi.MajorText, []byte(strings.Repeat("the quick brown fox jumps over the lazy dog; Über 1234 Füße, don't stop\n", 400)))
@@ -123,8 +122,8 @@ func photograph(t *testing.T) []byte {
 	return b.Bytes()
 }
 
-// TestRealGuests runs the guests in C and Rust of the table of costs: each checks what its
-// library gave, and metering must not change it.
+// TestRealGuests runs the guests in C and Rust of the table of costs: each checks the
+// results of its library, and metering must not change them.
 func TestRealGuests(t *testing.T) {
 	if raceEnabled {
 		t.Skip("compiles a megabyte of code twice")
@@ -139,8 +138,8 @@ func TestRealGuests(t *testing.T) {
 }
 
 // instancesOfASide are measured together, because code that keeps values on the engine's
-// stack is up to 1.4 times as slow on some instances as on others: it depends on where
-// in memory an instance has its stack (see METERING.md).
+// stack is up to 1.4 times as slow on some instances as on others: it depends on the
+// address of an instance's stack (see METERING.md).
 const instancesOfASide = 4
 
 // costOfGuests compares metered guests with the same guests without metering.
@@ -180,7 +179,7 @@ func costOfGuests(t *testing.T, rounds int) {
 }
 
 // callers returns the instances of a side. They are made one after the other, so that
-// their stacks are at all places where stacks of their size can be.
+// their stacks begin at different places in a page.
 func callers(t *testing.T, p *runtime.Pool, chunk []byte) (all []*call) {
 	for range instancesOfASide {
 		all = append(all, caller(t, p, chunk, false))
