@@ -31,6 +31,7 @@ func TestCost(t *testing.T) {
 	t.Run("TinyC", func(t *testing.T) { costOfTiny(t, rounds, squareC(t), 20, 2000, 100) })
 	t.Run("TinyGo", func(t *testing.T) { costOfTiny(t, rounds, squareGo(t), 400, 500, 12) })
 	t.Run("Guests", func(t *testing.T) { costOfGuests(t, rounds) })
+	t.Run("Compiling", func(t *testing.T) { costOfCompiling(t) })
 	t.Run("Kernels", func(t *testing.T) { costOfKernels(t, rounds) })
 	t.Run("Scaling", func(t *testing.T) { costOfScaling(t, rounds) })
 	t.Run("Clone", func(t *testing.T) { costOfClone(t) })
@@ -132,64 +133,6 @@ func costOfKernels(t *testing.T, rounds int) {
 	if mean > 1.35 {
 		t.Errorf("reset and metering make %.2f on the mean, want at most 1.35", mean)
 	}
-	table.log(t)
-}
-
-// realGuest is a guest that was not written for measurements, with a chunk for
-// it.
-type realGuest struct {
-	name  string
-	wasm  []byte
-	chunk []byte
-}
-
-// realGuests are word counts over a text in four languages, and parts of Go's
-// standard library.
-func realGuests(t *testing.T) (all []realGuest) {
-	text := []byte(strings.Repeat("the quick brown fox jumps over the lazy dog; Über 1234 Füße, don't stop\n", 400))
-	chunk := append(abi.AppendHead(nil, abi.MajorText, uint64(len(text))), text...)
-	for _, language := range []string{"c", "rust", "zig", "assemblyscript"} {
-		all = append(all, realGuest{"word count, " + language, readFile(t, "../guest-examples/wordcount/"+language+"/wordcount.wasm"), chunk})
-	}
-	wasm, err := goGuest()
-	if err != nil {
-		t.Log("no guests in Go:", err)
-		return all
-	}
-	for i, name := range []string{"Go encoding/json", "Go compress/flate", "Go regexp", "Go go/format", "Go map and sort"} {
-		all = append(all, realGuest{name, wasm, kernelChunk(uint64(i), 1)})
-	}
-	return all
-}
-
-// costOfGuests compares metered guests with the same guests without metering.
-// Their outputs must be equal. Both are reset before each call: these guests
-// rely on it, and never free memory.
-func costOfGuests(t *testing.T, rounds int) {
-	table := newTable("", "us", "metered")
-	type pools struct {
-		of             *byte // of the module
-		plain, metered *runtime.Pool
-	}
-	var p pools
-	sum, worst := 0.0, 0.0
-	all := realGuests(t)
-	for _, g := range all {
-		if p.of != &g.wasm[0] { // the chunks of one module are adjacent
-			p = pools{&g.wasm[0], poolOf(t, g.wasm, runtime.Options{NoMetering: true}, limits), poolOf(t, g.wasm, runtime.Options{}, limits)}
-		}
-		plain, metered := caller(t, p.plain, g.chunk, false), caller(t, p.metered, g.chunk, false)
-		if !bytes.Equal(plain.output, metered.output) {
-			t.Errorf("%s: with metering, the output differs", g.name)
-		}
-		batch := max(1, int(2*time.Millisecond/max(1, onThread(func() { plain.run(1) }))))
-		times := measure(rounds, []side{{batch: batch, run: plain.run}, {batch: batch, run: metered.run}})
-		ratio := ratios(times[1], times[0])
-		table.row(g.name, spread(times[0]), spread(ratio))
-		sum, worst = sum+math.Log(quartile(ratio, 2)), max(worst, quartile(ratio, 2))
-	}
-	table.row("geometric mean", "", fmt.Sprintf("%.2f", math.Exp(sum/float64(len(all)))))
-	table.row("worst", "", fmt.Sprintf("%.2f", worst))
 	table.log(t)
 }
 

@@ -42,14 +42,21 @@ var goSquare = sync.OnceValues(func() ([]byte, error) { return buildGo("../guest
 // goGuest returns a guest with parts of Go's standard library, built once.
 var goGuest = sync.OnceValues(func() ([]byte, error) { return buildGo("./testdata/goguest") })
 
-func buildGo(source string) ([]byte, error) {
+// buildGo builds a package as a guest. Arguments before it override the flags here; -C
+// must come first.
+func buildGo(arguments ...string) ([]byte, error) {
 	dir, err := os.MkdirTemp("", "wasm-jobs")
 	if err != nil {
 		return nil, err
 	}
 	defer os.RemoveAll(dir)
 	out := filepath.Join(dir, "square.wasm")
-	build := exec.Command("go", "build", "-buildmode=c-shared", "-trimpath", "-ldflags=-s -w", "-o", out, source)
+	command := []string{"build"}
+	if arguments[0] == "-C" {
+		command, arguments = append(command, arguments[:2]...), arguments[2:]
+	}
+	command = append(command, "-buildmode=c-shared", "-trimpath", "-ldflags=-s -w", "-o", out)
+	build := exec.Command("go", append(command, arguments...)...)
 	build.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm", "GOFLAGS=")
 	if output, err := build.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("%w: %s", err, output)
