@@ -66,6 +66,9 @@ func redriveFlow(ctx *cli.Context, c *console) error {
 	err = withFlow(ctx, c, false, func(f *flowRecord) error {
 		o.file, o.as, o.bounds = f.spec.File, f.spec.Name, f.spec.Bounds
 		f.spec.Flags.restore(ctx, o)
+		if o.meta == nil {
+			o.meta = f.spec.Meta
+		}
 		if err := o.parseBounds(ctx, func(name string) bool { return name == "live" || isSet(ctx, name) }); err != nil {
 			return err
 		}

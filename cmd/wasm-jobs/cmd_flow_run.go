@@ -50,7 +50,7 @@ func flowRunFlags() []cli.Flag {
 	kept := []string{
 		"output", "outputs", "format", "workers", "timeout", "fold-timeout", "fuel", "memory", "max-output", "max-aggregate", "max-chunk",
 		"stack", "context", "seed", "retries", "retry-on", "retry-deterministic", "backoff", "backoff-max", "max-requeues", "rerun", "partial", "events", "log-level",
-		"id-key", "chunk-format", "limit", "range", "ids", "store", "no-store", "max-failures", "fail-fast", "dead-letter", "report", "receipt", "grace", "progress", "metrics", "trace-otlp",
+		"id-key", "chunk-format", "limit", "range", "ids", "store", "no-store", "max-failures", "fail-fast", "dead-letter", "report", "engine", "verify", "verify-engine", "meta", "receipt", "grace", "progress", "metrics", "trace-otlp",
 	}
 	for _, flag := range runFlags() {
 		if slices.Contains(kept, nameOf(flag)) {
@@ -171,6 +171,12 @@ func (o *flowOptions) parseShared(ctx *cli.Context) (err error) {
 	if r.watch, err = parseWatch(ctx); err != nil {
 		return err
 	}
+	if r.engine, err = parseAnyEngine(ctx); err != nil {
+		return err
+	}
+	if err := errors.Join(r.recheck.parse(ctx), r.parseMeta(ctx)); err != nil {
+		return err
+	}
 	err = errors.Join(r.parseSeed(ctx, &o.seed), r.parseChoices(ctx), r.parseSizes(ctx), r.parseLimits(ctx, always), r.parseStore(ctx))
 	if err == nil && postgres.IsURL(r.store) {
 		err = usageErrorf("unsupported store %s for flows: want a directory, --store DIR", shownStore(r.store))
@@ -220,6 +226,7 @@ type flowSpec struct {
 	Keys   map[string]string `json:"keys"`   // actions of states, in hex
 	Folds  map[string]string `json:"folds"`
 	Effect bool              `json:"effects"` // it has states with effects
+	Meta   map[string]string `json:"meta,omitempty"`
 	Flags  recordedFlags     `json:"flags"`
 }
 
@@ -281,7 +288,7 @@ func runFlow(ctx context.Context, c *console, o *flowOptions) error {
 	if err != nil {
 		return err
 	}
-	engine, err := openEngine(ctx, compiler)
+	engine, err := openEngine(ctx, o.engine)
 	if err != nil {
 		return err
 	}
@@ -328,6 +335,12 @@ func runFlow(ctx context.Context, c *console, o *flowOptions) error {
 		config.Store, config.Records = s, s
 	}
 	run := o.run(f, input, screen)
+	second, closeSecond, err := o.second(soft, d)
+	if err != nil {
+		return interruptedFlow(soft, err)
+	}
+	defer closeSecond()
+	run.Recheck = second
 	events := newFlowEvents(screen, o.files.eventsOut(), o.logLevel)
 	watched, err := o.watch.watchFlow(soft, c, run.Name)
 	if err != nil {
@@ -356,6 +369,7 @@ func runFlow(ctx context.Context, c *console, o *flowOptions) error {
 		return err
 	}
 	screen.finish(&res.Report)
+	explainDifference(c, err)
 	if eventsErr := errors.Join(events.close(), o.files.placeEvents()); eventsErr != nil {
 		err = errors.Join(err, &exitError{exitStore, fmt.Errorf("events could not be written: %w", eventsErr)})
 	}
@@ -363,6 +377,28 @@ func runFlow(ctx context.Context, c *console, o *flowOptions) error {
 		err = &exitError{exitStore, unopenedErr}
 	}
 	return o.conclude(c, results, res, err)
+}
+
+// second returns the recheck of the run, which is nil if nothing is executed twice, and
+// the function that closes its engine after the run.
+func (o *flowOptions) second(ctx context.Context, d *definition.Definition) (*flow.Recheck, func(), error) {
+	r := &flow.Recheck{Share: o.recheck.share}
+	switch {
+	case r.Share == 0:
+		return nil, func() {}, nil
+	case !o.recheck.interpreter:
+		return r, func() {}, nil
+	}
+	engine, err := openEngine(context.WithoutCancel(ctx), interpreter)
+	if err != nil {
+		return nil, nil, err
+	}
+	end := func() { engine.Close(context.WithoutCancel(ctx)) }
+	if r.Flow, _, err = bind(ctx, engine, d, o.settings, o.effectsOf(d)); err != nil {
+		end()
+		return nil, nil, err
+	}
+	return r, end, nil
 }
 
 // unread takes the place of a store that cannot be opened: the flow fails at its
@@ -474,7 +510,7 @@ func (d *droppedRecords) has(key store.Digest) bool {
 func (o *flowOptions) spec(d *definition.Definition, f *flow.Flow, name string) *flowSpec {
 	text, _ := readBounded(o.file, definition.MaxSize, "a definition")
 	s := &flowSpec{
-		Kind: "flow", Name: name, File: absolute(o.file), Text: string(text), Bounds: o.bounds, Flags: o.recordedFlags(),
+		Kind: "flow", Name: name, File: absolute(o.file), Text: string(text), Bounds: o.bounds, Flags: o.recordedFlags(), Meta: o.meta,
 		States: map[string]string{}, Keys: map[string]string{}, Folds: map[string]string{},
 	}
 	if o.chunks != "" || o.source != nil {
