@@ -60,7 +60,7 @@ func redriveFlow(ctx *cli.Context, c *console) error {
 	}
 	o := &flowOptions{retryAfter: ctx.Duration("max-retry-after")}
 	always := func(string) bool { return true }
-	if err := errors.Join(o.parseShared(ctx), o.parseLists(ctx), o.parseBounds(ctx, always)); err != nil {
+	if err := errors.Join(o.parseShared(ctx), o.parseEngines(ctx), o.parseLists(ctx), o.parseBounds(ctx, always)); err != nil {
 		return err
 	}
 	err = withFlow(ctx, c, false, func(f *flowRecord) error {

@@ -110,7 +110,15 @@ func parseFlowRun(ctx *cli.Context) (*flowOptions, error) {
 		return nil, usageErrorf("flow run takes FILE and --%s, or FILE and CHUNKS", made.kind)
 	}
 	o.source, o.chunks = made, ctx.Args().Get(1)
-	return o, errors.Join(o.parseBounds(ctx, func(string) bool { return true }), o.parseShared(ctx), o.parseLists(ctx), o.parseRoots(ctx))
+	return o, errors.Join(o.parseBounds(ctx, func(string) bool { return true }), o.parseShared(ctx), o.parseEngines(ctx), o.parseLists(ctx), o.parseRoots(ctx))
+}
+
+// parseEngines parses the flags of the engines, and the metadata of the run.
+func (o *flowOptions) parseEngines(ctx *cli.Context) (err error) {
+	if o.engine, err = parseAnyEngine(ctx); err != nil {
+		return err
+	}
+	return errors.Join(o.recheck.parse(ctx), o.parseMeta(ctx))
 }
 
 // mostOf are the largest values of bounds. A depth is counted in 16 bits.
@@ -169,12 +177,6 @@ func (o *flowOptions) parseShared(ctx *cli.Context) (err error) {
 		return usageErrorf("invalid --outputs %s: the ended items of a flow are written to one file, .cbor or .jsonl", r.files.outputs)
 	}
 	if r.watch, err = parseWatch(ctx); err != nil {
-		return err
-	}
-	if r.engine, err = parseAnyEngine(ctx); err != nil {
-		return err
-	}
-	if err := errors.Join(r.recheck.parse(ctx), r.parseMeta(ctx)); err != nil {
 		return err
 	}
 	err = errors.Join(r.parseSeed(ctx, &o.seed), r.parseChoices(ctx), r.parseSizes(ctx), r.parseLimits(ctx, always), r.parseStore(ctx))
