@@ -11,6 +11,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/urfave/cli/v2"
 
@@ -109,6 +111,9 @@ func parseFlowRun(ctx *cli.Context) (*flowOptions, error) {
 	case made != nil && ctx.NArg() != 1:
 		return nil, usageErrorf("flow run takes FILE and --%s, or FILE and CHUNKS", made.kind)
 	}
+	if strings.ContainsFunc(o.as, unicode.IsControl) || !utf8.ValidString(o.as) {
+		return nil, usageErrorf("invalid --as %q: want a name without control characters", o.as)
+	}
 	o.source, o.chunks = made, ctx.Args().Get(1)
 	return o, errors.Join(o.parseBounds(ctx, func(string) bool { return true }), o.parseShared(ctx), o.parseEngines(ctx), o.parseLists(ctx), o.parseRoots(ctx))
 }
@@ -156,6 +161,9 @@ func (o *flowOptions) parseShared(ctx *cli.Context) (err error) {
 	r := &o.runOptions
 	always := func(string) bool { return true }
 	r.workers, r.grace, r.format, r.progress = ctx.Int("workers"), ctx.Duration("grace"), ctx.String("format"), ctx.String("progress")
+	if isSet(ctx, "max-retry-after") && ctx.Duration("max-retry-after") <= 0 {
+		return usageErrorf("invalid --max-retry-after %s: want a duration above 0", ctx.Duration("max-retry-after"))
+	}
 	r.partial, r.rerun, r.context = ctx.Bool("partial"), ctx.Bool("rerun"), ctx.String("context")
 	r.files = resultFiles{
 		result: ctx.String("output"), outputs: ctx.String("outputs"), deadLetter: ctx.String("dead-letter"),
@@ -297,7 +305,7 @@ func runFlow(ctx context.Context, c *console, o *flowOptions) error {
 	defer engine.Close(context.WithoutCancel(ctx))
 	f, doubts, err := bind(soft, engine, d, o.settings, o.effectsOf(d))
 	if err == nil {
-		err = o.checkContext(f)
+		err = errors.Join(o.checkContext(f), o.checkStops(f))
 	}
 	if err != nil {
 		return interruptedFlow(soft, err)
@@ -379,6 +387,16 @@ func runFlow(ctx context.Context, c *console, o *flowOptions) error {
 		err = &exitError{exitStore, unopenedErr}
 	}
 	return o.conclude(c, results, res, err)
+}
+
+// checkStops checks the states of --stop-at.
+func (o *flowOptions) checkStops(f *flow.Flow) error {
+	for _, name := range o.stopAt {
+		if !slices.ContainsFunc(f.States, func(s flow.State) bool { return s.Name == name && !s.End && !s.Failed }) {
+			return usageErrorf("--stop-at: unknown state %s: want a state of the flow that is not an end", printable(name))
+		}
+	}
+	return nil
 }
 
 // second returns the recheck of the run, which is nil if nothing is executed twice, and
