@@ -6,7 +6,7 @@ GOTESTSUM = $(GO) run gotest.tools/gotestsum@v1.13.0 --format pkgname --format-h
 BUILD = build
 FUZZTIME ?= 60s
 
-.PHONY: serve-load bench bench-check bench-cluster spec crash chaos damage help build demo guests test check fmt vet voice tidy cross fuzz fuzz-engine soak scale lines look cost snapshot release-check image arm64 man
+.PHONY: serve-load bench bench-check bench-cluster spec crash flow-crash chaos damage help build demo guests test check fmt vet voice tidy cross fuzz fuzz-engine soak scale lines look cost snapshot release-check image arm64 man
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 13
@@ -88,6 +88,10 @@ soak: ## the heavy tests 20 times; guests that do not end, with the memory they 
 
 crash: ## kill a job 1,000 times at random moments, and resume it each time
 	$(GO) test -count 1 -timeout 60m -v -run CrashLoop ./cmd/wasm-jobs -crashes 1000
+
+flow-crash: ## kill the flow over source files 200 times at random moments, and those that make requests 50 times
+	$(GO) test -count 1 -timeout 120m -v -run 'ExampleWordsKilled|FlowCrashes' ./cmd/wasm-jobs -kills 200
+	$(GO) test -count 1 -timeout 120m -v -run 'ExampleShopKilled|FlowEffectsCrash' ./cmd/wasm-jobs -kills 50
 
 CHAOS ?= 100
 

@@ -45,8 +45,9 @@ type keeping struct {
 // heldOutputs are outputs of one state that are to be stored.
 type heldOutputs struct {
 	records []store.Record
-	batches []int  // where those of each batch begin
-	bytes   []byte // of records: orders and outputs
+	batches []int          // where those of each batch begin
+	bytes   []byte         // of records: orders and outputs
+	ordered []store.Record // memory for sorted
 }
 
 // newKeeping starts the goroutine that stores. It ends with close.
@@ -227,7 +228,11 @@ func (h *heldOutputs) sorted() []store.Record {
 		batches[i] = h.records[from:to]
 	}
 	slices.SortFunc(batches, func(a, b []store.Record) int { return a[0].Compare(b[0].Key) })
-	records := slices.Concat(batches...)
+	h.ordered = h.ordered[:0]
+	for _, b := range batches {
+		h.ordered = append(h.ordered, b...)
+	}
+	records := h.ordered
 	if compare := func(a, b store.Record) int { return a.Compare(b.Key) }; !slices.IsSortedFunc(records, compare) {
 		slices.SortFunc(records, compare)
 	}

@@ -94,11 +94,11 @@ func newLive(ctx context.Context, x *execution) (*live, error) {
 	}
 	l.hard, l.cut = context.WithCancel(ctx)
 	l.machine.witness = l.failing()
-	if x.plan.pure() {
-		l.hasten(ctx)
-	}
 	if l.Events != nil {
 		l.detail = l.Events.Wants()
+	}
+	if x.plan.pure() {
+		l.hasten(ctx)
 	}
 	for name, limit := range x.Flow.Limits {
 		l.limits[name] = newLimiter(limit)
@@ -108,7 +108,7 @@ func newLive(ctx context.Context, x *execution) (*live, error) {
 
 // hasten prepares the run of a flow without effects.
 func (l *live) hasten(ctx context.Context) {
-	if l.config.Store != nil {
+	if l.config.Store != nil && l.detail < event.Chunks { // steps that are told of are durable
 		l.keeping = newKeeping(ctx, l.store, l.plan)
 	}
 	if l.Rerun { // a failure that is stored counts more than one of now
@@ -406,6 +406,9 @@ func (l *live) lane(s *state) (*lane, error) {
 		Queue: ln, Input: ln, Pool: pool, Keeper: outputs{l.store, s.action}, Reporter: told{l, ln},
 		Share: worker.NewSlots(ln.holders).Join(), Detail: l.detail, Timed: true, Started: l.started,
 	}
+	if c.Recheck, err = l.recheck(s); err != nil {
+		return nil, err
+	}
 	switch {
 	case !s.pure:
 		c.Pool, c.Keeper = l.effectPool(s, pool), effects{l.replay.journal, ln}
@@ -484,7 +487,7 @@ func (l *live) take(ctx context.Context, r result) {
 		if r.batch != nil {
 			r.batch.Free()
 		}
-		l.stop(&StoreError{r.err})
+		l.stop(endedBy(r.err))
 	case len(r.events) > 0:
 		l.observeSteps(r.lane.state, r.events)
 	case r.failed != nil:
@@ -497,6 +500,14 @@ func (l *live) take(ctx context.Context, r result) {
 	default:
 		l.takeBatch(r.lane, r.batch)
 	}
+}
+
+// endedBy returns the error of a run for an error of a worker.
+func endedBy(err error) error {
+	if differs, ok := errors.AsType[*worker.DifferenceError](err); ok {
+		return differs
+	}
+	return &StoreError{err}
 }
 
 func (l *live) takeBatch(ln *lane, b *worker.Batch) {

@@ -3,6 +3,7 @@ package flow_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"os"
 	"testing"
 
@@ -10,6 +11,7 @@ import (
 	"github.com/wasm-jobs/wasm-jobs/flow"
 	"github.com/wasm-jobs/wasm-jobs/host/chunks"
 	"github.com/wasm-jobs/wasm-jobs/host/sources"
+	"github.com/wasm-jobs/wasm-jobs/host/worker"
 	"github.com/wasm-jobs/wasm-jobs/runtime"
 	"github.com/wasm-jobs/wasm-jobs/store"
 )
@@ -81,5 +83,23 @@ func TestResumeLaterWindow(t *testing.T) {
 		if !bytes.Equal(got, want) || !bytes.Equal(output, wantOutput) {
 			t.Errorf("%d of %d roots stored: a result of %d bytes and\n%s\nwant %d bytes and\n%s", stored, roots, len(output), got, len(wantOutput), want)
 		}
+	}
+}
+
+// TestRecheck executes all steps twice. If the second module gives another output, the
+// run ends and the output is not stored.
+func TestRecheck(t *testing.T) {
+	f, other, input := folded(t), folded(t), numbersTo(t, 10)
+	if _, err := flow.NewRunner(flow.Config{}).Run(t.Context(), &flow.Run{Flow: f, Input: input, Recheck: &flow.Recheck{Share: 1, Flow: other}}); err != nil {
+		t.Fatal(err)
+	}
+	other.States[0].Exec = other.States[1].Exec
+	s := store.NewMemory()
+	defer s.Close()
+	res, err := flow.NewRunner(flow.Config{Store: s}).Run(t.Context(), &flow.Run{Flow: f, Input: input, Recheck: &flow.Recheck{Share: 1, Flow: other}})
+	if differs, ok := errors.AsType[*worker.DifferenceError](err); !ok || res.Report.State != flow.Failed {
+		t.Errorf("%v, state %s, want a *DifferenceError", err, res.Report.State)
+	} else if n, _ := differs.ID.Int(); n > 9 {
+		t.Errorf("item %v differs, which the input does not have", differs.ID)
 	}
 }

@@ -67,6 +67,8 @@ type Run struct {
 	// stored. A different output is a *[store.ConflictError] in a *[StoreError]. Effects
 	// are not made again.
 	Rerun bool
+	// Recheck has steps executed twice; nil = none.
+	Recheck *Recheck
 	// Partial folds the items that ended even if others failed.
 	Partial bool
 	// Settings are settings of modules that the definition does not have. They are
@@ -115,7 +117,8 @@ func (e *FoldError) Unwrap() error { return e.Err }
 // The end of ctx cuts running attempts off; Stop ends the run softly. Both give
 // [ErrInterrupted]. Other errors are *[runtime.InitError] if a module cannot be
 // prepared, *[FoldError], *[StoreError], *[ChangedError], *[MissingEffectError] and
-// [ErrTooManyItems], each with a result that has the progress of the run, and
+// *[worker.DifferenceError], [ErrTooManyItems], each with a result that has the progress
+// of the run, and
 // errors of the flow and of the sink. Run returns after all its goroutines have
 // ended and its instances are closed.
 func (r *Runner) Run(ctx context.Context, asked *Run) (*Result, error) {

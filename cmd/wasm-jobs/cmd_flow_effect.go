@@ -3,6 +3,8 @@ package main
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/wasm-jobs/wasm-jobs/flow"
@@ -21,6 +23,11 @@ func newEffect(s *definition.State) (flow.Executor, error) {
 	}
 	for _, allowed := range s.Allow {
 		if err := effects.CheckAllowed(allowed); err != nil {
+			return nil, err
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(s.Headers)) {
+		if err := effects.CheckHeader(name, s.Headers[name]); err != nil {
 			return nil, err
 		}
 	}

@@ -60,12 +60,15 @@ func redriveFlow(ctx *cli.Context, c *console) error {
 	}
 	o := &flowOptions{retryAfter: ctx.Duration("max-retry-after")}
 	always := func(string) bool { return true }
-	if err := errors.Join(o.parseShared(ctx), o.parseLists(ctx), o.parseBounds(ctx, always)); err != nil {
+	if err := errors.Join(o.parseShared(ctx), o.parseEngines(ctx), o.parseLists(ctx), o.parseBounds(ctx, always)); err != nil {
 		return err
 	}
 	err = withFlow(ctx, c, false, func(f *flowRecord) error {
 		o.file, o.as, o.bounds = f.spec.File, f.spec.Name, f.spec.Bounds
 		f.spec.Flags.restore(ctx, o)
+		if o.meta == nil {
+			o.meta = f.spec.Meta
+		}
 		if err := o.parseBounds(ctx, func(name string) bool { return name == "live" || isSet(ctx, name) }); err != nil {
 			return err
 		}

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/urfave/cli/v2"
 
@@ -50,7 +52,7 @@ func flowRunFlags() []cli.Flag {
 	kept := []string{
 		"output", "outputs", "format", "workers", "timeout", "fold-timeout", "fuel", "memory", "max-output", "max-aggregate", "max-chunk",
 		"stack", "context", "seed", "retries", "retry-on", "retry-deterministic", "backoff", "backoff-max", "max-requeues", "rerun", "partial", "events", "log-level",
-		"id-key", "chunk-format", "limit", "range", "ids", "store", "no-store", "max-failures", "fail-fast", "dead-letter", "report", "receipt", "grace", "progress", "metrics", "trace-otlp",
+		"id-key", "chunk-format", "limit", "range", "ids", "store", "no-store", "max-failures", "fail-fast", "dead-letter", "report", "engine", "verify", "verify-engine", "meta", "receipt", "grace", "progress", "metrics", "trace-otlp",
 	}
 	for _, flag := range runFlags() {
 		if slices.Contains(kept, nameOf(flag)) {
@@ -109,8 +111,19 @@ func parseFlowRun(ctx *cli.Context) (*flowOptions, error) {
 	case made != nil && ctx.NArg() != 1:
 		return nil, usageErrorf("flow run takes FILE and --%s, or FILE and CHUNKS", made.kind)
 	}
+	if strings.ContainsFunc(o.as, unicode.IsControl) || !utf8.ValidString(o.as) {
+		return nil, usageErrorf("invalid --as %q: want a name without control characters", o.as)
+	}
 	o.source, o.chunks = made, ctx.Args().Get(1)
-	return o, errors.Join(o.parseBounds(ctx, func(string) bool { return true }), o.parseShared(ctx), o.parseLists(ctx), o.parseRoots(ctx))
+	return o, errors.Join(o.parseBounds(ctx, func(string) bool { return true }), o.parseShared(ctx), o.parseEngines(ctx), o.parseLists(ctx), o.parseRoots(ctx))
+}
+
+// parseEngines parses the flags of the engines, and the metadata of the run.
+func (o *flowOptions) parseEngines(ctx *cli.Context) (err error) {
+	if o.engine, err = parseAnyEngine(ctx); err != nil {
+		return err
+	}
+	return errors.Join(o.recheck.parse(ctx), o.parseMeta(ctx))
 }
 
 // mostOf are the largest values of bounds. A depth is counted in 16 bits.
@@ -148,6 +161,9 @@ func (o *flowOptions) parseShared(ctx *cli.Context) (err error) {
 	r := &o.runOptions
 	always := func(string) bool { return true }
 	r.workers, r.grace, r.format, r.progress = ctx.Int("workers"), ctx.Duration("grace"), ctx.String("format"), ctx.String("progress")
+	if isSet(ctx, "max-retry-after") && ctx.Duration("max-retry-after") <= 0 {
+		return usageErrorf("invalid --max-retry-after %s: want a duration above 0", ctx.Duration("max-retry-after"))
+	}
 	r.partial, r.rerun, r.context = ctx.Bool("partial"), ctx.Bool("rerun"), ctx.String("context")
 	r.files = resultFiles{
 		result: ctx.String("output"), outputs: ctx.String("outputs"), deadLetter: ctx.String("dead-letter"),
@@ -220,6 +236,7 @@ type flowSpec struct {
 	Keys   map[string]string `json:"keys"`   // actions of states, in hex
 	Folds  map[string]string `json:"folds"`
 	Effect bool              `json:"effects"` // it has states with effects
+	Meta   map[string]string `json:"meta,omitempty"`
 	Flags  recordedFlags     `json:"flags"`
 }
 
@@ -281,14 +298,14 @@ func runFlow(ctx context.Context, c *console, o *flowOptions) error {
 	if err != nil {
 		return err
 	}
-	engine, err := openEngine(ctx, compiler)
+	engine, err := openEngine(ctx, o.engine)
 	if err != nil {
 		return err
 	}
 	defer engine.Close(context.WithoutCancel(ctx))
 	f, doubts, err := bind(soft, engine, d, o.settings, o.effectsOf(d))
 	if err == nil {
-		err = o.checkContext(f)
+		err = errors.Join(o.checkContext(f), o.checkStops(f))
 	}
 	if err != nil {
 		return interruptedFlow(soft, err)
@@ -328,6 +345,12 @@ func runFlow(ctx context.Context, c *console, o *flowOptions) error {
 		config.Store, config.Records = s, s
 	}
 	run := o.run(f, input, screen)
+	second, closeSecond, err := o.second(soft, d)
+	if err != nil {
+		return interruptedFlow(soft, err)
+	}
+	defer closeSecond()
+	run.Recheck = second
 	events := newFlowEvents(screen, o.files.eventsOut(), o.logLevel)
 	watched, err := o.watch.watchFlow(soft, c, run.Name)
 	if err != nil {
@@ -356,6 +379,7 @@ func runFlow(ctx context.Context, c *console, o *flowOptions) error {
 		return err
 	}
 	screen.finish(&res.Report)
+	explainDifference(c, err)
 	if eventsErr := errors.Join(events.close(), o.files.placeEvents()); eventsErr != nil {
 		err = errors.Join(err, &exitError{exitStore, fmt.Errorf("events could not be written: %w", eventsErr)})
 	}
@@ -363,6 +387,38 @@ func runFlow(ctx context.Context, c *console, o *flowOptions) error {
 		err = &exitError{exitStore, unopenedErr}
 	}
 	return o.conclude(c, results, res, err)
+}
+
+// checkStops checks the states of --stop-at.
+func (o *flowOptions) checkStops(f *flow.Flow) error {
+	for _, name := range o.stopAt {
+		if !slices.ContainsFunc(f.States, func(s flow.State) bool { return s.Name == name && !s.End && !s.Failed }) {
+			return usageErrorf("--stop-at: unknown state %s: want a state of the flow that is not an end", printable(name))
+		}
+	}
+	return nil
+}
+
+// second returns the recheck of the run, which is nil if nothing is executed twice, and
+// the function that closes its engine after the run.
+func (o *flowOptions) second(ctx context.Context, d *definition.Definition) (*flow.Recheck, func(), error) {
+	r := &flow.Recheck{Share: o.recheck.share}
+	switch {
+	case r.Share == 0:
+		return nil, func() {}, nil
+	case !o.recheck.interpreter:
+		return r, func() {}, nil
+	}
+	engine, err := openEngine(context.WithoutCancel(ctx), interpreter)
+	if err != nil {
+		return nil, nil, err
+	}
+	end := func() { engine.Close(context.WithoutCancel(ctx)) }
+	if r.Flow, _, err = bind(ctx, engine, d, o.settings, o.effectsOf(d)); err != nil {
+		end()
+		return nil, nil, err
+	}
+	return r, end, nil
 }
 
 // unread takes the place of a store that cannot be opened: the flow fails at its
@@ -474,7 +530,7 @@ func (d *droppedRecords) has(key store.Digest) bool {
 func (o *flowOptions) spec(d *definition.Definition, f *flow.Flow, name string) *flowSpec {
 	text, _ := readBounded(o.file, definition.MaxSize, "a definition")
 	s := &flowSpec{
-		Kind: "flow", Name: name, File: absolute(o.file), Text: string(text), Bounds: o.bounds, Flags: o.recordedFlags(),
+		Kind: "flow", Name: name, File: absolute(o.file), Text: string(text), Bounds: o.bounds, Flags: o.recordedFlags(), Meta: o.meta,
 		States: map[string]string{}, Keys: map[string]string{}, Folds: map[string]string{},
 	}
 	if o.chunks != "" || o.source != nil {

@@ -203,6 +203,8 @@ type listedFlow struct {
 	File    string     `json:"file"`
 	Started time.Time  `json:"started"`
 	Items   flow.Items `json:"items"`
+
+	Meta map[string]string `json:"meta,omitempty"`
 }
 
 func listFlows(ctx *cli.Context, c *console) (err error) {
@@ -214,7 +216,7 @@ func listFlows(ctx *cli.Context, c *console) (err error) {
 	if s != nil {
 		defer func() { err = errors.Join(err, storeError(s.Close())) }()
 		err = flowRuns(ctx.Context, s, func(f *flowRecord) (bool, error) {
-			l := listedFlow{Run: f.spec.Name, File: f.spec.File, Started: f.last().Started, State: flow.Crashed}
+			l := listedFlow{Run: f.spec.Name, File: f.spec.File, Started: f.last().Started, State: flow.Crashed, Meta: f.spec.Meta}
 			if r := flow.ReportOf(f.last()); r != nil {
 				l.Items = r.Items
 				if !f.last().Ended.IsZero() {

@@ -66,7 +66,7 @@ func list(ctx *cli.Context, c *console) (err error) {
 	if err != nil {
 		return err
 	}
-	all := []listed{}
+	all, flows := []listed{}, 0
 	if s != nil {
 		defer func() { err = errors.Join(err, storeError(s.Close())) }()
 		for j, err := range journal.List(ctx.Context, s) {
@@ -86,6 +86,14 @@ func list(ctx *cli.Context, c *console) (err error) {
 			}
 			all = append(all, l)
 		}
+		for record, err := range s.List(ctx.Context, "") {
+			if err != nil {
+				return storeError(err)
+			}
+			if journal.IsFlow(&record) {
+				flows++
+			}
+		}
 	}
 	if ctx.Bool("json") {
 		return outputError(writeJSON(c.out, all))
@@ -98,5 +106,11 @@ func list(ctx *cli.Context, c *console) (err error) {
 		t.row(l.Job[:shortName], l.Name, stateCell(l.State), fmt.Sprintf("%d/%d", l.Succeeded, l.Total), l.Failed,
 			l.Started.Local().Format(time.DateTime), took(&l.jobState))
 	}
-	return outputError(t.flush())
+	if err := t.flush(); err != nil {
+		return outputError(err)
+	}
+	if flows > 0 {
+		fmt.Fprintf(c.err, "wasm-jobs: the store also has %s: see wasm-jobs flow list\n", plural(flows, "flow run"))
+	}
+	return nil
 }

@@ -67,11 +67,11 @@ states:
 	if err != nil {
 		t.Fatal(err)
 	}
-	kills := 20
+	most := max(*kills, 20)
 	if raceDetector {
-		kills = 3
+		most = 3
 	}
-	for killed, store := 0, t.TempDir(); killed < kills; {
+	for killed, store := 0, t.TempDir(); killed < most; {
 		got := filepath.Join(t.TempDir(), "got")
 		cmd := command(run(store, got)...)
 		if err := cmd.Start(); err != nil {
@@ -146,62 +146,71 @@ func (s *seenRequests) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // TestFlowEffectsCrash kills a flow that makes requests. With uncertain: hold, no
 // request is made twice, and items whose request may have been made are held.
 func TestFlowEffectsCrash(t *testing.T) {
-	const n = 300
 	for _, hold := range []bool{false, true} {
-		seen := &seenRequests{keys: map[string]int{}}
-		server := httptest.NewServer(seen)
-		uncertain := "rerun"
-		if hold {
-			uncertain = "hold"
+		for killed := 0; killed < *kills; {
+			killed += killEffects(t, hold)
 		}
-		dir := flowFolder(t, fmt.Sprintf(`flow: calls
+	}
+}
+
+// killEffects kills a flow that makes requests, up to eight times, and then lets it end.
+func killEffects(t *testing.T, hold bool) (killed int) {
+	t.Helper()
+	const n = 300
+	seen := &seenRequests{keys: map[string]int{}}
+	server := httptest.NewServer(seen)
+	uncertain := "rerun"
+	if hold {
+		uncertain = "hold"
+	}
+	dir := flowFolder(t, fmt.Sprintf(`flow: calls
 states:
   call: {effect: http, allow: ["%s/"], concurrency: 8, uncertain: %s, next: done, retry: {retries: 0}}
   done: {end: true}
 `, server.URL, uncertain))
-		var lines bytes.Buffer
-		for i := range n {
-			fmt.Fprintf(&lines, "{\"url\":\"%s/%d\"}\n", server.URL, i)
-		}
-		input := filepath.Join(dir, "in.jsonl")
-		if err := os.WriteFile(input, lines.Bytes(), 0o600); err != nil {
+	var lines bytes.Buffer
+	for i := range n {
+		fmt.Fprintf(&lines, "{\"url\":\"%s/%d\"}\n", server.URL, i)
+	}
+	input := filepath.Join(dir, "in.jsonl")
+	if err := os.WriteFile(input, lines.Bytes(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	store := t.TempDir()
+	args := []string{"flow", "run", "--progress", "none", "--store", store, "--allow", "http", "-o", os.DevNull, filepath.Join(dir, "flow.yaml"), "--jsonl", input}
+	for rounds := 0; ; rounds++ {
+		cmd := command(args...)
+		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		store, killed := t.TempDir(), 0
-		args := []string{"flow", "run", "--progress", "none", "--store", store, "--allow", "http", "-o", os.DevNull, filepath.Join(dir, "flow.yaml"), "--jsonl", input}
-		for rounds := 0; ; rounds++ {
-			cmd := command(args...)
-			if err := cmd.Start(); err != nil {
-				t.Fatal(err)
-			}
-			if rounds < 8 {
-				timer := time.AfterFunc(time.Duration(rand.Int64N(int64(400*time.Millisecond))), func() { _ = cmd.Process.Kill() })
-				defer timer.Stop()
-			}
-			if err := cmd.Wait(); err == nil || cmd.ProcessState.ExitCode() == exitFailed {
-				break
-			}
-			killed++
+		if rounds < 8 {
+			timer := time.AfterFunc(time.Duration(rand.Int64N(int64(400*time.Millisecond))), func() { _ = cmd.Process.Kill() })
+			defer timer.Stop()
 		}
-		server.Close()
-		twice := 0
-		for _, times := range seen.keys {
-			if times > 1 {
-				twice++
-			}
+		if err := cmd.Wait(); err == nil || cmd.ProcessState.ExitCode() == exitFailed {
+			break
 		}
-		out, _ := command("flow", "items", "--store", store, "--state", "uncertain", "calls").Output()
-		held := bytes.Count(out, []byte("\n"))
-		t.Logf("hold %v: %d kills, %d requests made twice, %d held", hold, killed, twice, held)
-		switch {
-		case hold && twice > 0:
-			t.Errorf("%d requests were made twice", twice)
-		case !hold && (twice > 8*killed || held > 0):
-			t.Errorf("%d requests were made twice in %d kills, and %d are held", twice, killed, held)
-		case hold && held > 8*killed:
-			t.Errorf("%d are held after %d kills", held, killed)
-		case len(seen.keys) < n-held:
-			t.Errorf("%d requests were made, and %d are held, of %d", len(seen.keys), held, n)
+		killed++
+	}
+	server.Close()
+	twice := 0
+	for _, times := range seen.keys {
+		if times > 1 {
+			twice++
 		}
 	}
+	out, _ := command("flow", "items", "--store", store, "--state", "uncertain", "calls").Output()
+	held := bytes.Count(out, []byte("\n"))
+	t.Logf("hold %v: %d kills, %d requests made twice, %d held", hold, killed, twice, held)
+	switch {
+	case hold && twice > 0:
+		t.Errorf("%d requests were made twice", twice)
+	case !hold && (twice > 8*killed || held > 0):
+		t.Errorf("%d requests were made twice in %d kills, and %d are held", twice, killed, held)
+	case hold && held > 8*killed:
+		t.Errorf("%d are held after %d kills", held, killed)
+	case len(seen.keys) < n-held:
+		t.Errorf("%d requests were made, and %d are held, of %d", len(seen.keys), held, n)
+	}
+	return killed
 }

@@ -122,12 +122,35 @@ func withJob(ctx *cli.Context, c *console, optional bool, f func(s recordStore, 
 		return usageErrorf("%w: give more digits", err)
 	}
 	if errors.Is(err, store.ErrNoJob) {
-		return unknownJob(ctx, prefix)
+		return noJob(ctx, s, prefix)
 	}
 	if err != nil {
 		return storeError(err)
 	}
 	return f(s, j)
+}
+
+// noJob returns the error for a job that the store does not have. A user may mean the run
+// of a flow.
+func noJob(ctx *cli.Context, s recordStore, prefix string) error {
+	flows, named := 0, false
+	err := flowRuns(ctx.Context, s, func(f *flowRecord) (bool, error) {
+		flows, named = flows+1, f.spec.Name == prefix
+		return !named, nil
+	})
+	switch {
+	case err != nil:
+		return err
+	case named:
+		verb := ctx.Command.Name
+		if verb != "delete" && verb != "redrive" {
+			verb = "status"
+		}
+		return usageErrorf("%s is the run of a flow, not a job: see wasm-jobs flow %s %s", printable(prefix), verb, printable(prefix))
+	case prefix == "" && flows > 0:
+		return usageErrorf("the store has no jobs, but %s: see wasm-jobs flow list", plural(flows, "flow run"))
+	}
+	return unknownJob(ctx, prefix)
 }
 
 func unknownJob(ctx *cli.Context, prefix string) error {

@@ -167,6 +167,10 @@ func (o *runOptions) parseRecord(ctx *cli.Context) error {
 		base := filepath.Base(o.module)
 		o.name = strings.TrimSuffix(base, filepath.Ext(base))
 	}
+	return o.parseMeta(ctx)
+}
+
+func (o *runOptions) parseMeta(ctx *cli.Context) error {
 	for _, pair := range ctx.StringSlice("meta") {
 		key, value, ok := strings.Cut(pair, "=")
 		if !ok || key == "" {

@@ -29,7 +29,11 @@ type decoder struct {
 // maxProblems bounds the problems that are collected.
 const maxProblems = 50
 
+// wrong adds a problem. Of several about one place, only the first is added.
 func (d *decoder) wrong(n *node, format string, args ...any) {
+	if last := len(d.problems) - 1; last >= 0 && d.problems[last].Line == n.line && d.problems[last].Column == n.column {
+		return
+	}
 	if len(d.problems) < maxProblems {
 		d.problems = append(d.problems, Problem{File: d.file, Line: n.line, Column: n.column, State: d.state, Reason: fmt.Sprintf(format, args...)})
 	}
@@ -158,6 +162,12 @@ func (d *decoder) oneKind(key, n *node, s *State) {
 	}
 	if s.Own.Auto && s.Effect == "" {
 		d.wrong(n.get("concurrency"), "invalid concurrency auto: want it only for effects")
+	}
+	if s.Own.Burst > 0 && s.Own.Rate == 0 {
+		d.wrong(n.get("burst"), "missing rate: burst needs one")
+	}
+	if s.Effect == "command" && slices.ContainsFunc(s.Env, func(name string) bool { return name == "" || strings.ContainsAny(name, "=\x00") }) {
+		d.wrong(n.get("env"), "invalid env: want names of variables, whose values the command takes from here")
 	}
 	if s.Limit != "" && s.Own != (flow.Limit{}) {
 		d.wrong(n.get("limit"), "limit excludes rate, burst and concurrency: want a shared limit or the state's own")
@@ -337,8 +347,12 @@ func classes(on map[string]string) map[abi.Class]string {
 }
 
 func (d *decoder) text(n *node, what string, to *string) {
-	if n.kind != text || n.text == "" {
+	if n.kind != text {
 		d.wrong(n, "invalid %s: want a text, not %s", what, n.kind)
+		return
+	}
+	if n.text == "" {
+		d.wrong(n, "invalid %s: want a text that is not empty", what)
 		return
 	}
 	*to = n.text

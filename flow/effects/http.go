@@ -87,6 +87,24 @@ func CheckAllowed(text string) error {
 	return err
 }
 
+// CheckHeader returns an error if a header is not valid in [HTTP.Headers].
+func CheckHeader(name, value string) error {
+	if http.CanonicalHeaderKey(name) == stepHeader {
+		return fmt.Errorf("invalid header %s: each request has the key of its step in it", name)
+	}
+	if variable, secret := strings.CutPrefix(value, "env:"); secret && variable == "" {
+		return fmt.Errorf("invalid header %s: missing name of a variable after env", name)
+	}
+	err := setHeader(&http.Request{Header: http.Header{}}, name, value)
+	if failure, ok := errors.AsType[*abi.Failure](err); ok {
+		return errors.New(failure.Message)
+	}
+	return err
+}
+
+// stepHeader has the key of a step.
+const stepHeader = "Idempotency-Key"
+
 func parseAllowed(text string) (*url.URL, error) {
 	u, err := parseURL(text)
 	if err == nil && (u.RawQuery != "" || u.Fragment != "") {
@@ -254,7 +272,7 @@ func (c *caller) request(ctx context.Context, key [32]byte, data []byte) (*http.
 			return nil, err
 		}
 	}
-	r.Header.Set("Idempotency-Key", hex.EncodeToString(key[:]))
+	r.Header.Set(stepHeader, hex.EncodeToString(key[:]))
 	return r, nil
 }
 
@@ -269,7 +287,7 @@ func setHeader(r *http.Request, name, value string) error {
 	case strings.ContainsFunc(value, func(c rune) bool { return c < ' ' && c != '\t' || c == 0x7f }):
 		return abi.Failf(flow.ClassEffect, "invalid header %s: want a value without line breaks and other control characters", name)
 	case slices.Contains(ownHeaders, canonical):
-		return abi.Failf(flow.ClassEffect, "invalid header %s: the data cannot set it", name)
+		return abi.Failf(flow.ClassEffect, "invalid header %s: it cannot be set", name)
 	}
 	r.Header.Set(canonical, value)
 	return nil
