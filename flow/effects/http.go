@@ -28,7 +28,7 @@ import (
 // step in the header Idempotency-Key.
 type HTTP struct {
 	Allow       []string          // URLs that may be reached, with all below them
-	Headers     map[string]string // of each request; "env:NAME" is read at each call, and recorded nowhere
+	Headers     map[string]string // of each request, but not of a redirect to another host; "env:NAME" is read at each call, and recorded nowhere
 	RetryStatus []int             // statuses that are retried; nil = [DefaultRetryStatus]
 	Timeout     time.Duration     // of one attempt; 0 = none
 	MaxBody     int64             // of a response; 0 = 16 MiB
@@ -74,6 +74,11 @@ func (h *HTTP) Open(context.Context) (flow.Pool, error) {
 	client.CheckRedirect = func(r *http.Request, via []*http.Request) error {
 		if len(via) >= 10 {
 			return abi.Failf(flow.ClassEffect, "more than 10 redirects")
+		}
+		if from := via[0].URL; r.URL.Scheme != from.Scheme || r.URL.Host != from.Host {
+			for name := range h.Headers { // they may be secrets of the first host
+				r.Header.Del(name)
+			}
 		}
 		return c.check(r.URL.String())
 	}

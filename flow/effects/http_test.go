@@ -129,3 +129,33 @@ func TestHTTP(t *testing.T) {
 	_, err = call(t, h, map[string]any{"url": s.URL + "/api/echo"})
 	wantClass(t, err, flow.ClassEffect, "NO_SUCH_VARIABLE")
 }
+
+// TestRedirectKeepsSecrets redirects to the same host and to another: the headers of the
+// definition are for the first host only.
+func TestRedirectKeepsSecrets(t *testing.T) {
+	t.Setenv("TOKEN", "hush")
+	echo := func(w http.ResponseWriter, r *http.Request) { w.Header().Set("X-Got", r.Header.Get("X-Api-Key")) }
+	other := httptest.NewServer(http.HandlerFunc(echo))
+	defer other.Close()
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/away":
+			http.Redirect(w, r, other.URL+"/again", http.StatusFound)
+		case "/near":
+			http.Redirect(w, r, "/echo", http.StatusFound)
+		default:
+			echo(w, r)
+		}
+	}))
+	defer s.Close()
+	h := &HTTP{Allow: []string{s.URL, other.URL}, Headers: map[string]string{"X-Api-Key": "env:TOKEN"}}
+	for path, want := range map[string]string{"/near": "hush", "/away": ""} {
+		out, err := call(t, h, map[string]any{"url": s.URL + path})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := out["headers"].(map[any]any)["x-got"]; got != want {
+			t.Errorf("%s: the header is %q, not %q", path, got, want)
+		}
+	}
+}
