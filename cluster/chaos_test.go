@@ -111,6 +111,9 @@ func TestChaos(t *testing.T) {
 	counts := map[string]int{}
 	for round := range *chaosJobs {
 		j := jobOver(t, faulty, working(1500, 400_000))
+		if round%3 == 2 {
+			j = newJob(t, square, 150_000) // short chunks, and a fold of 15 groups
+		}
 		j.Settings.Seed = uint64(round) // another job each time
 		want := local(t, j)
 		id := submit(t, s, j)
@@ -124,7 +127,7 @@ func TestChaos(t *testing.T) {
 		if p.Conflicts > 0 || p.Failed > 0 {
 			t.Errorf("%+v", p)
 		}
-		t.Logf("job %d: executions %d of 1500, leases %+v, mended %d", round, p.Executions, p.Leases, p.Mended)
+		t.Logf("job %d: executions %d of %d, leases %+v, mended %d", round, p.Executions, p.Total, p.Leases, p.Mended)
 	}
 	t.Logf("faults: %v", counts)
 }

@@ -52,13 +52,41 @@ func TestManyWorkers(t *testing.T) {
 		}
 		count := workers * leases
 		t.Logf("%d workers: %d leases, %.0f a second, %.2f ms of the server's CPU each", workers, count, float64(count)/took.Seconds(), served.Seconds()*1000/float64(count))
+		s.ExecForTest(t, "update jobs set state = 'cancelled'; delete from pending; update slots set job = null")
+		idle(t, server, all)
 		for _, w := range all {
 			if err := w.Leave(t.Context()); err != nil {
 				t.Fatal(err)
 			}
 		}
-		s.ExecForTest(t, "update jobs set state = 'cancelled'; delete from pending")
 	}
+}
+
+// idle logs what a question for work and a heartbeat cost the server if there is no work.
+func idle(t *testing.T, server *pgtest.Server, all []*postgres.Worker) {
+	cost := func(ask func(w *postgres.Worker) error) float64 {
+		begun := server.CPU()
+		for range 3 {
+			for _, w := range all {
+				if err := ask(w); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		return (server.CPU() - begun).Seconds() * 1000 / float64(3*len(all))
+	}
+	next := cost(func(w *postgres.Worker) error {
+		l, err := w.Next(t.Context(), 1, nil, nil)
+		if err == nil && l.Key != 0 {
+			err = fmt.Errorf("there is no work, but %v", l)
+		}
+		return err
+	})
+	beat := cost(func(w *postgres.Worker) error {
+		_, err := w.Beat(t.Context(), nil)
+		return err
+	})
+	t.Logf("%d idle workers: %.2f ms of the server's CPU for a question for work, %.2f for a heartbeat", len(all), next, beat)
 }
 
 // empty takes leases of one chunk, and ends each without outputs.

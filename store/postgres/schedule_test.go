@@ -9,6 +9,7 @@ import (
 
 	"github.com/wasm-jobs/wasm-jobs/store"
 	"github.com/wasm-jobs/wasm-jobs/store/postgres"
+	"github.com/wasm-jobs/wasm-jobs/store/postgres/pgtest"
 )
 
 // settle puts all outputs of a lease.
@@ -269,4 +270,40 @@ func TestManyPoisoned(t *testing.T) {
 		}
 	}
 	t.Log(deaths)
+}
+
+// TestFoldWantsWorkers ends all workers when only the fold of a job is left: a worker is wanted
+// for it, and none when the job is over.
+func TestFoldWantsWorkers(t *testing.T) {
+	url := pgtest.URL(t)
+	s, err := postgres.Open(t.Context(), url, postgres.Options{Create: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	wanted := func(n int) {
+		t.Helper()
+		check := fmt.Sprintf("do $$ begin assert (select wanted_workers from wasm_jobs.scale_v) = %d; end $$", n)
+		if code := codeFor(t, url, check); code != "" {
+			t.Errorf("%d workers are not wanted: %s", n, code)
+		}
+	}
+	wanted(0)
+	_, n := handIn(t, s, 1, 10)
+	w := register(t, s, "w")
+	finishJob(t, w, n, 10)
+	if err := w.Leave(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	wanted(1)
+	w = register(t, s, "another")
+	l, err := w.Next(t.Context(), 1, nil, nil)
+	if err != nil || !l.Fold {
+		t.Fatalf("%+v, %v, want the fold", l, err)
+	}
+	wanted(1)
+	if ended, err := w.Finish(t.Context(), l, "succeeded", "", nil); err != nil || !ended {
+		t.Fatal(ended, err)
+	}
+	wanted(0)
 }

@@ -1003,9 +1003,11 @@ create view workers_v as select w.name, w.app, w.host,
 create function queued(out chunks bigint, out seconds float8, out slots bigint)
 language sql stable security definer set search_path = @SCHEMA@, pg_temp as $$
 	with q as (
-		select j.n, j.max_concurrency, sum(p.last - p.first) left_over,
-			coalesce((select sum(w.seconds) / nullif(sum(w.chunks), 0) from workers w), 1) each
-		from jobs j join pending p on p.job = j.n where j.state = 'active' group by j.n)
+		select j.n, j.max_concurrency, coalesce((select sum(w.seconds) / nullif(sum(w.chunks), 0) from workers w), 1) each,
+			-- A job without pending chunks and without leases waits for its fold.
+			coalesce(p.spans, case when exists (select from slots s where s.job = j.n) then 0 else 1 end)
+				+ (select count(*) from folds f where f.job = j.n and f.output is null) left_over
+		from jobs j left join (select job, sum(last - first) spans from pending group by job) p on p.job = j.n where j.state = 'active')
 	select coalesce(sum(left_over), 0)::bigint, coalesce(sum(left_over * each), 0)::float8,
 		coalesce(sum(case when max_concurrency > 0 then least(max_concurrency, left_over) else left_over end), 0)::bigint from q
 $$;
