@@ -23,6 +23,9 @@ var chaosJobs = flag.Int("chaos", 2, "jobs that TestChaos runs under faults")
 // workerURL is set in processes that the test starts as workers.
 const workerURL = "CLUSTER_TEST_WORKER"
 
+// workerLease is the duration of their leases; 2 s if it is not set.
+const workerLease = "CLUSTER_TEST_LEASE"
+
 // beWorker is the main function of a worker process.
 func beWorker(url string) int {
 	soft, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
@@ -36,8 +39,12 @@ func beWorker(url string) int {
 		return 6
 	}
 	defer s.Close()
+	lease, err := time.ParseDuration(os.Getenv(workerLease))
+	if err != nil {
+		lease = 2 * time.Second
+	}
 	err = cluster.Work(context.Background(), soft, cluster.Config{
-		Store: s, Engine: shared, Slots: 2, Name: fmt.Sprint("w", os.Getpid()), App: "chaos", PID: os.Getpid(), Lease: 2 * time.Second, Modules: 2, Grace: 5 * time.Second,
+		Store: s, Engine: shared, Slots: 2, Name: fmt.Sprint("w", os.Getpid()), App: "chaos", PID: os.Getpid(), Lease: lease, Modules: 2, Grace: 5 * time.Second,
 		Notice: func(line string) { fmt.Fprintln(os.Stderr, "worker:", line) },
 	})
 	if err != nil {
@@ -56,7 +63,8 @@ type children struct {
 
 func (c *children) start() {
 	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), workerURL+"="+c.url)
+	// The race detector would keep each process for a second after its end.
+	cmd.Env = append(os.Environ(), workerURL+"="+c.url, "GORACE=atexit_sleep_ms=0 "+os.Getenv("GORACE"))
 	cmd.Stderr = os.Stderr
 	if err := cmd.Start(); err != nil {
 		c.t.Fatal(err)

@@ -24,17 +24,18 @@ func TestTerm(t *testing.T) {
 	}
 	url := pgtest.URL(t)
 	s := openStore(t, url)
-	total := 100 * terms
-	j := jobOver(t, faulty, working(total, 100_000))
+	t.Setenv(workerLease, "1m") // none expires because a process waits for a processor
+	total := 500 * terms
+	j := jobOver(t, faulty, working(total, 1_000_000))
 	id := submit(t, s, j)
 	c := &children{t: t, url: url}
 	defer c.stop()
 	c.start()
 	c.start()
-	done, cut := 0, 0
+	granted, cut := 0, 0
 	for ; cut < terms; cut++ {
-		p := until(t, s, id, "further", func(p *postgres.Progress) bool { return p.Succeeded > done || cluster.Ended(p.State) })
-		if done = p.Succeeded; cluster.Ended(p.State) {
+		p := until(t, s, id, "another lease", func(p *postgres.Progress) bool { return int(p.Leases.Granted) > granted || cluster.Ended(p.State) })
+		if granted = int(p.Leases.Granted); cluster.Ended(p.State) {
 			break
 		}
 		if code := c.replace(0, syscall.SIGTERM); code != 0 && code != -1 { // -1: it did not listen for signals yet
@@ -42,10 +43,13 @@ func TestTerm(t *testing.T) {
 		}
 	}
 	got, p := collect(t, s, id)
-	if got.err != "" || p.Executions != int64(total) || p.Leases.Expired > 0 || p.Failed > 0 || p.Conflicts > 0 {
+	twice := p.Executions != int64(total) && p.Leases.Stolen == 0 // a chunk that runs while it is stolen is executed twice
+	if got.err != "" || twice || p.Leases.Expired > 0 || p.Failed > 0 || p.Conflicts > 0 {
 		t.Errorf("%s, %+v", got.err, p)
 	}
-	t.Logf("%d workers were told to stop: %+v", cut, p.Leases)
+	if t.Logf("%d workers were told to stop: %+v", cut, p.Leases); cut < terms/2 {
+		t.Errorf("the job ended before %d workers were told to stop", terms/2)
+	}
 }
 
 // TestHostileNeighbour runs a job whose guests loop, grow, overflow the stack and ignore
