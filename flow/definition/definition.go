@@ -6,6 +6,7 @@ package definition
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -127,9 +128,24 @@ func ParseFor(file string, source []byte, retry queue.Policy) (*Definition, erro
 	d := &decoder{file: file, policy: retry}
 	def := d.definition(root)
 	if len(d.problems) > 0 {
-		return nil, &InvalidError{d.problems}
+		return nil, &InvalidError{append(d.problems, def.unknown(d.problems)...)}
 	}
 	return def, nil
+}
+
+// unknown returns the states and classes that nothing has, in a definition with other
+// problems. More errors in its routes may only follow from those.
+func (d *Definition) unknown(problems []Problem) (found []Problem) {
+	wrong, _ := d.Check()
+	for _, p := range wrong {
+		told := func(q Problem) bool { return q.Line == p.Line && q.Column == p.Column }
+		_, reason, _ := strings.Cut(p.Reason, ": ")
+		unknown := strings.HasPrefix(reason, "unknown state ") || strings.HasPrefix(reason, "unknown class ")
+		if unknown && !slices.ContainsFunc(problems, told) {
+			found = append(found, p)
+		}
+	}
+	return found
 }
 
 // Binder gives the parts of a flow that a definition names.

@@ -96,6 +96,7 @@ func TestProblems(t *testing.T) {
 		{"burst", "flow: a\nstates: {a: {module: m, burst: 5, next: b}, b: {end: true}}", "f:2:32: state a: missing rate: burst needs one"},
 		{"env", "flow: a\nstates: {a: {effect: command, command: [x], env: [A=B], next: b}, b: {end: true}}", "invalid env: want names of variables"},
 		{"empty text", "flow: a\nlimits: {l: {key: \"\"}}\nstates: {a: {end: true}}", "invalid key: want a text that is not empty"},
+		{"a route too", "flow: a\nstates:\n  a: {module: m, next: x, fule: 3}\n  b: 7\n  c: {module: m, next: b}", "f:3:24: state a: next: unknown state \"x\""},
 		{"a name", "flow: A\nstates: {a: {end: true}}", `f:1:7: invalid flow "A"`},
 		{"allow", "flow: a\nstates: {a: {effect: http, next: b}, b: {end: true}}", "missing key allow"},
 		{"alias cycle", "flow: a\nstates: &s\n  a: *s", `f:3:6: alias "s" contains itself`},
@@ -113,7 +114,11 @@ func TestProblems(t *testing.T) {
 			continue
 		}
 		for i := range invalid.Problems {
-			if line := invalid.Problems[i].Error(); strings.ContainsAny(line, "\n\r") {
+			line := invalid.Problems[i].Error()
+			if strings.Contains(line, `unknown state "b"`) {
+				t.Errorf("%s: %s, which is there", c.name, line)
+			}
+			if strings.ContainsAny(line, "\n\r") {
 				t.Errorf("%s: %q has several lines", c.name, line)
 			}
 		}
