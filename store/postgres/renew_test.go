@@ -62,6 +62,24 @@ func TestResumeKeepsLeases(t *testing.T) {
 	}
 }
 
+// TestGrantedWhileLeaving has a lease that was granted while its worker left: the answer
+// came too late to give it back. It is not lost, and its chunk is not suspected.
+func TestGrantedWhileLeaving(t *testing.T) {
+	s := open(t)
+	id, n := handIn(t, s, 1, 1)
+	w, other := register(t, s, "w"), register(t, s, "other")
+	held := next(t, w, 1, postgres.Want{n: 1})
+	s.ExecForTest(t, "update workers set gone = true where name = 'w'")
+	if _, err := other.Beat(t.Context(), nil); err != nil {
+		t.Fatal(err)
+	}
+	again := next(t, other, 1, postgres.Want{n: 1})
+	p, err := s.Progress(t.Context(), id)
+	if err != nil || p.Leases.Expired > 0 || p.Leases.Returned != 1 || again.First != held.First || again.Announced {
+		t.Errorf("%+v, %v, %+v", p, err, again)
+	}
+}
+
 // TestRenewAfterOutage makes a lease overdue, as an outage of the server does: the first
 // heartbeat of its worker renews it, and nothing counts as lost.
 func TestRenewAfterOutage(t *testing.T) {

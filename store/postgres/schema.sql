@@ -287,7 +287,8 @@ begin
 				and (x.until <= now() or w.seen <= now() - greatest(w.lease_ms, 2000) * interval '1 millisecond'))
 		for update of x skip locked
 	loop
-		perform release_slot(s, 'expired');
+		-- a lease that was granted while its worker left was never begun
+		perform release_slot(s, case when exists (select from workers w where w.id = s.worker and w.gone) then 'returned' else 'expired' end);
 	end loop;
 end $$;
 
