@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
+	"fmt"
 	"slices"
 	"testing"
 
@@ -81,6 +82,54 @@ func TestFollowedInPart(t *testing.T) {
 		values = append(values, i)
 	}
 	roundTrip(t, &Run{Flow: f, Input: inputOf(t, values...)})
+}
+
+// deaths notes why items failed.
+type deaths struct {
+	lines
+	why []string
+}
+
+func (d *deaths) Dead(dead *Dead) error {
+	d.why = append(d.why, fmt.Sprintf("%v %s: %s", dead.ID, dead.Class, dead.Message))
+	return nil
+}
+
+// TestFailuresOfFollowed gives each item that fails its own reason, with any number of
+// workers: failures come one by one, and several at once.
+func TestFailuresOfFollowed(t *testing.T) {
+	f := &Flow{Name: "f", States: []State{
+		{Name: "a", Exec: pureFunc("odd", func(v any) any {
+			switch n := v.(uint64); {
+			case n%2 == 0:
+				return v
+			case n%3 == 0:
+				panic(fmt.Sprint("panic ", n))
+			default:
+				return Permanent(fmt.Errorf("odd %d", n))
+			}
+		}), Next: "done"},
+		{Name: "done", End: true},
+	}}
+	var values []any
+	var want []string
+	for i := range 200 {
+		values = append(values, i)
+		switch {
+		case i%2 == 0:
+		case i%3 == 0:
+			want = append(want, fmt.Sprintf("%d trap: panic: panic %d", i, i))
+		default:
+			want = append(want, fmt.Sprintf("%d guest: odd %d", i, i))
+		}
+	}
+	for _, workers := range []int{1, 3} {
+		d := &deaths{}
+		res, err := NewRunner(Config{Workers: workers}).Run(context.Background(), &Run{Flow: f, Input: inputOf(t, values...), Sink: d})
+		if err != nil || res.Report.State != Failed || !slices.Equal(d.why, want) {
+			t.Errorf("%d workers: %v, %q, want %q", workers, err, d.why, want)
+		}
+	}
 }
 
 // failingSink fails for one item.

@@ -534,8 +534,9 @@ func (l *live) takeFailures(ctx context.Context) error {
 		return &StoreError{err}
 	}
 	for i := range l.failures {
-		l.failures[i].it.tries = nil
-		l.machine.fail(l.failures[i].it, &l.failures[i].Failure)
+		f := l.failures[i] // a copy: a follower keeps the failure, and the list is used again
+		f.it.tries = nil
+		l.machine.fail(f.it, &f.Failure)
 	}
 	l.failures = l.failures[:0]
 	if l.MaxFailures != nil && l.machine.failed > *l.MaxFailures {
