@@ -3,6 +3,7 @@ package cluster_test
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -76,9 +77,9 @@ func TestChaos(t *testing.T) {
 		if p.Conflicts > 0 || p.Failed > 0 {
 			t.Errorf("%+v", p)
 		}
-		x := f.executions(j)
+		x := executions(t, f.log, j)
 		again += x.again
-		x.check(t, p, endings(t, s, url, p.Number))
+		x.check(t, p, endings(t, url, p.Number))
 		t.Logf("job %d: %d executions of %d chunks, %d of them reported; %d again, for %d chunks of leases lost; leases %+v, mended %d; so far: %v",
 			round, x.all, p.Total, p.Executions, x.again, x.lost, p.Leases, p.Mended, f.counts)
 	}
@@ -199,16 +200,17 @@ type executed struct {
 }
 
 // executions reads what workers wrote.
-func (f *faults) executions(j *host.Job) (x executed) {
+func executions(t *testing.T, log string, j *host.Job) (x executed) {
+	t.Helper()
 	x.of, x.may = make([]int, j.Chunks.Len()), make([]int, j.Chunks.Len())
 	index := map[string]int{}
-	err := j.Chunks.Read(f.t.Context(), 0, j.Chunks.Len(), func(i int, chunk []byte) error {
+	err := j.Chunks.Read(t.Context(), 0, j.Chunks.Len(), func(i int, chunk []byte) error {
 		index[mark(chunk)] = i
 		return nil
 	})
-	text, failed := os.ReadFile(f.log)
+	text, failed := os.ReadFile(log)
 	if err := errors.Join(err, failed); err != nil {
-		f.t.Fatal(err)
+		t.Fatal(err)
 	}
 	open := map[string][2]int{} // by process and slot
 	lose := func(span [2]int) {
@@ -223,7 +225,7 @@ func (f *faults) executions(j *host.Job) (x executed) {
 		case "executes":
 			i, ok := index[words[1]]
 			if !ok {
-				f.t.Fatalf("unknown chunk: %s", line)
+				t.Fatalf("unknown chunk: %s", line)
 			}
 			x.of[i]++
 			x.all++
@@ -231,7 +233,7 @@ func (f *faults) executions(j *host.Job) (x executed) {
 			from, _ := strconv.Atoi(words[2])
 			to, _ := strconv.Atoi(words[3])
 			if earlier, ok := open[words[1]]; ok {
-				f.t.Errorf("%s has two leases: %v and %d to %d", words[1], earlier, from, to)
+				t.Errorf("%s has two leases: %v and %d to %d", words[1], earlier, from, to)
 			}
 			open[words[1]] = [2]int{from, to}
 		case "ended":
@@ -248,25 +250,28 @@ func (f *faults) executions(j *host.Job) (x executed) {
 	return x
 }
 
-// endings returns for each chunk of a job the leases on it that the database ended early.
-func endings(t *testing.T, s *postgres.Store, url string, number int) (ended [][2]int) {
+// endings returns the chunks of leases of a job that the database ended early.
+func endings(t *testing.T, url string, number int) (ended [][2]int) {
+	t.Helper()
+	var text string
+	queryRow(t, url, fmt.Sprint("select coalesce(json_agg(json_build_array(first, last)), '[]')::text from wasm_jobs.events where kind = 'lease_ended' and why in ('expired', 'stolen') and job = ", number), &text)
+	if err := json.Unmarshal([]byte(text), &ended); err != nil {
+		t.Fatal(err)
+	}
+	return ended
+}
+
+// queryRow reads one row of the database of a URL.
+func queryRow(t *testing.T, url, sql string, to ...any) {
 	t.Helper()
 	conn, err := pgx.Connect(t.Context(), url)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer conn.Close(context.WithoutCancel(t.Context()))
-	r, err := conn.Query(t.Context(), "select first, last from wasm_jobs.events where job = $1 and kind = 'lease_ended' and why in ('expired', 'stolen')", number)
-	if err != nil {
+	if err := conn.QueryRow(t.Context(), sql).Scan(to...); err != nil {
 		t.Fatal(err)
 	}
-	if ended, err = pgx.CollectRows(r, func(r pgx.CollectableRow) (span [2]int, err error) {
-		err = r.Scan(&span[0], &span[1])
-		return span, err
-	}); err != nil {
-		t.Fatal(err)
-	}
-	return ended
 }
 
 // check compares executions with the leases that were lost, stolen or duplicated: for each

@@ -172,7 +172,8 @@ language sql stable set search_path = @SCHEMA@, pg_temp as $$
 		- coalesce((select range_agg(int8range(chunk, chunk + 1)) from histories where job = p_job and failed and chunk >= p_first and chunk < p_last), '{}')
 $$;
 
--- Makes the uncovered chunks of a span pending.
+-- Makes the uncovered chunks of a span pending, and tells workers without work, which may
+-- ask only every few seconds.
 create function give_back(p_job int, p_first bigint, p_last bigint, p_announced bool) returns void
 language plpgsql set search_path = @SCHEMA@, pg_temp as $$
 begin
@@ -180,6 +181,7 @@ begin
 		insert into pending (job, first, last, announced)
 		select p_job, lower(r), upper(r), p_announced
 		from unnest(uncovered(p_job, greatest(p_first, 0), least(p_last, (select total from jobs where n = p_job)))) r;
+		if found then perform notify_work(); end if;
 	end if;
 end $$;
 
