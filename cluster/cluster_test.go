@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"sync"
@@ -26,19 +27,22 @@ import (
 var shared host.Engine
 
 func TestMain(m *testing.M) {
-	dir, err := os.MkdirTemp("", "cluster")
-	if err != nil {
-		panic(err)
+	dir, other := os.Getenv(cacheDir), os.Getenv(cacheDir) != ""
+	if !other {
+		made, err := os.MkdirTemp("", "cluster")
+		if err != nil {
+			panic(err)
+		}
+		dir = made
+		os.Setenv(cacheDir, dir) // processes that are killed leave none
 	}
 	r, err := runtime.New(context.Background(), runtime.Config{CacheDir: dir})
 	if err != nil {
 		panic(err)
 	}
 	shared = host.NewEngine(r)
-	if url := os.Getenv(workerURL); url != "" {
-		code := beWorker(url)
-		os.RemoveAll(dir)
-		os.Exit(code)
+	if other {
+		os.Exit(beOther())
 	}
 	code := m.Run()
 	shared.Close(context.Background())
@@ -76,11 +80,15 @@ const (
 // newJob returns a job over the integers 0..n-1.
 func newJob(t testing.TB, module string, n int) *host.Job {
 	t.Helper()
-	var file []byte
+	return jobOver(t, module, numbers(n))
+}
+
+// numbers returns the chunks 0..n-1.
+func numbers(n int) (file []byte) {
 	for i := range n {
 		file = abi.AppendHead(file, abi.MajorUint, uint64(i))
 	}
-	return jobOver(t, module, file)
+	return file
 }
 
 func jobOver(t testing.TB, module string, file []byte) *host.Job {
@@ -89,17 +97,24 @@ func jobOver(t testing.TB, module string, file []byte) *host.Job {
 	if err := os.WriteFile(path, file, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	in, err := chunks.Open(t.Context(), path, chunks.Options{})
+	j, err := makeJob(t.Context(), guest(t, module), path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { in.Close() })
-	j := &host.Job{Module: guest(t, module), Chunks: in, Retry: host.DefaultRetry(), Settings: runtime.Settings{Timeout: 10 * time.Second}}
-	j.Retry.Backoff, j.Outputs = time.Millisecond, true
-	if j.Admitted, err = shared.Admit(t.Context(), j.Module, j.Options); err != nil {
-		t.Fatal(err)
-	}
+	t.Cleanup(func() { j.Chunks.(io.Closer).Close() })
 	return j
+}
+
+// makeJob returns a job over a file of chunks.
+func makeJob(ctx context.Context, module []byte, path string) (*host.Job, error) {
+	in, err := chunks.Open(ctx, path, chunks.Options{})
+	if err != nil {
+		return nil, err
+	}
+	j := &host.Job{Module: module, Chunks: in, Retry: host.DefaultRetry(), Settings: runtime.Settings{Timeout: 10 * time.Second}}
+	j.Retry.Backoff, j.Outputs = time.Millisecond, true
+	j.Admitted, err = shared.Admit(ctx, j.Module, j.Options)
+	return j, err
 }
 
 // result is all that users see of a result.

@@ -18,6 +18,7 @@ type watched struct {
 	host.Engine
 	calls atomic.Int64
 	fold  func(ctx context.Context, function string) error // nil = goes on
+	exec  func(chunk []byte)                               // nil = nobody
 }
 
 func (e *watched) Admit(ctx context.Context, wasm []byte, o runtime.Options) (host.Module, error) {
@@ -50,6 +51,9 @@ type watchedInstance struct {
 }
 
 func (i watchedInstance) Call(ctx context.Context, function string, input, dst []byte) ([]byte, uint64, error) {
+	if function == abi.ExportExec && i.engine.exec != nil {
+		i.engine.exec(input)
+	}
 	if function != abi.ExportExec {
 		i.engine.calls.Add(1)
 		if i.engine.fold != nil {

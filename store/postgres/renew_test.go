@@ -1,6 +1,7 @@
 package postgres_test
 
 import (
+	"context"
 	"errors"
 	"runtime"
 	"slices"
@@ -77,6 +78,26 @@ func TestGrantedWhileLeaving(t *testing.T) {
 	p, err := s.Progress(t.Context(), id)
 	if err != nil || p.Leases.Expired > 0 || p.Leases.Returned != 1 || again.First != held.First || again.Announced {
 		t.Errorf("%+v, %v, %+v", p, err, again)
+	}
+}
+
+// TestLeavingTells waits for work while a worker stops: the chunks that it gives back are
+// told at once.
+func TestLeavingTells(t *testing.T) {
+	s := open(t)
+	_, n := handIn(t, s, 1, 2)
+	w := register(t, s, "w")
+	next(t, w, 1, postgres.Want{n: 2})
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	err := s.WaitForWork(ctx, time.Hour, func(ctx context.Context) bool {
+		if err := w.Leave(ctx); err != nil {
+			t.Error(err)
+		}
+		return false
+	})
+	if err != nil {
+		t.Errorf("nothing was told: %v", err)
 	}
 }
 

@@ -185,7 +185,8 @@ begin
 			union all select int8range(h.chunk, h.chunk + 1) from histories h where h.job = p_job and h.failed and h.chunk >= p_first and h.chunk < p_last) u), '{}');
 end $$;
 
--- Makes the uncovered chunks of a span pending.
+-- Makes the uncovered chunks of a span pending, and tells workers without work, which may
+-- ask only every few seconds.
 create function give_back(p_job int, p_first bigint, p_last bigint, p_announced bool) returns void
 language plpgsql set search_path = @SCHEMA@, pg_temp as $$
 begin
@@ -194,6 +195,7 @@ begin
 		insert into pending (job, first, last, announced)
 		select p_job, lower(r), upper(r), p_announced
 		from unnest(uncovered(p_job, greatest(p_first, 0), least(p_last, (select total from jobs where n = p_job)))) r;
+		if found then perform notify_work(); end if;
 	end if;
 end $$;
 
