@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/rivo/uniseg"
@@ -126,14 +127,16 @@ func (t *table) columns() [][]int {
 	return widths
 }
 
-// shorten cuts cells of rows with more than two cells. The widest columns are cut first.
+// shorten cuts cells, if a row has more than two. The widest columns are cut first. The
+// last cell of a row of two is wrapped instead, but its first may share its width with
+// neighbours.
 func (t *table) shorten() {
+	if !slices.ContainsFunc(t.rows, func(row []cell) bool { return len(row) > 2 }) {
+		return
+	}
 	var widths []int
 	for _, row := range t.rows {
-		for c, cell := range row {
-			if len(row) <= 2 {
-				continue
-			}
+		for c, cell := range columnsOf(row) {
 			if c == len(widths) {
 				widths = append(widths, 0)
 			}
@@ -157,12 +160,18 @@ func (t *table) shorten() {
 		widths[widest]--
 	}
 	for _, row := range t.rows {
-		for c := range row {
-			if len(row) > 2 {
-				row[c].text = cut(row[c].text, widths[c])
-			}
+		for c, cell := range columnsOf(row) {
+			row[c].text = cut(cell.text, widths[c])
 		}
 	}
+}
+
+// columnsOf returns the cells of a row that are cut if they are too wide.
+func columnsOf(row []cell) []cell {
+	if len(row) > 2 {
+		return row
+	}
+	return row[:max(len(row)-1, 0)]
 }
 
 // cut shortens text to a width. An ellipsis stands for the rest.

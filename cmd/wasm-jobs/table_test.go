@@ -59,6 +59,7 @@ func TestTable(t *testing.T) {
 
 func FuzzTable(f *testing.F) {
 	f.Add("a name", "名前 \u0301 x", 20)
+	f.Add("a", strings.Repeat("long ", 50), 20) // its first cell is narrower than "name"
 	f.Fuzz(func(t *testing.T, a, b string, width int) {
 		width = 60 + width&127
 		var out bytes.Buffer
