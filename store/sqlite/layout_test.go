@@ -2,6 +2,7 @@ package sqlite
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"flag"
 	"fmt"
@@ -106,4 +107,46 @@ func noTables(t *testing.T) []byte {
 		t.Fatal(err)
 	}
 	return b
+}
+
+// The first look-up in a fresh file needs no connection of its own, and leaves the
+// writer as it was, also if its context ends.
+func TestFreshFileIsReadByWriter(t *testing.T) {
+	all := records(0, 10)
+	keys := make([]store.Key, len(all))
+	for i := range all {
+		keys[i] = all[i].Key
+	}
+	for _, ends := range []bool{false, true} {
+		s := open(t, t.TempDir(), Options{})
+		get := func(ctx context.Context) (found int, err error) {
+			err = s.Get(ctx, store.Action{1}, keys, func(int, store.Value) error { found++; return nil })
+			return found, err
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		if ends {
+			err := s.do(ctx, "test", func(db *database) error {
+				return db.read(ctx, func(c *conn) error {
+					cancel()
+					return ctx.Err()
+				})
+			})
+			if !errors.Is(err, context.Canceled) {
+				t.Errorf("a read whose context ends: %v", err)
+			}
+		} else if found, err := get(ctx); found != 0 || err != nil {
+			t.Errorf("%d outputs of an empty store, %v", found, err)
+		}
+		if n := len(s.db.readers); n != 0 {
+			t.Errorf("%d connections besides the writer", n)
+		}
+		fill(t, s, store.Action{1}, 10, 10)
+		if found, err := get(t.Context()); found != len(all) || err != nil {
+			t.Errorf("%d outputs of %d, %v", found, len(all), err)
+		}
+		if n := len(s.db.readers); n != 1 {
+			t.Errorf("%d connections besides the writer after a second look-up, want 1", n)
+		}
+	}
 }
