@@ -117,6 +117,8 @@ func (s *Store) Compact(ctx context.Context) error {
 }
 
 func (db *database) compact(ctx context.Context) error {
+	db.writing.Lock()
+	defer db.writing.Unlock()
 	old := db.writer.SetInterrupt(ctx)
 	err := db.writer.Exec("vacuum")
 	db.writer.SetInterrupt(old)

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ncruces/go-sqlite3"
@@ -228,6 +229,9 @@ type database struct {
 	writer  *conn // of the committer
 	readers chan *conn
 
+	writing sync.Mutex  // held while the writer is in use
+	fresh   atomic.Bool // the file was just laid out, and was neither read nor written
+
 	mu      sync.Mutex
 	indexes map[store.Action]*actionIndex
 }
@@ -237,21 +241,23 @@ const maxReaders = 8
 
 // open opens the file, and creates it if it is missing. The caller holds the lock.
 func (s *Store) open(ctx context.Context) (*database, error) {
-	if err := s.create(); err != nil {
+	created, err := s.create()
+	if err != nil {
 		return nil, err
 	}
-	db, err := s.openFile(ctx)
+	db, err := s.openFile(ctx, created)
 	if !errors.Is(err, errEmpty) || s.vfs.image != nil {
 		return db, err
 	}
 	if err := s.layOutFile(); err != nil {
 		return nil, err
 	}
-	return s.openFile(ctx)
+	return s.openFile(ctx, true)
 }
 
-// openFile opens an existing file. The error is errEmpty if it has no tables.
-func (s *Store) openFile(ctx context.Context) (*database, error) {
+// openFile opens an existing file. fresh tells that it was laid out just now: it needs
+// no check then. The error is errEmpty if it has no tables.
+func (s *Store) openFile(ctx context.Context, fresh bool) (*database, error) {
 	info, err := os.Stat(s.path)
 	if err != nil {
 		return nil, err
@@ -261,8 +267,13 @@ func (s *Store) openFile(ctx context.Context) (*database, error) {
 		return nil, err
 	}
 	db := &database{store: s, info: info, writer: c, readers: make(chan *conn, maxReaders), indexes: map[store.Action]*actionIndex{}}
+	db.fresh.Store(fresh)
 	c.SetInterrupt(ctx)
-	if err := db.prepare(); err != nil {
+	prepare := db.prepare
+	if fresh {
+		prepare = db.settle
+	}
+	if err := prepare(); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
 	return db, nil
@@ -349,6 +360,12 @@ func (db *database) read(ctx context.Context, f func(*conn) error) error {
 	select {
 	case c = <-db.readers:
 	default:
+		// A short job looks its chunks up once. In a fresh file there is nothing to read, so
+		// the writer can do that without another connection.
+		if db.fresh.CompareAndSwap(true, false) && db.writing.TryLock() {
+			defer db.writing.Unlock()
+			return db.writer.read(ctx, f)
+		}
 		var err error
 		if c, err = db.store.connect(db.store.path); err != nil {
 			return err
@@ -357,10 +374,7 @@ func (db *database) read(ctx context.Context, f func(*conn) error) error {
 			return errors.Join(err, c.Close())
 		}
 	}
-	c.SetInterrupt(ctx)
-	err := c.transaction("begin", func() error { return f(c) })
-	c.SetInterrupt(context.Background())
-	if err != nil {
+	if err := c.read(ctx, f); err != nil {
 		return errors.Join(err, c.Close())
 	}
 	select {
@@ -369,6 +383,15 @@ func (db *database) read(ctx context.Context, f func(*conn) error) error {
 	default:
 		return c.Close()
 	}
+}
+
+// read calls f in one transaction. ctx interrupts f, but not the end of the transaction.
+func (c *conn) read(ctx context.Context, f func(*conn) error) error {
+	return c.transaction("begin", func() error {
+		c.SetInterrupt(ctx)
+		defer c.SetInterrupt(context.Background())
+		return f(c)
+	})
 }
 
 // close closes all connections, which must not be in use.

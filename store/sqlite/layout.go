@@ -15,18 +15,19 @@ const newSuffix = "-new"
 var errEmpty = errors.New("the file is empty")
 
 // create creates the file if it is missing or has no bytes. The lock is held.
-func (s *Store) create() error {
+func (s *Store) create() (created bool, err error) {
 	if s.vfs.image != nil {
-		return nil
+		return false, nil
 	}
 	if err := s.vfs.fault("create", s.path); err != nil {
-		return &fs.PathError{Op: "create", Path: s.path, Err: err}
+		return false, &fs.PathError{Op: "create", Path: s.path, Err: err}
 	}
 	info, err := os.Stat(s.path)
 	if errors.Is(err, fs.ErrNotExist) || err == nil && info.Size() == 0 {
-		return s.layOutFile()
+		err = s.layOutFile()
+		return err == nil, err
 	}
-	return err
+	return false, err
 }
 
 // emptyFile is a store without outputs and jobs, as layOut makes it. Writing it takes a

@@ -227,6 +227,9 @@ func (s *Store) commitOnce(group []*request) error {
 
 // write executes a group in one transaction.
 func (db *database) write(group []*request) (damaged []Damage, err error) {
+	db.writing.Lock()
+	defer db.writing.Unlock()
+	db.fresh.Store(false)
 	merged := map[store.Action]bool{}
 	for {
 		tx := &transaction{db: db, conn: db.writer, pending: map[store.Action]*pendingAction{}, merged: merged}

@@ -83,7 +83,11 @@ func (v *countingVFS) OpenFilename(name *vfs.Filename, flags vfs.OpenFlag) (vfs.
 	if err != nil {
 		return nil, flags, v.note(err)
 	}
-	return &countingFile{File: f, vfs: v, name: path}, flags, nil
+	counting := &countingFile{File: f, vfs: v, name: path}
+	if flags&vfs.OPEN_WAL != 0 {
+		return &logFile{countingFile: counting}, flags, nil
+	}
+	return counting, flags, nil
 }
 
 // createPrivate creates a file that SQLite is about to create, with a mode that only
@@ -161,4 +165,78 @@ func (f *countingFile) SetPersistWAL(keep bool) {
 	if p, ok := f.File.(vfs.FilePersistWAL); ok {
 		p.SetPersistWAL(keep)
 	}
+}
+
+// frameHeader is the size of the header of a frame of the log. See "WAL-mode File Format"
+// in SQLite's documentation.
+const frameHeader = 24
+
+// logFile is the log of a connection. SQLite appends a frame as a header and a page, one
+// directly after the other; a logFile writes both with one call. It keeps back nothing
+// else, since a frame must be in the file before others may write to the log.
+type logFile struct {
+	*countingFile
+	header  []byte // to be written at end; empty or a whole one
+	end     int64  // of the last page that was written
+	scratch []byte
+}
+
+func (f *logFile) WriteAt(p []byte, off int64) (int, error) {
+	if len(f.header) > 0 && off == f.end+frameHeader {
+		f.scratch = append(append(f.scratch[:0], f.header...), p...)
+		f.header = f.header[:0]
+		if _, err := f.countingFile.WriteAt(f.scratch, f.end); err != nil {
+			return 0, err
+		}
+		f.end = off + int64(len(p))
+		return len(p), nil
+	}
+	if err := f.flush(); err != nil {
+		return 0, err
+	}
+	if len(p) == frameHeader && off == f.end {
+		f.header = append(f.header, p...)
+		return len(p), nil
+	}
+	n, err := f.countingFile.WriteAt(p, off)
+	f.end = off + int64(n)
+	return n, err
+}
+
+// flush writes a header whose page did not come.
+func (f *logFile) flush() error {
+	if len(f.header) == 0 {
+		return nil
+	}
+	_, err := f.countingFile.WriteAt(f.header, f.end)
+	f.header, f.end = f.header[:0], -1
+	return err
+}
+
+func (f *logFile) ReadAt(p []byte, off int64) (int, error) {
+	if err := f.flush(); err != nil {
+		return 0, err
+	}
+	return f.countingFile.ReadAt(p, off)
+}
+
+func (f *logFile) Truncate(size int64) error {
+	if err := f.flush(); err != nil {
+		return err
+	}
+	return f.countingFile.Truncate(size)
+}
+
+func (f *logFile) Sync(flags vfs.SyncFlag) error {
+	if err := f.flush(); err != nil {
+		return err
+	}
+	return f.countingFile.Sync(flags)
+}
+
+func (f *logFile) Size() (int64, error) {
+	if err := f.flush(); err != nil {
+		return 0, err
+	}
+	return f.countingFile.Size()
 }
