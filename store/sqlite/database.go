@@ -28,6 +28,7 @@ type conn struct {
 	*sqlite3.Conn
 	stmts map[string]*sqlite3.Stmt
 	pack  pack // used by packOf; kept for its memory
+	wide  bool // see widen
 }
 
 func (s *Store) connect(path string) (*conn, error) {
@@ -350,9 +351,16 @@ func (db *database) check() error {
 	return nil
 }
 
-// readerCache lets a connection cache 24 MiB of pages instead of 2: the index of a
-// million chunks, which is read at random.
-const readerCache = "pragma cache_size=-24576"
+// widen lets a connection cache 24 MiB of pages instead of 2, before the index of a
+// million chunks is read at random. A sweep reads each page once: there, new memory for
+// each would cost more than reading it.
+func (c *conn) widen() error {
+	if c.wide {
+		return nil
+	}
+	c.wide = true
+	return c.Exec("pragma cache_size=-24576")
+}
 
 // read calls f with a connection for reading, in one transaction.
 func (db *database) read(ctx context.Context, f func(*conn) error) error {
@@ -369,9 +377,6 @@ func (db *database) read(ctx context.Context, f func(*conn) error) error {
 		var err error
 		if c, err = db.store.connect(db.store.path); err != nil {
 			return err
-		}
-		if err := c.Exec(readerCache); err != nil {
-			return errors.Join(err, c.Close())
 		}
 	}
 	if err := c.read(ctx, f); err != nil {

@@ -85,7 +85,8 @@ func (l *lookup) run(db *database, c *conn) error {
 		return err
 	}
 	l.view = db.index(l.action).look(c, id)
-	l.own, l.moved = cursor{conn: c, action: id}, cursor{conn: c, action: id}
+	l.own, l.moved = cursor{conn: c, action: id, sweeps: true}, cursor{conn: c, action: id}
+	defer l.own.end()
 	for ; l.next < len(l.keys) && l.stop == nil; l.next++ {
 		if l.next%256 == 0 && l.ctx.Err() != nil {
 			l.stop = l.ctx.Err()
@@ -140,6 +141,9 @@ func (p *pack) damagedEntry(key store.Key) damagedEntry {
 
 // anywhere looks a chunk up under any order.
 func (l *lookup) anywhere(key store.Key) error {
+	if err := l.view.conn.widen(); err != nil {
+		return err
+	}
 	orders, merge, err := l.view.orders(prefixOf(key.Chunk))
 	if err != nil || merge {
 		l.merge = merge

@@ -15,6 +15,8 @@ const (
 	// selectBefore returns the first key of that pack, selectAfter that of the next.
 	selectBefore = "select ord, chunk from packs where action=? and (ord, chunk)<=(?, ?) order by ord desc, chunk desc limit 1"
 	selectAfter  = "select ord, chunk from packs where action=? and (ord, chunk)>(?, ?) order by ord, chunk limit 1"
+	// selectAllAfter returns the packs after a key, in order.
+	selectAllAfter = "select ord, chunk, places, body from packs where action=? and (ord, chunk)>(?, ?) order by ord, chunk"
 )
 
 // readPack reads the pack of a statement's current row. The pack is valid until the
