@@ -60,7 +60,8 @@ create table jobs (
 	granted bigint not null default 0, expired bigint not null default 0, returned bigint not null default 0,
 	stolen bigint not null default 0, duplicated bigint not null default 0, late bigint not null default 0,
 	mended bigint not null default 0, executions bigint not null default 0, conflicts bigint not null default 0,
-	sent bigint not null default 0, skipped bigint not null default 0
+	sent bigint not null default 0, skipped bigint not null default 0,
+	fold_losses int not null default 0   -- of the lease on a fold of one call
 ) with (fillfactor = 50);
 
 create table ids (job int not null, n int not null, data bytea not null, primary key (job, n));
@@ -94,6 +95,7 @@ create table folds (
 	job int not null, level int not null, n int not null,
 	first bigint not null, last bigint not null,   -- chunks, or calls of the level below
 	output bytea, fuel bigint not null default 0, outputs_fuel bigint not null default 0, nodes bytea, sum bytea,
+	alone bool not null default false, losses int not null default 0,   -- see lost_fold
 	primary key (job, level, n)
 );
 alter table folds alter column output set storage external;
@@ -251,6 +253,26 @@ begin
 	return true;
 end $$;
 
+-- Handles a lease on a fold, or on calls of it, whose worker vanished. Calls that were lost are
+-- leased alone. If three workers vanish while they make only one call, the job is broken.
+create function lost_fold(s slots) returns void
+language plpgsql set search_path = @SCHEMA@, pg_temp as $$
+declare deaths int; at_level int := 0;
+begin
+	if s.kind = 2 then
+		update folds f set alone = true, losses = f.losses + (s.last - s.done = 1)::int
+		where f.job = s.job and f.n >= s.done and f.n < s.last and f.output is null returning f.losses, f.level into deaths, at_level;
+	elsif not exists (select from folds f where f.job = s.job) then -- otherwise its holder calls no guest
+		update jobs j set fold_losses = j.fold_losses + 1 where j.n = s.job returning j.fold_losses into deaths;
+	end if;
+	if deaths >= 3 then
+		update jobs set stopping = true, broken_by = 'fold',
+			error = format('%s failed: lost: %s workers died or vanished while they made this call', case when at_level = 0 then 'aggregate' else 'merge' end, deaths)
+		where n = s.job and state in ('active', 'paused') and broken_by = '';
+		delete from pending where job = s.job;
+	end if;
+end $$;
+
 -- Ends the lease of a slot; the chunks that are left become pending.
 create function release_slot(s slots, p_why text) returns void
 language plpgsql set search_path = @SCHEMA@, pg_temp as $$
@@ -270,6 +292,9 @@ begin
 		end if;
 		perform give_back(s.job, s.first, s.last, lost or s.announced);
 		perform tell(s.job, 'lease_ended', s.first, s.last, s.worker, p_why, s.executed);
+	elsif lost then
+		update workers set lost = workers.lost + 1 where id = s.worker;
+		perform lost_fold(s);
 	end if;
 end $$;
 
@@ -410,6 +435,8 @@ begin
 	if isempty(free) then return; end if;
 	select lower(r) into first from unnest(free) r order by 1 limit 1;
 	select least(upper(r), take_calls.first + greatest(1, least(64, waits / (2 * greatest(1, all_slots))))) into last from unnest(free) r order by lower(r) limit 1;
+	select least(take_calls.last, min(case when f.n = take_calls.first then f.n + 1 else f.n end)) into last
+	from folds f where f.job = p_job and f.output is null and f.alone and f.n >= take_calls.first;
 end $$;
 
 -- Gives a slot a lease. If there is no work, the slot holds none, and key is 0.
@@ -456,6 +483,8 @@ begin
 		end if;
 		if first is null and not waits and not c.stopping and exists (select from folds f where f.job = c.n and f.output is null) then
 			if not pg_try_advisory_xact_lock(1464814595, c.n) then continue; end if;
+			perform expire(p_worker);
+			if exists (select from jobs where n = c.n and stopping) then continue; end if;
 			kind := 2;
 			announced := false;
 			select t.first, t.last into first, last from take_calls(c.n) t;
@@ -463,7 +492,7 @@ begin
 			if not pg_try_advisory_xact_lock(1464814595, c.n) then continue; end if;
 			perform expire(p_worker);
 			if exists (select from active_slots(c.n)) or exists (select from pending p where p.job = c.n)
-				or not exists (select from jobs where n = c.n and state = 'active') then continue; end if;
+				or not exists (select from jobs where n = c.n and state = 'active' and broken_by = c.broken_by) then continue; end if;
 			if c.broken_by <> '' then
 				perform end_broken(c.n);
 				continue;
@@ -983,7 +1012,7 @@ begin
 	end if;
 	delete from histories where job = p_job;
 	delete from folds where job = p_job;
-	update jobs set state = 'active', stopping = false, error = '', broken_by = '', ended = null, conflicts = 0 where n = p_job;
+	update jobs set state = 'active', stopping = false, error = '', broken_by = '', fold_losses = 0, ended = null, conflicts = 0 where n = p_job;
 	perform spread(p_job);
 	perform notify_work();
 	return 'active';
