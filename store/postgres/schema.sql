@@ -11,7 +11,7 @@ create table meta (
 	one bool primary key default true check (one), program text not null, version int not null,
 	serving text not null default '', since timestamptz not null default '-infinity'  -- see expire
 );
-insert into meta (program, version, serving, since) values ('wasm-jobs', 1, serving(), pg_postmaster_start_time());
+insert into meta (program, version, serving, since) values ('wasm-jobs', 2, serving(), pg_postmaster_start_time());
 
 -- Outputs --------------------------------------------------------------------------
 
@@ -112,7 +112,7 @@ create table files (job int not null, role text not null, n int not null, digest
 create table workers (
 	id bigint generated always as identity primary key, token bytea not null unique,
 	name text not null, app text not null, host text not null, pid int not null, engine text not null,
-	slots int not null, lease_ms bigint not null, started timestamptz not null default clock_timestamp(),
+	slots int not null, lease_ms bigint not null, schema int not null default 1, started timestamptz not null default clock_timestamp(),
 	seen timestamptz not null default clock_timestamp(), gone bool not null default false,
 	chunks bigint not null default 0, lost bigint not null default 0, seconds float8 not null default 0
 ) with (fillfactor = 50);
@@ -523,21 +523,24 @@ end $$;
 
 -- Functions for workers ---------------------------------------------------------------
 
-create function worker_register(p_token bytea, p_name text, p_app text, p_host text, p_pid int, p_engine text, p_slots int, p_lease_ms bigint) returns bigint
+create function worker_register(p_token bytea, p_name text, p_app text, p_host text, p_pid int, p_engine text, p_slots int, p_lease_ms bigint, p_schema int) returns bigint
 language plpgsql security definer set search_path = @SCHEMA@, pg_temp as $$
 declare me bigint;
 begin
-	insert into workers (token, name, app, host, pid, engine, slots, lease_ms)
-	values (p_token, left(p_name, 200), left(p_app, 200), left(p_host, 200), p_pid, p_engine, least(greatest(p_slots, 1), 4096), least(greatest(p_lease_ms, 2000), 3600000))
+	insert into workers (token, name, app, host, pid, engine, slots, lease_ms, schema)
+	values (p_token, left(p_name, 200), left(p_app, 200), left(p_host, 200), p_pid, p_engine, least(greatest(p_slots, 1), 4096), least(greatest(p_lease_ms, 2000), 3600000), p_schema)
 	on conflict (token) do update set seen = clock_timestamp(), gone = false returning id into me;
 	return me;
 end $$;
 
 create function own_worker(p_worker bigint, p_token bytea) returns void
 language plpgsql set search_path = @SCHEMA@, pg_temp as $$
+declare needs int;
 begin
-	if not exists (select from workers where id = p_worker and token = p_token) then
-		raise exception 'unknown worker' using errcode = 'WJ001';
+	select schema into needs from workers where id = p_worker and token = p_token;
+	if not found then raise exception 'unknown worker' using errcode = 'WJ001'; end if;
+	if needs <> 2 then
+		raise exception 'the database has schema version 2, and this worker needs version %: start the worker of the present release', needs using errcode = '42501';
 	end if;
 end $$;
 
