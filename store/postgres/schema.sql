@@ -273,7 +273,8 @@ begin
 	end if;
 end $$;
 
--- Ends the lease of a slot; the chunks that are left become pending.
+-- Ends the lease of a slot; the chunks that are left become pending. A lease that the worker
+-- does not name, because it did not learn of it in time, is lost, but no chunk is to blame.
 create function release_slot(s slots, p_why text) returns void
 language plpgsql set search_path = @SCHEMA@, pg_temp as $$
 declare lost bool := p_why = 'expired';
@@ -287,11 +288,13 @@ begin
 			if s.announced and s.at is not null then perform lost_chunk(s.job, s.at, s.worker);
 			elsif s.last - s.done = 1 then perform lost_chunk(s.job, s.done, s.worker);
 			end if;
+		elsif p_why = 'unnamed' then
+			update jobs set expired = expired + 1 where n = s.job;
 		elsif s.last > s.done then
 			update jobs set returned = returned + 1 where n = s.job;
 		end if;
 		perform give_back(s.job, s.first, s.last, lost or s.announced);
-		perform tell(s.job, 'lease_ended', s.first, s.last, s.worker, p_why, s.executed);
+		perform tell(s.job, 'lease_ended', s.first, s.last, s.worker, case p_why when 'unnamed' then 'expired' else p_why end, s.executed);
 	elsif lost then
 		update workers set lost = workers.lost + 1 where id = s.worker;
 		perform lost_fold(s);
@@ -706,7 +709,7 @@ begin
 	for s in select * from slots x where x.worker = p_worker and x.job is not null and x.since < now() - interval '5 seconds'
 		and not exists (select from unnest(p_keys) k where k = x.key) for update skip locked
 	loop
-		perform release_slot(s, 'returned');
+		perform release_slot(s, 'unnamed');
 	end loop;
 	perform expire(p_worker);
 	update workers set seen = clock_timestamp(), gone = false where id = p_worker;
