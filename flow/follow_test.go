@@ -12,13 +12,24 @@ import (
 	"github.com/wasm-jobs/wasm-jobs/store"
 )
 
+// deaths notes what a sink is told, and why items failed.
+type deaths struct {
+	lines
+	why []string
+}
+
+func (d *deaths) Dead(dead *Dead) error {
+	d.why = append(d.why, fmt.Sprintf("%v %s: %s", dead.ID, dead.Class, dead.Message))
+	return d.lines.Dead(dead)
+}
+
 // roundTrip runs a flow on an empty store and again. What the first run gives, by
 // following its steps, is what the second finds by looking them up.
 func roundTrip(t *testing.T, r *Run) {
 	t.Helper()
 	s := store.NewMemory()
 	defer s.Close()
-	var all [2]lines
+	var all [2]deaths
 	var results [2]*Result
 	for i := range all {
 		one := *r
@@ -30,7 +41,7 @@ func roundTrip(t *testing.T, r *Run) {
 		results[i] = res
 	}
 	a, b := &results[0].Report, &results[1].Report
-	if !slices.Equal(all[0].all, all[1].all) || a.Items != b.Items || a.State != b.State {
+	if !slices.Equal(all[0].all, all[1].all) || !slices.Equal(all[0].why, all[1].why) || a.Items != b.Items || a.State != b.State {
 		t.Errorf("%s: %d lines, %+v, then %d lines, %+v", r.Flow.Name, len(all[0].all), a.Items, len(all[1].all), b.Items)
 	}
 	for i := range a.States {
@@ -82,17 +93,6 @@ func TestFollowedInPart(t *testing.T) {
 		values = append(values, i)
 	}
 	roundTrip(t, &Run{Flow: f, Input: inputOf(t, values...)})
-}
-
-// deaths notes why items failed.
-type deaths struct {
-	lines
-	why []string
-}
-
-func (d *deaths) Dead(dead *Dead) error {
-	d.why = append(d.why, fmt.Sprintf("%v %s: %s", dead.ID, dead.Class, dead.Message))
-	return nil
 }
 
 // TestFailuresOfFollowed gives each item that fails its own reason, with any number of

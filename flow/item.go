@@ -2,6 +2,7 @@ package flow
 
 import (
 	"crypto/sha256"
+	"slices"
 	"time"
 
 	"github.com/wasm-jobs/wasm-jobs/abi"
@@ -100,6 +101,74 @@ type emission struct {
 	data   []byte // of the parent: the data of a child that has none
 	of     *join  // nil if the parent does not wait
 	state  *state // that emitted
+}
+
+// slots is the memory for the roots of a walk's window, which the next window uses again:
+// an item, its name and its small data are no allocations of their own. Children have no
+// slot. A nil slots has none.
+type slots struct {
+	first int // root
+	all   []slot
+}
+
+type slot struct {
+	item item
+	name name
+	data [smallData]byte
+	sum  store.Digest // of the data with which the item begins step
+	step uint32       // 0 = none
+}
+
+// hold makes room for the roots from..to-1.
+func (s *slots) hold(from, to int) {
+	s.first = from
+	s.all = slices.Grow(s.all[:0], to-from)[:to-from]
+}
+
+// clear forgets all items, which must not be used any more.
+func (s *slots) clear() { clear(s.all) }
+
+// of returns the slot of an item; nil if it has none.
+func (s *slots) of(n *name) *slot {
+	if s == nil || n.parent != nil {
+		return nil
+	}
+	return &s.all[int(n.number)-s.first]
+}
+
+// root returns an item for a root.
+func (s *slots) root(number int) *item {
+	if s == nil {
+		return &item{name: &name{number: uint32(number)}}
+	}
+	at := &s.all[number-s.first]
+	at.name.number, at.item.name = uint32(number), &at.name
+	return &at.item
+}
+
+// keep returns a copy of data for an item. own says that nobody else has the item's data
+// so far, whose memory may be used again.
+func (s *slots) keep(it *item, data []byte, own bool) []byte {
+	if at := s.of(it.name); at != nil && own && len(data) <= smallData {
+		return append(at.data[:0], data...)
+	}
+	return append([]byte(nil), data...)
+}
+
+// note records the digest of the data with which an item begins its next step.
+func (s *slots) note(it *item, sum store.Digest) {
+	if at := s.of(it.name); at != nil {
+		at.sum, at.step = sum, it.steps+1
+	}
+}
+
+// sumOf returns the digest of the data with which an item began its step, if it is known.
+func (s *slots) sumOf(it *item) (sum store.Digest, known bool) {
+	at := s.of(it.name)
+	if at == nil || at.step == 0 || at.step != it.steps {
+		return sum, false
+	}
+	return at.sum, true
 }
 
 func digestOf(data []byte) store.Digest { return sha256.Sum256(data) }

@@ -246,7 +246,7 @@ func (l *live) admit(ctx context.Context) (bool, error) {
 	to := min(l.nextRoot+room-l.machine.moving, l.nextRoot+windowRoots, l.Input.Len())
 	err := l.Input.Read(ctx, l.nextRoot, to, func(i int, chunk []byte) error {
 		l.follow.begin(i)
-		l.machine.addRoot(i, append([]byte(nil), chunk...))
+		l.machine.addRoot(i, chunk)
 		l.nextRoot = i + 1
 		if size += len(chunk); size > windowBytes {
 			return errFull

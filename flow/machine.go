@@ -63,8 +63,13 @@ type machine struct {
 	// sum is the digest of the data of the item that advances, if summed says so.
 	sum    store.Digest
 	summed bool
+	// outputSum is the digest of its output, if the witness computed it and set outputSummed.
+	outputSum    store.Digest
+	outputSummed bool
+	slots        *slots // of the roots; nil = none
 
 	fresh     [][]*item // by state: entered, and not taken yet
+	taken     []*item   // the last ones that were taken
 	nFresh    int
 	emissions []*emission // the deepest last
 	folds     []*join     // whose children have ended
@@ -82,11 +87,13 @@ func newMachine(r *replay, b Bounds, w witness) *machine {
 	return &machine{decided: func(it *item, s *state) (sent, bool) { return r.redrives.find(it, s, r.roots) }, plan: p, bounds: b.withDefaults(), witness: w, tallies: make([]tally, len(p.states)), fresh: make([][]*item, len(p.states))}
 }
 
-// addRoot adds a root. The machine keeps data.
+// addRoot adds a root. The machine copies data.
 func (m *machine) addRoot(number int, data []byte) {
 	m.count(1)
 	m.moving++
-	m.enter(&item{name: &name{number: uint32(number)}, data: data}, m.plan.start)
+	it := m.slots.root(number)
+	it.data = m.slots.keep(it, data, true)
+	m.enter(it, m.plan.start)
 }
 
 func (m *machine) count(n int) {
@@ -231,6 +238,7 @@ func (m *machine) advance(it *item, output []byte, fuel uint64, reused bool) {
 	if reused {
 		t.reused++
 	}
+	m.outputSummed = false
 	if m.witness != nil {
 		m.witness.stepped(it, s, it.data, output, fuel)
 	}
@@ -238,10 +246,13 @@ func (m *machine) advance(it *item, output []byte, fuel uint64, reused bool) {
 	it.tries, it.delay, it.due, it.stale, it.damaged = nil, mv.after, 0, false, false
 	entry := it.data
 	if mv.data != nil {
-		it.data = append([]byte(nil), mv.data...)
+		it.data = m.slots.keep(it, mv.data, mv.count == 0 && it.kids == 0) // children may have its data
 	}
 	if mv.count > 0 && m.emit(it, s, mv, entry) {
 		return
+	}
+	if m.outputSummed && !s.Moves {
+		m.slots.note(it, m.outputSum)
 	}
 	m.enter(it, to)
 }
@@ -339,20 +350,22 @@ func (m *machine) release(most int) {
 	}
 }
 
-// take returns the fresh items of one state, the nearest to an end that has any.
+// take returns the fresh items of one state, the nearest to an end that has any. They are
+// valid until the next call.
 func (m *machine) take(most int) (s *state, items []*item) {
 	for i := range m.fresh {
 		if len(m.fresh[i]) > 0 && (s == nil || m.plan.states[i].distance < s.distance) {
 			s = &m.plan.states[i]
 		}
 	}
+	clear(m.taken) // they may be at an end
 	if s == nil {
 		return nil, nil
 	}
 	all := m.fresh[s.index]
 	n := min(len(all), most)
-	items = slices.Clone(all[:n])
-	m.fresh[s.index] = append(all[:0], all[n:]...)
+	m.taken = append(m.taken[:0], all[:n]...)
+	m.fresh[s.index] = slices.Delete(all, 0, n)
 	m.nFresh -= n
-	return s, items
+	return s, m.taken
 }

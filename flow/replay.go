@@ -27,6 +27,7 @@ type replay struct {
 	stale    *ChangedError // effects that were made for other data; nil = none
 	keys     []store.Key
 	orders   []byte
+	hasher   merkle.Hasher
 }
 
 // StoreError reports a failure of the store: nothing more can be kept.
@@ -70,8 +71,8 @@ func (r *replay) look(ctx context.Context, m *machine, s *state, items []*item) 
 	r.keys, r.orders = r.keys[:0], r.orders[:0]
 	for _, it := range items {
 		from := len(r.orders)
-		r.orders = append(r.orders, it.order(r.roots)...)
-		r.keys = append(r.keys, store.Key{Chunk: r.keyOf(it, s), Order: r.orders[from:len(r.orders):len(r.orders)]})
+		r.orders = it.id(r.roots).AppendOrderKey(r.orders)
+		r.keys = append(r.keys, store.Key{Chunk: r.keyOf(m, it, s), Order: r.orders[from:len(r.orders):len(r.orders)]})
 	}
 	action := s.action
 	if !s.pure {
@@ -121,11 +122,14 @@ func (r *replay) lookStale(ctx context.Context, m *machine, s *state, items []*i
 	return rest, err
 }
 
-func (r *replay) keyOf(it *item, s *state) store.Digest {
-	if s.pure {
-		return digestOf(it.data)
+func (r *replay) keyOf(m *machine, it *item, s *state) store.Digest {
+	if !s.pure {
+		return r.effectKey(it, s)
 	}
-	return r.effectKey(it, s)
+	if sum, known := m.slots.sumOf(it); known {
+		return sum
+	}
+	return r.hasher.Sum256(it.data)
 }
 
 // found uses the stored result of a step, if it is valid.

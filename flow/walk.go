@@ -55,7 +55,8 @@ func (d *Dead) Append(dst []byte) []byte {
 	return abi.AppendText(abi.AppendText(dst, "message"), d.Message)
 }
 
-// Sink receives the items that ended or failed, in item order. It may be nil.
+// Sink receives the items that ended or failed, in item order. They are valid until the
+// method returns. It may be nil.
 type Sink interface {
 	Ended(e *End) error
 	Dead(d *Dead) error
@@ -72,8 +73,9 @@ type walk struct {
 	open   bool // items whose next step is not known are counted, and not visited again
 
 	next  int    // root
-	spare listed // memory for the next window
+	spare spare  // memory for the next window
 	leaf  []byte // scratch
+	end   End    // scratch
 	totals
 	digests
 	folding *folding                                     // of the items at the end with a fold; nil = none
@@ -158,9 +160,7 @@ const (
 // known.
 func (w *walk) run(ctx context.Context) (done bool, err error) {
 	for w.next < w.roots.Len() {
-		win := &window{walk: w, listed: w.spare}
-		w.spare = listed{} // until it is empty again: the window may not be committed
-		win.machine = newMachine(w.replay, w.bounds, win)
+		win := w.newWindow()
 		to, err := win.fill(ctx)
 		if err != nil {
 			return false, err
@@ -175,11 +175,39 @@ func (w *walk) run(ctx context.Context) (done bool, err error) {
 			return false, err
 		}
 		w.totals.add(win.machine, win.pending)
-		win.listed.clear()
-		w.spare = win.listed
+		w.reuse(win)
 		w.next = to
 	}
 	return true, nil
+}
+
+// spare is the memory of a window that was committed.
+type spare struct {
+	listed
+	slots *slots
+	fresh [][]*item
+	taken []*item
+}
+
+// newWindow returns a window with the memory of the last one.
+func (w *walk) newWindow() *window {
+	win := &window{walk: w, listed: w.spare.listed}
+	win.machine = newMachine(w.replay, w.bounds, win)
+	if win.machine.slots = w.spare.slots; w.spare.slots == nil {
+		win.machine.slots = &slots{}
+	} else {
+		win.machine.fresh, win.machine.taken = w.spare.fresh, w.spare.taken
+	}
+	w.spare = spare{} // until it is empty again: the window may not be committed
+	return win
+}
+
+// reuse takes the memory of a window that was committed.
+func (w *walk) reuse(win *window) {
+	m := win.machine
+	win.listed.clear()
+	m.slots.clear()
+	w.spare = spare{win.listed, m.slots, m.fresh, m.taken}
 }
 
 // window is a span of roots of a walk, with all their descendants.
@@ -246,8 +274,10 @@ var errFull = errors.New("the window is full")
 func (w *window) fill(ctx context.Context) (to int, err error) {
 	size := 0
 	to = w.next
-	err = w.roots.Read(ctx, to, min(to+windowRoots, w.roots.Len()), func(i int, chunk []byte) error {
-		w.addRoot(i, append([]byte(nil), chunk...))
+	most := min(to+windowRoots, w.roots.Len())
+	w.machine.slots.hold(to, most)
+	err = w.roots.Read(ctx, to, most, func(i int, chunk []byte) error {
+		w.addRoot(i, chunk)
 		to = i + 1
 		if size += len(chunk); size > windowBytes {
 			return errFull
@@ -337,17 +367,18 @@ func (w *window) unknown(items []*item) {
 
 // stepped implements [witness].
 func (w *window) stepped(it *item, s *state, data, output []byte, _ uint64) {
-	d := stepBytes{output: digestOf(output)}
-	if d.input = w.sum; !w.summed {
-		d.input = digestOf(data)
+	d := stepBytes{input: w.sum, output: w.hasher.Sum256(output)}
+	if !w.summed {
+		d.input = w.hasher.Sum256(data)
 	}
+	w.outputSum, w.outputSummed = d.output, true
 	wanted := w.walk.steps != nil
 	if !s.pure && s.Exec != nil {
 		wanted, d.effect = true, append([]byte(nil), output...)
 	}
 	if w.proving != nil {
 		if ancestor, _ := w.proving.isOf(it.name, w.roots); ancestor {
-			wanted, d.in, d.out = true, data, append([]byte(nil), output...)
+			wanted, d.in, d.out = true, append([]byte(nil), data...), append([]byte(nil), output...)
 		}
 	}
 	var b *stepBytes
@@ -360,7 +391,7 @@ func (w *window) stepped(it *item, s *state, data, output []byte, _ uint64) {
 // leafOf returns the leaf of a step of an item in the tree of its state.
 func (w *walk) leafOf(it *item, d *stepBytes) store.Digest {
 	w.leaf = appendStepLeaf(append(w.leaf[:0], leafPrefix), it.id(w.roots), it.steps, d)
-	return sha256.Sum256(w.leaf)
+	return w.hasher.Sum256(w.leaf)
 }
 
 // gaveUp implements [witness]. Failures of effects go to the receiver of their
@@ -516,17 +547,18 @@ func appendFailureLeaf(b []byte, id abi.ID, state *state, r *fullStep) []byte {
 
 func (w *walk) commitEnd(l *listed, r *endRecord) error {
 	state := &w.plan.states[r.state]
-	e := End{r.name.id(w.roots), state.Name, l.data.get(r.data, r.size)}
+	e := &w.end
+	*e = End{r.name.id(w.roots), state.Name, l.data.get(r.data, r.size)}
 	if r.halt != nil && r.dead == nil {
-		return w.left(&leftItem{e, r.steps, r.unsure})
+		return w.left(&leftItem{*e, r.steps, r.unsure})
 	}
 	if state.isEnd() {
-		w.proving.ending(&e, state, r, w.roots)
+		w.proving.ending(e, state, r, w.roots)
 		w.digests.ends[r.state].AddEntry(e.ID, e.Data)
 	}
 	switch {
 	case r.halt != nil && w.sink != nil:
-		return w.sink.Dead(&Dead{e, r.dead.Class, r.dead.Message, r.steps})
+		return w.sink.Dead(&Dead{*e, r.dead.Class, r.dead.Message, r.steps})
 	case r.halt != nil:
 		return nil
 	}
@@ -536,7 +568,7 @@ func (w *walk) commitEnd(l *listed, r *endRecord) error {
 		w.folding.add(e.ID, e.Data)
 	}
 	if w.sink != nil {
-		return w.sink.Ended(&e)
+		return w.sink.Ended(e)
 	}
 	return nil
 }

@@ -81,6 +81,7 @@ create table spans (
 	reused bool not null default false, primary key (job, first, run)
 );
 alter table spans alter column chunks set storage external;
+create index spans_reused on spans (job, first) where reused;
 
 create table attempts (
 	n bigint generated always as identity primary key, job int not null, run int not null, chunk bigint not null,
@@ -149,37 +150,50 @@ create sequence keys;
 
 -- Leases ---------------------------------------------------------------------------
 
+-- What each lease calls is plpgsql, or small enough to become part of the caller's query: a
+-- session plans a function in sql again at each call.
+
 create function tell(p_job int, p_kind text, p_first bigint, p_last bigint, p_worker bigint, p_why text, p_executed bigint default 0) returns void
-language sql set search_path = @SCHEMA@, pg_temp as $$
+language plpgsql set search_path = @SCHEMA@, pg_temp as $$
+begin
 	insert into events (job, kind, first, last, worker, why, executed)
-	select p_job, p_kind, p_first, p_last - 1, (select name from workers where id = p_worker), p_why, p_executed
-$$;
+	values (p_job, p_kind, p_first, p_last - 1, (select name from workers where id = p_worker), p_why, p_executed);
+end $$;
 
 -- A slot counts if its deadline is not over and its worker is alive, or if it does not expire
 -- yet. A row with a deadline that no lease can have is damaged.
-create function active_slots(p_job int) returns setof slots
-language sql stable security definer set search_path = @SCHEMA@, pg_temp as $$
-	select s.* from slots s join workers w on w.id = s.worker, meta m
-	where s.job = p_job and s.until < now() + interval '2 hours' and not w.gone
+create function counts(s slots, w workers, m meta) returns bool
+language sql stable as $$
+	select s.until < now() + interval '2 hours' and not w.gone
 		and (s.until > now() and w.seen > now() - greatest(w.lease_ms, 2000) * interval '1 millisecond'
 			or now() < m.since + greatest(w.lease_ms, 2000) * interval '1 millisecond')
 $$;
 
--- The chunks of a job that have no output and have not failed.
-create function uncovered(p_job int, p_first bigint, p_last bigint) returns int8multirange
-language sql stable set search_path = @SCHEMA@, pg_temp as $$
-	select int8multirange(int8range(p_first, greatest(p_first, p_last)))
-		- coalesce((select range_agg(int8range(first, first + count)) from packs where job = p_job and first < p_last and first > p_first - 65537), '{}')
-		- coalesce((select range_agg(int8range(first, first + count)) from spans where job = p_job and reused and first < p_last), '{}')
-		- coalesce((select range_agg(int8range(chunk, chunk + 1)) from histories where job = p_job and failed and chunk >= p_first and chunk < p_last), '{}')
+create function active_slots(p_job int) returns setof slots
+language sql stable security definer set search_path = @SCHEMA@, pg_temp as $$
+	select s.* from slots s join workers w on w.id = s.worker, meta m where s.job = p_job and counts(s, w, m)
 $$;
+
+-- The chunks of a job that have no output and have not failed. Packs of a job do not overlap
+-- (see worker_settle): of those that begin before the span, only the last can reach into it.
+create function uncovered(p_job int, p_first bigint, p_last bigint) returns int8multirange
+language plpgsql stable set search_path = @SCHEMA@, pg_temp as $$
+begin
+	return int8multirange(int8range(p_first, greatest(p_first, p_last))) - coalesce((
+		select range_agg(r) from (
+			select int8range(p.first, p.first + p.count) r from packs p where p.job = p_job and p.first >= p_first and p.first < p_last
+			union all (select int8range(p.first, p.first + p.count) from packs p where p.job = p_job and p.first < p_first order by p.first desc limit 1)
+			union all select int8range(s.first, s.first + s.count) from spans s where s.job = p_job and s.reused and s.first < p_last and s.first + s.count > p_first
+			union all select int8range(h.chunk, h.chunk + 1) from histories h where h.job = p_job and h.failed and h.chunk >= p_first and h.chunk < p_last) u), '{}');
+end $$;
 
 -- Makes the uncovered chunks of a span pending, and tells workers without work, which may
 -- ask only every few seconds.
 create function give_back(p_job int, p_first bigint, p_last bigint, p_announced bool) returns void
 language plpgsql set search_path = @SCHEMA@, pg_temp as $$
 begin
-	if p_first < p_last and exists (select from jobs where n = p_job and state in ('active', 'paused') and not stopping) then
+	if p_first >= p_last then return; end if;
+	if exists (select from jobs where n = p_job and state in ('active', 'paused') and not stopping) then
 		insert into pending (job, first, last, announced)
 		select p_job, lower(r), upper(r), p_announced
 		from unnest(uncovered(p_job, greatest(p_first, 0), least(p_last, (select total from jobs where n = p_job)))) r;
@@ -450,16 +464,20 @@ declare w workers; s slots; c record; want bigint; left_over bigint; waits bool;
 begin
 	key := 0;
 	select * into w from workers where id = p_worker;
-	insert into slots (worker, slot) values (p_worker, p_slot) on conflict do nothing;
 	select * into s from slots x where x.worker = p_worker and x.slot = p_slot for update;
-	perform release_slot(s, 'returned');
+	if not found then
+		insert into slots (worker, slot) values (p_worker, p_slot) on conflict do nothing;
+		select * into s from slots x where x.worker = p_worker and x.slot = p_slot for update;
+	end if;
+	if s.job is not null then perform release_slot(s, 'returned'); end if;
 	for c in
-		select j.*, a.active from jobs j
-		left join lateral (select count(*) active from active_slots(j.n)) a on true
-		left join (select granted_job, max(since) served from slots group by granted_job) r on r.granted_job = j.n
+		select j.*, coalesce(a.active, 0) active from jobs j
+		left join (
+			select coalesce(x.job, x.granted_job) of, max(x.since) served, count(*) filter (where x.job is not null and counts(x, o, m)) active
+			from slots x left join workers o on o.id = x.worker, meta m group by 1) a on a.of = j.n
 		where j.state = 'active' and (p_only is null or j.id = p_only) and (j.engine = '' or j.engine = w.engine)
-			and (j.max_concurrency = 0 or a.active < j.max_concurrency) and coalesce((p_want->>(j.n::text))::bigint, 1) > 0
-		order by case when lowest then -j.priority else j.priority end desc, a.active, r.served nulls first, j.n -- equal jobs take turns
+			and (j.max_concurrency = 0 or coalesce(a.active, 0) < j.max_concurrency) and coalesce((p_want->>(j.n::text))::bigint, 1) > 0
+		order by case when lowest then -j.priority else j.priority end desc, coalesce(a.active, 0), a.served nulls first, j.n -- equal jobs take turns
 	loop
 		if c.max_concurrency > 0 then
 			perform pg_advisory_xact_lock(1464814594, c.n);
@@ -474,8 +492,10 @@ begin
 			-- Leases become shorter towards the end, but a lease that is too short costs more than it saves.
 			want := greatest(1, least(want, 16384, greatest(want / 16, left_over / (4 * (c.active + 1)))));
 			select t.first, t.last, t.announced into first, last, announced from take_pending(c.n, c.total, want, false) t;
-			if first is null and exists (select from pending p where p.job = c.n and (p.due is null or p.due not between clock_timestamp() and clock_timestamp() + interval '1 day')) then
-				select t.first, t.last, t.announced into first, last, announced from take_pending(c.n, c.total, want, true) t;
+			if first is null then
+				if exists (select from pending p where p.job = c.n and (p.due is null or p.due not between clock_timestamp() and clock_timestamp() + interval '1 day')) then
+					select t.first, t.last, t.announced into first, last, announced from take_pending(c.n, c.total, want, true) t;
+				end if;
 			end if;
 		end if;
 		if first is null and not waits and c.active > 0 and not c.stopping then
@@ -484,14 +504,15 @@ begin
 				select lower(r), upper(r) into first, last from unnest(uncovered(c.n, greatest(first, 0), least(last, c.total))) r order by 1 limit 1;
 			end if;
 		end if;
-		if first is null and not waits and not c.stopping and exists (select from folds f where f.job = c.n and f.output is null) then
+		if first is not null then null; -- and the next condition is not planned
+		elsif not waits and not c.stopping and exists (select from folds f where f.job = c.n and f.output is null) then
 			if not pg_try_advisory_xact_lock(1464814595, c.n) then continue; end if;
 			perform expire(p_worker);
 			if exists (select from jobs where n = c.n and stopping) then continue; end if;
 			kind := 2;
 			announced := false;
 			select t.first, t.last into first, last from take_calls(c.n) t;
-		elsif first is null and not waits and c.active = 0 then
+		elsif not waits and c.active = 0 then
 			if not pg_try_advisory_xact_lock(1464814595, c.n) then continue; end if;
 			perform expire(p_worker);
 			if exists (select from active_slots(c.n)) or exists (select from pending p where p.job = c.n)
@@ -549,7 +570,7 @@ end $$;
 
 create function worker_next(p_worker bigint, p_token bytea, p_slot int, p_want jsonb, p_only bytea,
 	out key bigint, out job int, out kind int, out first bigint, out last bigint, out announced bool, out until timestamptz, out version bigint)
-language plpgsql security definer set search_path = @SCHEMA@, pg_temp as $$
+language plpgsql security definer set search_path = @SCHEMA@, pg_temp set plan_cache_mode = force_generic_plan as $$
 begin
 	perform set_config('synchronous_commit', 'off', true);
 	perform own_worker(p_worker, p_token);
@@ -563,7 +584,7 @@ create function worker_settle(p_worker bigint, p_token bytea, p_slot int, p_key 
 	p_firsts bigint[], p_counts int[], p_bytes bigint[], p_lows bytea[], p_highs bytea[], p_chunks bytea[], p_heads bytea[], p_details bytea[], p_datas bytea[], p_sums bytea[],
 	p_failures jsonb, p_done bigint, p_executed bigint, p_seconds float8, p_ends bool, p_why text, p_next bool, p_want jsonb, p_only bytea,
 	out verdict text, out key bigint, out job int, out kind int, out first bigint, out last bigint, out announced bool, out until timestamptz, out version bigint)
-language plpgsql security definer set search_path = @SCHEMA@, pg_temp as $$
+language plpgsql security definer set search_path = @SCHEMA@, pg_temp set plan_cache_mode = force_generic_plan as $$
 declare s slots; j jobs; lane bigint; f jsonb; i int; l bigint; was bool;
 begin
 	verdict := 'done';
@@ -592,7 +613,8 @@ begin
 			for l in p_firsts[i] / lane .. (p_firsts[i] + p_counts[i] - 1) / lane loop
 				perform pg_advisory_xact_lock(1464814593, (j.n * 64 + l)::int);
 			end loop;
-			if exists (select from packs p where p.job = j.n and p.first < p_firsts[i] + p_counts[i] and p.first > p_firsts[i] - 65537 and p.first + p.count > p_firsts[i]) then
+			if exists (select from packs p where p.job = j.n and p.first >= p_firsts[i] and p.first < p_firsts[i] + p_counts[i])
+				or (select p.first + p.count > p_firsts[i] from packs p where p.job = j.n and p.first < p_firsts[i] order by p.first desc limit 1) then
 				verdict := 'overlap';
 			end if;
 		end loop;
@@ -613,11 +635,12 @@ begin
 				perform failed_attempt(j.n, (f->>'chunk')::bigint, f->>'class', decode(f->>'trap', 'hex'), f->'detail');
 			end if;
 		end loop;
-		update slots x set seq = p_seq, done = greatest(x.done, least(p_done, x.last)), executed = x.executed + p_executed,
-			until = case when x.job is not null then clock_timestamp() + (select w.lease_ms from workers w where w.id = p_worker) * interval '1 millisecond' end
-		where x.worker = p_worker and x.slot = p_slot returning * into s;
+		s.executed := s.executed + p_executed;
+		update slots x set seq = p_seq, done = greatest(x.done, least(p_done, x.last)), executed = s.executed,
+			job = case when not p_ends then x.job end, at = case when not p_ends then x.at end,
+			until = case when not p_ends and x.job is not null then clock_timestamp() + (select w.lease_ms from workers w where w.id = p_worker) * interval '1 millisecond' end
+		where x.worker = p_worker and x.slot = p_slot;
 		if p_ends and s.job is not null then
-			update slots x set job = null, until = null, at = null where x.worker = p_worker and x.slot = p_slot;
 			if s.kind = 0 then
 				perform give_back(j.n, greatest(p_done, s.first), s.last, s.announced);
 				if p_done < s.last then update jobs set returned = returned + 1 where n = j.n; end if;
