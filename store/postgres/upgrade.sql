@@ -16,6 +16,7 @@ alter table packs add chunks bytea, add heads bytea;
 alter table packs alter column heads set storage external, alter column chunks set storage external;
 alter table jobs add fold_losses int not null default 0;
 alter table spans alter column chunks drop not null;
+create index spans_reused on spans (job, first) where reused;
 create table folds (
 	job int not null, level int not null, n int not null,
 	first bigint not null, last bigint not null,
