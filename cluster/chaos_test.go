@@ -133,20 +133,11 @@ func (f *faults) kill(name string, c *client) {
 // finish lets the submitter and the process that waits run to their ends, and compares the
 // receipt.
 func (f *faults) finish(want []byte) {
-	for deadline, code := time.Now().Add(3*time.Minute), 1; code != 0; {
-		if code = f.submitter.wait(); code != 0 {
-			f.submitter.start()
-		}
-		if time.Now().After(deadline) {
-			f.t.Fatal("the job cannot be submitted")
-		}
-	}
-	for deadline, code := time.Now().Add(3*time.Minute), 1; code != 0; {
-		if code = f.waiter.wait(); code != 0 {
-			f.waiter.start()
-		}
-		if time.Now().After(deadline) {
-			f.t.Fatal("the job does not end")
+	for _, c := range []*client{f.submitter, f.waiter} {
+		for deadline := time.Now().Add(5 * time.Minute); c.wait() != 0; c.start() {
+			if time.Now().After(deadline) {
+				f.t.Fatalf("%v: it does not succeed", c.env)
+			}
 		}
 	}
 	got, err := os.ReadFile(f.receipt)

@@ -3,6 +3,7 @@ package cluster_test
 import (
 	"context"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -10,6 +11,7 @@ import (
 	"github.com/wasm-jobs/wasm-jobs/cluster"
 	"github.com/wasm-jobs/wasm-jobs/host"
 	"github.com/wasm-jobs/wasm-jobs/runtime"
+	"github.com/wasm-jobs/wasm-jobs/store/postgres"
 	"github.com/wasm-jobs/wasm-jobs/store/postgres/pgtest"
 )
 
@@ -117,11 +119,14 @@ func TestFoldGoesOn(t *testing.T) {
 			j := newJob(t, square, 35_000)
 			want := local(t, j)
 			id := submit(t, s, j)
-			done := atomic.Bool{}
+			done, once := atomic.Bool{}, sync.Once{}
 			e := &watched{Engine: shared}
 			e.fold = func(context.Context, string) error {
-				if e.calls.Load() >= 2 && !done.Swap(true) {
-					pgtest.Exec(t, url, sql)
+				if e.calls.Load() >= 2 {
+					once.Do(func() { // the other worker waits for it
+						pgtest.Exec(t, url, sql)
+						done.Store(true)
+					})
 				}
 				return nil
 			}
@@ -155,5 +160,46 @@ func TestFoldFails(t *testing.T) {
 		if p.State != "broken" || p.BrokenBy != "fold" || !strings.HasPrefix(got.err, function+" failed: ") || !strings.HasSuffix(got.err, "no more") {
 			t.Errorf("%s: %s by %s: %q", function, p.State, p.BrokenBy, got.err)
 		}
+	}
+}
+
+// TestFoldKillsItsWorker has calls of a fold that kill their worker: the job is broken after at
+// most four deaths.
+func TestFoldKillsItsWorker(t *testing.T) {
+	for function, n := range map[string]int{abi.ExportAggregate: 100, abi.ExportMerge: 25_000} {
+		t.Run(function, func(t *testing.T) {
+			url := pgtest.URL(t)
+			s := openStore(t, url)
+			id := submit(t, s, newJob(t, square, n))
+			c := &children{t: t, url: url, env: []string{workerDies + "=" + function}}
+			defer c.stop()
+			deaths := 0
+			for ended := false; !ended && deaths < 10; {
+				c.start()
+				died := make(chan struct{})
+				go func() {
+					_ = c.all[0].Wait()
+					close(died)
+				}()
+				until(t, s, id, "a death or the end of the job", func(p *postgres.Progress) bool {
+					ended = cluster.Ended(p.State)
+					select {
+					case <-died:
+						return true
+					default:
+						return ended
+					}
+				})
+				if !ended {
+					deaths++
+					c.all = nil
+				}
+			}
+			got, p := collect(t, s, id)
+			want := function + " failed: lost: 3 workers died or vanished while they made this call"
+			if p.State != "broken" || p.BrokenBy != "fold" || got.err != want || deaths < 3 || deaths > 4 {
+				t.Errorf("%d deaths, %s by %s: %q", deaths, p.State, p.BrokenBy, got.err)
+			}
+		})
 	}
 }

@@ -31,6 +31,7 @@ const (
 	cacheDir      = "CLUSTER_TEST_CACHE"   // compiled modules
 	workerLease   = "CLUSTER_TEST_LEASE"   // duration of the leases of a worker; 2 s if it is not set
 	workerLog     = "CLUSTER_TEST_LOG"     // file to which a worker adds what it does
+	workerDies    = "CLUSTER_TEST_DIES"    // function of a fold that kills the worker
 	clientJob     = "CLUSTER_TEST_JOB"     // seed, module and file of chunks of the job
 	clientReceipt = "CLUSTER_TEST_RECEIPT" // file for the receipt
 )
@@ -57,10 +58,10 @@ func beOther() (code int) {
 	return 0
 }
 
-// beWorker takes leases until the first SIGTERM; the second one cuts off what runs.
+// beWorker takes leases until the first SIGTERM or SIGINT; the second one cuts off what runs.
 func beWorker(url string) int {
 	signals := make(chan os.Signal, 2)
-	signal.Notify(signals, syscall.SIGTERM)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
 	soft, stop := context.WithCancel(context.Background())
 	hard, cut := context.WithCancel(context.Background())
 	go func() { // it ends with the process
@@ -95,6 +96,14 @@ func beWorker(url string) int {
 		defer file.Close()
 		logger := &logger{file}
 		c.Watcher, c.Engine = logger, &watched{Engine: shared, exec: logger.executes}
+	}
+	if poison := os.Getenv(workerDies); poison != "" {
+		c.Engine = &watched{Engine: shared, fold: func(_ context.Context, function string) error {
+			if function == poison {
+				return syscall.Kill(os.Getpid(), syscall.SIGKILL)
+			}
+			return nil
+		}}
 	}
 	if err = cluster.Work(hard, soft, c); err != nil {
 		fmt.Fprintln(os.Stderr, "worker:", err)

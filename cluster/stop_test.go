@@ -44,7 +44,7 @@ func TestTerm(t *testing.T) {
 		}
 		signals := []os.Signal{syscall.SIGTERM}
 		if stopped%4 == 3 {
-			signals = append(signals, syscall.SIGTERM)
+			signals = append(signals, syscall.SIGINT) // a second SIGTERM could be one with the first
 			twice++
 		}
 		if code := c.replace(0, signals...); code != 0 && code != -1 { // -1: it did not listen for signals yet
@@ -60,17 +60,11 @@ func TestTerm(t *testing.T) {
 	if int(p.Executions) != p.Succeeded || cut < 0 || cut > 2*twice || p.Active > 0 || p.Leases.Expired > 0 || p.Failed > 0 || p.Conflicts > 0 {
 		t.Errorf("%d executions, %+v", x.all, p)
 	}
-	var attempts int
-	var usual, longest float64
-	queryRow(t, url, `select (select count(*) from wasm_jobs.attempts),
-		coalesce(percentile_disc(0.5) within group (order by again), 0), coalesce(max(again), 0) from (
-			select extract(epoch from (select min(l.time) from wasm_jobs.events l where l.job = e.job and l.kind = 'leased' and l.n > e.n and l.first <= e.last and l.last >= e.first) - e.time)::float8 again
-			from wasm_jobs.events e where e.kind = 'lease_ended' and e.why = 'returned') a`, &attempts, &usual, &longest)
-	if attempts > 0 {
+	attempts := 0
+	if queryRow(t, url, "select count(*) from wasm_jobs.attempts", &attempts); attempts > 0 {
 		t.Errorf("%d attempts are recorded", attempts)
 	}
-	t.Logf("%d workers were told to stop, %d of them twice, which cut off %d chunks: %+v; returned chunks were leased again after %.3f s (median), %.3f s (longest)",
-		stopped, twice, cut, p.Leases, usual, longest)
+	t.Logf("%d workers were told to stop, %d of them twice, which cut off %d chunks: %+v", stopped, twice, cut, p.Leases)
 	if stopped < terms/2 {
 		t.Errorf("the job ended before %d workers were told to stop", terms/2)
 	}

@@ -33,22 +33,26 @@ func workersCommand(c *console) *cli.Command {
 			if err != nil {
 				return storeError(err)
 			}
-			if err := warnOfWorkers(ctx, c, s, all); err != nil {
-				return storeError(err)
+			if err := listWorkers(ctx, c, all); err != nil {
+				return outputError(err)
 			}
-			if ctx.Bool("json") {
-				return outputError(writeJSON(c.out, append([]postgres.WorkerState{}, all...)))
-			}
-			t := newTable(c.out)
-			if len(all) > 0 {
-				t.header("NAME", "APP", "HOST", "STATE", "SLOTS", "CHUNKS", "SEEN", "ENGINE")
-			}
-			for _, w := range all {
-				t.row(w.Name, w.App, w.Host, stateCell(w.State), fmt.Sprintf("%d/%d", w.Busy, w.Slots), w.Chunks, humanize.Time(w.Seen), w.Engine)
-			}
-			return outputError(t.flush())
+			return storeError(warnOfWorkers(ctx, c, s, all))
 		},
 	}
+}
+
+func listWorkers(ctx *cli.Context, c *console, all []postgres.WorkerState) error {
+	if ctx.Bool("json") {
+		return writeJSON(c.out, append([]postgres.WorkerState{}, all...))
+	}
+	t := newTable(c.out)
+	if len(all) > 0 {
+		t.header("NAME", "APP", "HOST", "STATE", "SLOTS", "CHUNKS", "SEEN", "ENGINE")
+	}
+	for _, w := range all {
+		t.row(w.Name, w.App, w.Host, stateCell(w.State), fmt.Sprintf("%d/%d", w.Busy, w.Slots), w.Chunks, humanize.Time(w.Seen), w.Engine)
+	}
+	return t.flush()
 }
 
 // longTransaction is the age from which a transaction causes a warning.

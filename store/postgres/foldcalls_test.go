@@ -91,3 +91,68 @@ func TestCallsAreLeased(t *testing.T) {
 		}
 	}
 }
+
+// TestPoisonedCalls loses each worker that makes one call of a fold, and one worker with each of
+// the others: the job is broken after the third that made only this call, and only for it.
+func TestPoisonedCalls(t *testing.T) {
+	for _, poison := range []int{-1, 0, 4, 9} { // -1 = none
+		t.Run(fmt.Sprint(poison), func(t *testing.T) {
+			s := open(t)
+			id, n := handIn(t, s, 1, 30)
+			w := register(t, s, "w")
+			finishJob(t, w, n, 30)
+			f, err := w.Next(t.Context(), 1, nil, nil)
+			if err != nil || !f.Fold {
+				t.Fatalf("%+v, %v", f, err)
+			}
+			spans := [][2]int{}
+			for i := range 10 {
+				spans = append(spans, [2]int{3 * i, 3*i + 3})
+			}
+			if err := w.Plan(t.Context(), f, 0, spans); err != nil {
+				t.Fatal(err)
+			}
+			lost, deaths := map[int]bool{}, 0
+			for step := range 60 {
+				dies := register(t, s, fmt.Sprint("w", step))
+				l, err := dies.Next(t.Context(), 1, nil, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if l.Fold || l.Key == 0 { // all calls are made, or the job is broken
+					break
+				}
+				fails := false
+				for c := l.First; c < l.Last; c++ {
+					fails = fails || c == poison || !lost[c]
+					lost[c] = true
+				}
+				if poison >= l.First && poison < l.Last {
+					deaths++
+				}
+				if fails {
+					s.ExecForTest(t, fmt.Sprintf("update workers set seen = now() - interval '1 hour' where name = 'w%d'", step))
+					continue
+				}
+				var calls []postgres.Call
+				for c := l.First; c < l.Last; c++ {
+					calls = append(calls, postgres.Call{N: c, Output: []byte("result"), Nodes: []byte{1}})
+				}
+				if err := errors.Join(dies.Called(t.Context(), l, 0, calls, l.Last), dies.Leave(t.Context())); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if _, err := register(t, s, "last").Next(t.Context(), 1, nil, nil); err != nil {
+				t.Fatal(err)
+			}
+			p, err := s.Progress(t.Context(), id)
+			if err != nil {
+				t.Fatal(err)
+			}
+			const message = "aggregate failed: lost: 3 workers died or vanished while they made this call"
+			if poison < 0 && (p.State != "active" || p.BrokenBy != "") || poison >= 0 && (p.State != "broken" || p.BrokenBy != "fold" || p.Error != message || deaths > 4) {
+				t.Errorf("%d deaths, %+v", deaths, p)
+			}
+		})
+	}
+}

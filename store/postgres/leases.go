@@ -68,8 +68,8 @@ func (w *Worker) register(ctx context.Context, id int64) error {
 	}
 	mark := token()
 	i := &w.info
-	err := w.store.one(ctx, "select $.worker_register($1, $2, $3, $4, $5, $6, $7, $8)",
-		[]any{mark, clean(i.Name), clean(i.App), clean(i.Host), i.PID, i.Engine, i.Slots, i.Lease.Milliseconds()}, &w.id)
+	err := w.store.one(ctx, "select $.worker_register($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+		[]any{mark, clean(i.Name), clean(i.App), clean(i.Host), i.PID, i.Engine, i.Slots, i.Lease.Milliseconds(), SchemaVersion}, &w.id)
 	if err == nil {
 		w.token = mark
 	}

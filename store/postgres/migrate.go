@@ -11,7 +11,7 @@ import (
 )
 
 // SchemaVersion is the version of the schema that this program makes and needs.
-const SchemaVersion = 1
+const SchemaVersion = 2
 
 //go:embed schema.sql
 var schemaSQL string
@@ -55,7 +55,7 @@ func Migrate(ctx context.Context, url string, o Options, roles bool) (int, error
 }
 
 func (s *Store) migrate(ctx context.Context, roles bool) error {
-	return s.inTx(ctx, func(ctx context.Context, tx pgx.Tx) error {
+	return s.inTx(transfers(ctx, anyTime), func(ctx context.Context, tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, "select pg_advisory_xact_lock($1)", int64(migrationLock)); err != nil {
 			return err
 		}
@@ -64,8 +64,13 @@ func (s *Store) migrate(ctx context.Context, roles bool) error {
 			return err
 		}
 		script := ""
-		if have == 0 {
+		switch have {
+		case 0:
 			script = createSQL(s.schema)
+		case 1:
+			if err := s.upgrade(ctx, tx); err != nil {
+				return err
+			}
 		}
 		if roles {
 			script += namedIn("set local search_path = @SCHEMA@;\n"+rolesSQL, s.schema)

@@ -81,6 +81,27 @@ func TestGrantedWhileLeaving(t *testing.T) {
 	}
 }
 
+// TestUnnamed has a worker that did not learn of a lease in time: the lease counts as expired,
+// because the worker may still execute it when it learns, but its chunk is not suspected.
+func TestUnnamed(t *testing.T) {
+	s := open(t)
+	id, n := handIn(t, s, 1, 1)
+	w, other := register(t, s, "w"), register(t, s, "other")
+	held := next(t, w, 1, postgres.Want{n: 1})
+	s.ExecForTest(t, "update slots set since = now() - interval '6 seconds'")
+	if _, err := w.Beat(t.Context(), nil); err != nil {
+		t.Fatal(err)
+	}
+	again := next(t, other, 1, postgres.Want{n: 1})
+	p, err := s.Progress(t.Context(), id)
+	if err != nil || p.Leases.Expired != 1 || p.Leases.Returned > 0 || again.First != held.First || again.Announced {
+		t.Errorf("%+v, %v, %+v", p, err, again)
+	}
+	if c, err := s.ChunkOf(t.Context(), id, 0); err != nil || c.Losses > 0 {
+		t.Errorf("%+v, %v", c, err)
+	}
+}
+
 // TestLeavingTells waits for work while a worker stops: the chunks that it gives back are
 // told at once.
 func TestLeavingTells(t *testing.T) {

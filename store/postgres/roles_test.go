@@ -95,7 +95,7 @@ func TestRights(t *testing.T) {
 			}
 		}
 	}
-	if code := codeFor(t, as(t, database, "test_read"), "select wasm_jobs.worker_register('t', 'n', 'a', 'h', 1, 'e', 1, 2000)"); code != denied {
+	if code := codeFor(t, as(t, database, "test_read"), "select wasm_jobs.worker_register('t', 'n', 'a', 'h', 1, 'e', 1, 2000, 2)"); code != denied {
 		t.Errorf("a reader may be a worker: %q", code)
 	}
 	work(t, database)

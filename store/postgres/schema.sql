@@ -11,7 +11,7 @@ create table meta (
 	one bool primary key default true check (one), program text not null, version int not null,
 	serving text not null default '', since timestamptz not null default '-infinity'  -- see expire
 );
-insert into meta (program, version, serving, since) values ('wasm-jobs', 1, serving(), pg_postmaster_start_time());
+insert into meta (program, version, serving, since) values ('wasm-jobs', 2, serving(), pg_postmaster_start_time());
 
 -- Outputs --------------------------------------------------------------------------
 
@@ -60,7 +60,8 @@ create table jobs (
 	granted bigint not null default 0, expired bigint not null default 0, returned bigint not null default 0,
 	stolen bigint not null default 0, duplicated bigint not null default 0, late bigint not null default 0,
 	mended bigint not null default 0, executions bigint not null default 0, conflicts bigint not null default 0,
-	sent bigint not null default 0, skipped bigint not null default 0
+	sent bigint not null default 0, skipped bigint not null default 0,
+	fold_losses int not null default 0   -- of the lease on a fold of one call
 ) with (fillfactor = 50);
 
 create table ids (job int not null, n int not null, data bytea not null, primary key (job, n));
@@ -95,6 +96,7 @@ create table folds (
 	job int not null, level int not null, n int not null,
 	first bigint not null, last bigint not null,   -- chunks, or calls of the level below
 	output bytea, fuel bigint not null default 0, outputs_fuel bigint not null default 0, nodes bytea, sum bytea,
+	alone bool not null default false, losses int not null default 0,   -- see lost_fold
 	primary key (job, level, n)
 );
 alter table folds alter column output set storage external;
@@ -111,7 +113,7 @@ create table files (job int not null, role text not null, n int not null, digest
 create table workers (
 	id bigint generated always as identity primary key, token bytea not null unique,
 	name text not null, app text not null, host text not null, pid int not null, engine text not null,
-	slots int not null, lease_ms bigint not null, started timestamptz not null default clock_timestamp(),
+	slots int not null, lease_ms bigint not null, schema int not null default 1, started timestamptz not null default clock_timestamp(),
 	seen timestamptz not null default clock_timestamp(), gone bool not null default false,
 	chunks bigint not null default 0, lost bigint not null default 0, seconds float8 not null default 0
 ) with (fillfactor = 50);
@@ -265,7 +267,28 @@ begin
 	return true;
 end $$;
 
--- Ends the lease of a slot; the chunks that are left become pending.
+-- Handles a lease on a fold, or on calls of it, whose worker vanished. Calls that were lost are
+-- leased alone. If three workers vanish while they make only one call, the job is broken.
+create function lost_fold(s slots) returns void
+language plpgsql set search_path = @SCHEMA@, pg_temp as $$
+declare deaths int; at_level int := 0;
+begin
+	if s.kind = 2 then
+		update folds f set alone = true, losses = f.losses + (s.last - s.done = 1)::int
+		where f.job = s.job and f.n >= s.done and f.n < s.last and f.output is null returning f.losses, f.level into deaths, at_level;
+	elsif not exists (select from folds f where f.job = s.job) then -- otherwise its holder calls no guest
+		update jobs j set fold_losses = j.fold_losses + 1 where j.n = s.job returning j.fold_losses into deaths;
+	end if;
+	if deaths >= 3 then
+		update jobs set stopping = true, broken_by = 'fold',
+			error = format('%s failed: lost: %s workers died or vanished while they made this call', case when at_level = 0 then 'aggregate' else 'merge' end, deaths)
+		where n = s.job and state in ('active', 'paused') and broken_by = '';
+		delete from pending where job = s.job;
+	end if;
+end $$;
+
+-- Ends the lease of a slot; the chunks that are left become pending. A lease that the worker
+-- does not name, because it did not learn of it in time, is lost, but no chunk is to blame.
 create function release_slot(s slots, p_why text) returns void
 language plpgsql set search_path = @SCHEMA@, pg_temp as $$
 declare lost bool := p_why = 'expired';
@@ -279,11 +302,16 @@ begin
 			if s.announced and s.at is not null then perform lost_chunk(s.job, s.at, s.worker);
 			elsif s.last - s.done = 1 then perform lost_chunk(s.job, s.done, s.worker);
 			end if;
+		elsif p_why = 'unnamed' then
+			update jobs set expired = expired + 1 where n = s.job;
 		elsif s.last > s.done then
 			update jobs set returned = returned + 1 where n = s.job;
 		end if;
 		perform give_back(s.job, s.first, s.last, lost or s.announced);
-		perform tell(s.job, 'lease_ended', s.first, s.last, s.worker, p_why, s.executed);
+		perform tell(s.job, 'lease_ended', s.first, s.last, s.worker, case p_why when 'unnamed' then 'expired' else p_why end, s.executed);
+	elsif lost then
+		update workers set lost = workers.lost + 1 where id = s.worker;
+		perform lost_fold(s);
 	end if;
 end $$;
 
@@ -424,6 +452,8 @@ begin
 	if isempty(free) then return; end if;
 	select lower(r) into first from unnest(free) r order by 1 limit 1;
 	select least(upper(r), take_calls.first + greatest(1, least(64, waits / (2 * greatest(1, all_slots))))) into last from unnest(free) r order by lower(r) limit 1;
+	select least(take_calls.last, min(case when f.n = take_calls.first then f.n + 1 else f.n end)) into last
+	from folds f where f.job = p_job and f.output is null and f.alone and f.n >= take_calls.first;
 end $$;
 
 -- Gives a slot a lease. If there is no work, the slot holds none, and key is 0.
@@ -477,6 +507,8 @@ begin
 		if first is not null then null; -- and the next condition is not planned
 		elsif not waits and not c.stopping and exists (select from folds f where f.job = c.n and f.output is null) then
 			if not pg_try_advisory_xact_lock(1464814595, c.n) then continue; end if;
+			perform expire(p_worker);
+			if exists (select from jobs where n = c.n and stopping) then continue; end if;
 			kind := 2;
 			announced := false;
 			select t.first, t.last into first, last from take_calls(c.n) t;
@@ -484,7 +516,7 @@ begin
 			if not pg_try_advisory_xact_lock(1464814595, c.n) then continue; end if;
 			perform expire(p_worker);
 			if exists (select from active_slots(c.n)) or exists (select from pending p where p.job = c.n)
-				or not exists (select from jobs where n = c.n and state = 'active') then continue; end if;
+				or not exists (select from jobs where n = c.n and state = 'active' and broken_by = c.broken_by) then continue; end if;
 			if c.broken_by <> '' then
 				perform end_broken(c.n);
 				continue;
@@ -515,21 +547,24 @@ end $$;
 
 -- Functions for workers ---------------------------------------------------------------
 
-create function worker_register(p_token bytea, p_name text, p_app text, p_host text, p_pid int, p_engine text, p_slots int, p_lease_ms bigint) returns bigint
+create function worker_register(p_token bytea, p_name text, p_app text, p_host text, p_pid int, p_engine text, p_slots int, p_lease_ms bigint, p_schema int) returns bigint
 language plpgsql security definer set search_path = @SCHEMA@, pg_temp as $$
 declare me bigint;
 begin
-	insert into workers (token, name, app, host, pid, engine, slots, lease_ms)
-	values (p_token, left(p_name, 200), left(p_app, 200), left(p_host, 200), p_pid, p_engine, least(greatest(p_slots, 1), 4096), least(greatest(p_lease_ms, 2000), 3600000))
+	insert into workers (token, name, app, host, pid, engine, slots, lease_ms, schema)
+	values (p_token, left(p_name, 200), left(p_app, 200), left(p_host, 200), p_pid, p_engine, least(greatest(p_slots, 1), 4096), least(greatest(p_lease_ms, 2000), 3600000), p_schema)
 	on conflict (token) do update set seen = clock_timestamp(), gone = false returning id into me;
 	return me;
 end $$;
 
 create function own_worker(p_worker bigint, p_token bytea) returns void
 language plpgsql set search_path = @SCHEMA@, pg_temp as $$
+declare needs int;
 begin
-	if not exists (select from workers where id = p_worker and token = p_token) then
-		raise exception 'unknown worker' using errcode = 'WJ001';
+	select schema into needs from workers where id = p_worker and token = p_token;
+	if not found then raise exception 'unknown worker' using errcode = 'WJ001'; end if;
+	if needs <> 2 then
+		raise exception 'the database has schema version 2, and this worker needs version %: start the worker of the present release', needs using errcode = '42501';
 	end if;
 end $$;
 
@@ -697,7 +732,7 @@ begin
 	for s in select * from slots x where x.worker = p_worker and x.job is not null and x.since < now() - interval '5 seconds'
 		and not exists (select from unnest(p_keys) k where k = x.key) for update skip locked
 	loop
-		perform release_slot(s, 'returned');
+		perform release_slot(s, 'unnamed');
 	end loop;
 	perform expire(p_worker);
 	update workers set seen = clock_timestamp(), gone = false where id = p_worker;
@@ -1006,7 +1041,7 @@ begin
 	end if;
 	delete from histories where job = p_job;
 	delete from folds where job = p_job;
-	update jobs set state = 'active', stopping = false, error = '', broken_by = '', ended = null, conflicts = 0 where n = p_job;
+	update jobs set state = 'active', stopping = false, error = '', broken_by = '', fold_losses = 0, ended = null, conflicts = 0 where n = p_job;
 	perform spread(p_job);
 	perform notify_work();
 	return 'active';
