@@ -85,9 +85,9 @@ func (f *follower) stepped(it *item, s *state, data, output []byte, fuel uint64)
 	if w == nil {
 		return
 	}
-	d := stepBytes{input: f.moves.sum, output: digestOf(output)}
+	d := stepBytes{input: f.moves.sum, output: f.hasher.Sum256(output)}
 	if !f.moves.summed {
-		d.input = digestOf(data)
+		d.input = f.hasher.Sum256(data)
 	}
 	w.addStep(it, s, len(f.plan.states), f.leafOf(it, &d), nil)
 	f.hold(w, heldStep)
