@@ -118,8 +118,8 @@ func TestCost(t *testing.T) {
 	server := pgtest.Start(t, true)
 	for _, job := range []priced{
 		{"no-op chunks, default leases", filepath.Join(root, square), "small", 0},
-		{"leases of 56 ms", filepath.Join(root, faulty), "work", 100},
-		{"leases of 1 s", filepath.Join(root, faulty), "long", 1800},
+		{"leases of 35 ms (one of 64 lanes)", filepath.Join(root, faulty), "work", 100},
+		{"leases of 0.16 s (one of 64 lanes)", filepath.Join(root, faulty), "long", 1800},
 	} {
 		b.compare(server, &job)
 	}
