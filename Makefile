@@ -139,6 +139,7 @@ CLUSTER_ROUNDS ?= 9
 
 bench-cluster: ## what a job costs on a shared store, the server included, in CLUSTER_ROUNDS (9) rounds
 	$(GO) test -count 1 -timeout 60m -v -run '^TestCost$$' ./cluster -rounds $(CLUSTER_ROUNDS)
+	$(GO) test -count 1 -timeout 60m -v -run '^TestLeaseCost$$' ./store/postgres -long
 
 bench: ## compare with other ways to run chunks and flows, and write bench/RESULTS.md
 	$(MAKE) -C bench bench

@@ -129,7 +129,7 @@ func sharedWords(err error) string {
 		case e.Have > e.Want:
 			return "update this program"
 		}
-		if e.Have > 0 {
+		if e.Have != 0 {
 			return fmt.Sprintf("wasm-jobs migrate --store URL raises it to version %d", e.Want)
 		}
 		return "wasm-jobs migrate --store URL makes it"

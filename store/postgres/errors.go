@@ -20,7 +20,7 @@ var ErrUnreachable = errors.New("the database cannot be reached")
 
 // SchemaError reports that the schema in the database does not fit this program.
 type SchemaError struct {
-	Have, Want int  // versions; Have is 0 if there is none
+	Have, Want int  // versions; Have is 0 if there is none, and below 0 if it was made before the first release
 	Foreign    bool // another program has a schema of this name
 }
 
@@ -30,6 +30,8 @@ func (e *SchemaError) Error() string {
 		return "the schema of this name belongs to another program"
 	case e.Have == 0:
 		return fmt.Sprintf("the database has no schema of this program: want version %d", e.Want)
+	case e.Have < 0:
+		return fmt.Sprintf("the database has a schema from before the first release: want version %d", e.Want)
 	case e.Have > e.Want:
 		return fmt.Sprintf("unsupported schema version %d: this program supports version %d; a newer program is needed", e.Have, e.Want)
 	}

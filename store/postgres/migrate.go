@@ -11,7 +11,11 @@ import (
 )
 
 // SchemaVersion is the version of the schema that this program makes and needs.
-const SchemaVersion = 2
+const SchemaVersion = 1
+
+// unreleased is the version of a schema that was made before the first release. Its tables
+// say 1 too, but lack the version of each worker.
+const unreleased = -1
 
 //go:embed schema.sql
 var schemaSQL string
@@ -67,7 +71,7 @@ func (s *Store) migrate(ctx context.Context, roles bool) error {
 		switch have {
 		case 0:
 			script = createSQL(s.schema)
-		case 1:
+		case unreleased:
 			if err := s.upgrade(ctx, tx); err != nil {
 				return err
 			}
@@ -83,7 +87,7 @@ func (s *Store) migrate(ctx context.Context, roles bool) error {
 	})
 }
 
-// version returns the version of the schema, 0 if there is none. A schema of
+// version returns the version of the schema, 0 if there is none, or unreleased. A schema of
 // another program and a newer version are errors.
 func (s *Store) version(ctx context.Context, c *pgx.Conn) (version int, err error) {
 	var tables int
@@ -91,8 +95,9 @@ func (s *Store) version(ctx context.Context, c *pgx.Conn) (version int, err erro
 	if err != nil || tables == 0 {
 		return 0, err
 	}
-	var ours bool
-	err = c.QueryRow(ctx, `select count(*) > 0 from pg_class where relnamespace = to_regnamespace($1) and relname = 'schema_v'`, `"`+s.schema+`"`).Scan(&ours)
+	var ours, released bool
+	err = c.QueryRow(ctx, `select exists (select from pg_class where relnamespace = to_regnamespace($1) and relname = 'schema_v'),
+		exists (select from pg_class r join pg_attribute a on a.attrelid = r.oid where r.relnamespace = to_regnamespace($1) and r.relname = 'workers' and a.attname = 'schema')`, `"`+s.schema+`"`).Scan(&ours, &released)
 	if err != nil {
 		return 0, err
 	}
@@ -104,6 +109,9 @@ func (s *Store) version(ctx context.Context, c *pgx.Conn) (version int, err erro
 	}
 	if version > SchemaVersion {
 		return version, &SchemaError{Have: version, Want: SchemaVersion}
+	}
+	if version == 1 && !released {
+		version = unreleased
 	}
 	return version, nil
 }

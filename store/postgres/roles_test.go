@@ -83,7 +83,7 @@ func TestRights(t *testing.T) {
 		"set_state":  "select wasm_jobs.set_state('x', 'paused')",
 		"set_job":    "select wasm_jobs.set_job('x', 1, 1)",
 		"activate":   "select wasm_jobs.activate(1)",
-		"grant":      "select * from wasm_jobs.grant_lease(1, 1, '{}', null)",
+		"grant":      "select * from wasm_jobs.grant_lease(null, null, 1, '{}', null)",
 		"give_back":  "select wasm_jobs.give_back(1, 0, 1, false)",
 		"end_broken": "select wasm_jobs.end_broken(1)",
 		"mend":       "select wasm_jobs.mend(1)",

@@ -11,7 +11,7 @@ create table meta (
 	one bool primary key default true check (one), program text not null, version int not null,
 	serving text not null default '', since timestamptz not null default '-infinity'  -- see expire
 );
-insert into meta (program, version, serving, since) values ('wasm-jobs', 2, serving(), pg_postmaster_start_time());
+insert into meta (program, version, serving, since) values ('wasm-jobs', 1, serving(), pg_postmaster_start_time());
 
 -- Outputs --------------------------------------------------------------------------
 
@@ -113,7 +113,7 @@ create table files (job int not null, role text not null, n int not null, digest
 create table workers (
 	id bigint generated always as identity primary key, token bytea not null unique,
 	name text not null, app text not null, host text not null, pid int not null, engine text not null,
-	slots int not null, lease_ms bigint not null, schema int not null default 1, started timestamptz not null default clock_timestamp(),
+	slots int not null, lease_ms bigint not null, schema int not null default 0, started timestamptz not null default clock_timestamp(),
 	seen timestamptz not null default clock_timestamp(), gone bool not null default false,
 	chunks bigint not null default 0, lost bigint not null default 0, seconds float8 not null default 0
 ) with (fillfactor = 50);
@@ -151,7 +151,8 @@ create sequence keys;
 -- Leases ---------------------------------------------------------------------------
 
 -- What each lease calls is plpgsql, or small enough to become part of the caller's query: a
--- session plans a function in sql again at each call.
+-- session plans a function in sql again at each call. It has the search_path of its caller,
+-- which would cost more to set than some of its queries.
 
 create function tell(p_job int, p_kind text, p_first bigint, p_last bigint, p_worker bigint, p_why text, p_executed bigint default 0) returns void
 language plpgsql set search_path = @SCHEMA@, pg_temp as $$
@@ -177,7 +178,7 @@ $$;
 -- The chunks of a job that have no output and have not failed. Packs of a job do not overlap
 -- (see worker_settle): of those that begin before the span, only the last can reach into it.
 create function uncovered(p_job int, p_first bigint, p_last bigint) returns int8multirange
-language plpgsql stable set search_path = @SCHEMA@, pg_temp as $$
+language plpgsql stable as $$
 begin
 	return int8multirange(int8range(p_first, greatest(p_first, p_last))) - coalesce((
 		select range_agg(r) from (
@@ -338,8 +339,8 @@ end $$;
 
 -- Takes up to p_want pending chunks of a job. first is null if there are none.
 create function take_pending(p_job int, p_total bigint, p_want bigint, p_blocking bool, out first bigint, out last bigint, out announced bool)
-language plpgsql set search_path = @SCHEMA@, pg_temp as $$
-declare p pending; piece int8range; gap int8multirange;
+language plpgsql as $$
+declare p pending; gap int8multirange;
 begin
 	for i in 1..100 loop
 		if p_blocking then
@@ -456,22 +457,20 @@ begin
 	from folds f where f.job = p_job and f.output is null and f.alone and f.n >= take_calls.first;
 end $$;
 
--- Gives a slot a lease. If there is no work, the slot holds none, and key is 0.
-create function grant_lease(p_worker bigint, p_slot int, p_want jsonb, p_only bytea,
+-- Gives a slot a lease; s is its row, which is locked, or null. If there is no work, the slot holds none, and key is 0.
+create function grant_lease(w workers, s slots, p_slot int, p_want jsonb, p_only bytea,
 	out key bigint, out job int, out kind int, out first bigint, out last bigint, out announced bool, out until timestamptz, out version bigint)
-language plpgsql set search_path = @SCHEMA@, pg_temp as $$
-declare w workers; s slots; c record; want bigint; left_over bigint; waits bool; lowest bool := random() < 0.05;
+language plpgsql as $$
+declare c record; taken record; want bigint; left_over bigint; waits bool; lowest bool := random() < 0.05;
 begin
 	key := 0;
-	select * into w from workers where id = p_worker;
-	select * into s from slots x where x.worker = p_worker and x.slot = p_slot for update;
-	if not found then
-		insert into slots (worker, slot) values (p_worker, p_slot) on conflict do nothing;
-		select * into s from slots x where x.worker = p_worker and x.slot = p_slot for update;
+	if s.worker is null then
+		insert into slots (worker, slot) values (w.id, p_slot) on conflict do nothing;
+		select * into s from slots x where x.worker = w.id and x.slot = p_slot for update;
 	end if;
 	if s.job is not null then perform release_slot(s, 'returned'); end if;
 	for c in
-		select j.*, coalesce(a.active, 0) active from jobs j
+		select j.n, j.total, j.latest, j.max_concurrency, j.stopping, j.broken_by, coalesce(a.active, 0) active from jobs j
 		left join (
 			select coalesce(x.job, x.granted_job) of, max(x.since) served, count(*) filter (where x.job is not null and counts(x, o, m)) active
 			from slots x left join workers o on o.id = x.worker, meta m group by 1) a on a.of = j.n
@@ -481,7 +480,7 @@ begin
 	loop
 		if c.max_concurrency > 0 then
 			perform pg_advisory_xact_lock(1464814594, c.n);
-			perform expire(p_worker); -- a lease that is over counts until its end is recorded
+			perform expire(w.id); -- a lease that is over counts until its end is recorded
 			if (select count(*) from slots x where x.job = c.n) >= c.max_concurrency then continue; end if;
 		end if;
 		select count(*) > 0, coalesce(sum(greatest(0, p.last - p.first)), 0) into waits, left_over from pending p where p.job = c.n;
@@ -491,7 +490,10 @@ begin
 			want := coalesce((p_want->>(c.n::text))::bigint, 1);
 			-- Leases become shorter towards the end, but a lease that is too short costs more than it saves.
 			want := greatest(1, least(want, 16384, greatest(want / 16, left_over / (4 * (c.active + 1)))));
-			select t.first, t.last, t.announced into first, last, announced from take_pending(c.n, c.total, want, false) t;
+			taken := take_pending(c.n, c.total, want, false);
+			first := taken.first;
+			last := taken.last;
+			announced := taken.announced;
 			if first is null then
 				if exists (select from pending p where p.job = c.n and (p.due is null or p.due not between clock_timestamp() and clock_timestamp() + interval '1 day')) then
 					select t.first, t.last, t.announced into first, last, announced from take_pending(c.n, c.total, want, true) t;
@@ -499,7 +501,7 @@ begin
 			end if;
 		end if;
 		if first is null and not waits and c.active > 0 and not c.stopping then
-			select t.first, t.last, t.announced into first, last, announced from steal(c.n, p_worker, p_slot) t;
+			select t.first, t.last, t.announced into first, last, announced from steal(c.n, w.id, p_slot) t;
 			if first is not null then
 				select lower(r), upper(r) into first, last from unnest(uncovered(c.n, greatest(first, 0), least(last, c.total))) r order by 1 limit 1;
 			end if;
@@ -514,7 +516,7 @@ begin
 			select t.first, t.last into first, last from take_calls(c.n) t;
 		elsif not waits and c.active = 0 then
 			if not pg_try_advisory_xact_lock(1464814595, c.n) then continue; end if;
-			perform expire(p_worker);
+			perform expire(w.id);
 			if exists (select from active_slots(c.n)) or exists (select from pending p where p.job = c.n)
 				or not exists (select from jobs where n = c.n and state = 'active' and broken_by = c.broken_by) then continue; end if;
 			if c.broken_by <> '' then
@@ -539,8 +541,10 @@ begin
 		update slots x set key = grant_lease.key, job = c.n, kind = grant_lease.kind, first = grant_lease.first, last = grant_lease.last,
 			done = grant_lease.first, granted_job = c.n, granted_first = grant_lease.first, granted_last = grant_lease.last,
 			since = clock_timestamp(), until = grant_lease.until, announced = grant_lease.announced, at = null, executed = 0
-		where x.worker = p_worker and x.slot = p_slot;
-		if kind = 0 then perform tell(c.n, 'leased', first, last, p_worker, null); end if;
+		where x.worker = w.id and x.slot = p_slot;
+		if kind = 0 then
+			insert into events (job, kind, first, last, worker) values (c.n, 'leased', grant_lease.first, grant_lease.last - 1, w.name);
+		end if;
 		return;
 	end loop;
 end $$;
@@ -557,24 +561,28 @@ begin
 	return me;
 end $$;
 
-create function own_worker(p_worker bigint, p_token bytea) returns void
-language plpgsql set search_path = @SCHEMA@, pg_temp as $$
-declare needs int;
+create function own_worker(p_worker bigint, p_token bytea) returns workers
+language plpgsql as $$
+declare w workers;
 begin
-	select schema into needs from workers where id = p_worker and token = p_token;
-	if not found then raise exception 'unknown worker' using errcode = 'WJ001'; end if;
-	if needs <> 2 then
-		raise exception 'the database has schema version 2, and this worker needs version %: start the worker of the present release', needs using errcode = '42501';
+	select * into w from workers where id = p_worker and token = p_token;
+	if not found then
+		raise exception 'unknown worker' using errcode = 'WJ001';
 	end if;
+	if w.schema <> 1 then
+		raise exception 'the database has schema version 1, and this worker needs version %: start the worker of the present release', w.schema using errcode = '42501';
+	end if;
+	return w;
 end $$;
 
 create function worker_next(p_worker bigint, p_token bytea, p_slot int, p_want jsonb, p_only bytea,
 	out key bigint, out job int, out kind int, out first bigint, out last bigint, out announced bool, out until timestamptz, out version bigint)
 language plpgsql security definer set search_path = @SCHEMA@, pg_temp set plan_cache_mode = force_generic_plan as $$
+declare w workers := own_worker(p_worker, p_token); s slots;
 begin
 	perform set_config('synchronous_commit', 'off', true);
-	perform own_worker(p_worker, p_token);
-	select g.* into key, job, kind, first, last, announced, until, version from grant_lease(p_worker, p_slot, p_want, p_only) g;
+	select * into s from slots x where x.worker = p_worker and x.slot = p_slot for update;
+	select g.* into key, job, kind, first, last, announced, until, version from grant_lease(w, s, p_slot, p_want, p_only) g;
 end $$;
 
 -- Puts packs and failures of a lease, ends the lease if asked to, and gives the next one if
@@ -585,11 +593,10 @@ create function worker_settle(p_worker bigint, p_token bytea, p_slot int, p_key 
 	p_failures jsonb, p_done bigint, p_executed bigint, p_seconds float8, p_ends bool, p_why text, p_next bool, p_want jsonb, p_only bytea,
 	out verdict text, out key bigint, out job int, out kind int, out first bigint, out last bigint, out announced bool, out until timestamptz, out version bigint)
 language plpgsql security definer set search_path = @SCHEMA@, pg_temp set plan_cache_mode = force_generic_plan as $$
-declare s slots; j jobs; lane bigint; f jsonb; i int; l bigint; was bool;
+declare w workers := own_worker(p_worker, p_token); s slots; held slots; j jobs; g record; lane bigint; f jsonb; i int; was bool;
 begin
 	verdict := 'done';
 	key := 0;
-	perform own_worker(p_worker, p_token);
 	select * into s from slots x where x.worker = p_worker and x.slot = p_slot for update; -- a request that is repeated waits for the first
 	was := found and s.seq = p_seq;
 	if not was then
@@ -610,9 +617,7 @@ begin
 			if p_counts[i] < 1 or pack_sum(p_chunks[i], p_heads[i], p_datas[i]) <> p_sums[i] or length(p_chunks[i]) <> 32 * p_counts[i] then
 				raise exception 'a pack is not one of the lease' using errcode = '42501';
 			end if;
-			for l in p_firsts[i] / lane .. (p_firsts[i] + p_counts[i] - 1) / lane loop
-				perform pg_advisory_xact_lock(1464814593, (j.n * 64 + l)::int);
-			end loop;
+			perform pg_advisory_xact_lock(1464814593, (j.n * 64 + l)::int) from generate_series(p_firsts[i] / lane, (p_firsts[i] + p_counts[i] - 1) / lane) l;
 			if exists (select from packs p where p.job = j.n and p.first >= p_firsts[i] and p.first < p_firsts[i] + p_counts[i])
 				or (select p.first + p.count > p_firsts[i] from packs p where p.job = j.n and p.first < p_firsts[i] order by p.first desc limit 1) then
 				verdict := 'overlap';
@@ -620,11 +625,12 @@ begin
 		end loop;
 	end if;
 	if not was and verdict = 'done' then
-		insert into packs (action, job, first, count, bytes, low, high, chunks, heads, data, sum)
-		select j.action, j.n, u.* from unnest(p_firsts, p_counts, p_bytes, p_lows, p_highs, p_chunks, p_heads, p_datas, p_sums) u;
-		insert into spans (job, first, run, count, detail)
-		select j.n, u.f, j.run, u.c, u.t from unnest(p_firsts, p_counts, p_details) u(f, c, t)
-		on conflict on constraint spans_pkey do update set count = excluded.count, chunks = null, detail = excluded.detail;
+		for i in 1..cardinality(p_firsts) loop
+			insert into packs (action, job, first, count, bytes, low, high, chunks, heads, data, sum)
+			values (j.action, j.n, p_firsts[i], p_counts[i], p_bytes[i], p_lows[i], p_highs[i], p_chunks[i], p_heads[i], p_datas[i], p_sums[i]);
+			insert into spans (job, first, run, count, detail) values (j.n, p_firsts[i], j.run, p_counts[i], p_details[i])
+			on conflict on constraint spans_pkey do update set count = excluded.count, chunks = null, detail = excluded.detail;
+		end loop;
 		if s.job is null then
 			update jobs set late = late + 1 where n = j.n and cardinality(p_firsts) > 0;
 			update events e set executed = e.executed + p_executed where p_executed > 0 and e.n = (
@@ -635,24 +641,35 @@ begin
 				perform failed_attempt(j.n, (f->>'chunk')::bigint, f->>'class', decode(f->>'trap', 'hex'), f->'detail');
 			end if;
 		end loop;
-		s.executed := s.executed + p_executed;
-		update slots x set seq = p_seq, done = greatest(x.done, least(p_done, x.last)), executed = s.executed,
+		held := s;
+		update slots x set seq = p_seq, done = greatest(x.done, least(p_done, x.last)), executed = x.executed + p_executed,
 			job = case when not p_ends then x.job end, at = case when not p_ends then x.at end,
-			until = case when not p_ends and x.job is not null then clock_timestamp() + (select w.lease_ms from workers w where w.id = p_worker) * interval '1 millisecond' end
-		where x.worker = p_worker and x.slot = p_slot;
-		if p_ends and s.job is not null then
+			until = case when not p_ends and x.job is not null then clock_timestamp() + w.lease_ms * interval '1 millisecond' end
+		where x.worker = p_worker and x.slot = p_slot returning * into s;
+		if p_ends and held.job is not null then
 			if s.kind = 0 then
-				perform give_back(j.n, greatest(p_done, s.first), s.last, s.announced);
-				if p_done < s.last then update jobs set returned = returned + 1 where n = j.n; end if;
-				perform tell(j.n, 'lease_ended', s.first, s.last, p_worker, case when p_done >= s.last then p_why when j.state = 'cancelled' then 'cancelled' else 'returned' end, s.executed);
+				if p_done < s.last then
+					perform give_back(j.n, greatest(p_done, s.first), s.last, s.announced);
+					update jobs set returned = returned + 1 where n = j.n;
+				end if;
+				insert into events (job, kind, first, last, worker, why, executed) values (j.n, 'lease_ended', s.first, s.last - 1, w.name,
+					case when p_done >= s.last then p_why when j.state = 'cancelled' then 'cancelled' else 'returned' end, s.executed);
 			end if;
 		end if;
 	end if;
 	if p_next and verdict <> 'overlap' then
-		select g.* into key, job, kind, first, last, announced, until, version from grant_lease(p_worker, p_slot, p_want, p_only) g;
+		g := grant_lease(w, s, p_slot, p_want, p_only);
+		key := g.key;
+		job := g.job;
+		kind := g.kind;
+		first := g.first;
+		last := g.last;
+		announced := g.announced;
+		until := g.until;
+		version := g.version;
 	end if;
 	if not was and verdict = 'done' then
-		update workers set chunks = chunks + p_executed, seconds = seconds + p_seconds, seen = clock_timestamp() where id = p_worker;
+		update workers x set chunks = x.chunks + p_executed, seconds = x.seconds + p_seconds, seen = clock_timestamp() where x.id = p_worker;
 	end if;
 end $$;
 

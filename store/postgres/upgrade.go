@@ -14,8 +14,8 @@ import (
 //go:embed upgrade.sql
 var upgradeSQL string
 
-// upgrade raises the schema from version 1. Outputs are rewritten; leases are given up, and
-// workers of version 1 are told both versions when they call next.
+// upgrade raises a schema from before the first release. Outputs are rewritten; leases are
+// given up, and workers of that time are told both versions when they call next: theirs is 0.
 func (s *Store) upgrade(ctx context.Context, tx pgx.Tx) error {
 	script := func(sql string) error {
 		_, err := tx.Conn().PgConn().Exec(ctx, namedIn("set local search_path = @SCHEMA@;\n"+sql, s.schema)).ReadAll()
@@ -28,7 +28,7 @@ func (s *Store) upgrade(ctx context.Context, tx pgx.Tx) error {
 		return err
 	}
 	if err := script("alter table packs drop column marks, alter column chunks set not null, alter column heads set not null;\n" + functionsOf(schemaSQL) +
-		"update meta set version = 2, serving = serving(), since = pg_postmaster_start_time();\n"); err != nil {
+		"update meta set version = 1, serving = serving(), since = pg_postmaster_start_time();\n"); err != nil {
 		return err
 	}
 	var granted bool
@@ -63,7 +63,7 @@ func functionsOf(script string) string {
 	return kept.String()
 }
 
-// rewritePacks gives the packs of version 1 the columns of version 2. A damaged pack stays
+// rewritePacks gives the packs from before the first release the columns of version 1. A damaged pack stays
 // damaged: its next reader says so.
 func (s *Store) rewritePacks(ctx context.Context, tx pgx.Tx) error {
 	for last := int64(0); ; {
@@ -93,7 +93,7 @@ func (s *Store) rewritePacks(ctx context.Context, tx pgx.Tx) error {
 	}
 }
 
-// readFirst reads the records of a pack of version 1, as views into its data.
+// readFirst reads the records of a pack from before the first release, as views into its data.
 func readFirst(data, sum []byte) (records []store.Record, ok bool) {
 	got := sha256.Sum256(data)
 	if string(got[:]) != string(sum) {

@@ -1,4 +1,5 @@
--- Changes the tables of version 1 to those of version 2, before the packs are rewritten. All
+-- Changes the tables from before the first release to those of version 1, before the packs
+-- are rewritten. All
 -- functions and views are made again after that.
 do $$
 declare f text;
@@ -25,6 +26,6 @@ create table folds (
 	primary key (job, level, n)
 );
 alter table folds alter column output set storage external;
-alter table workers add schema int not null default 1;
+alter table workers add schema int not null default 0;
 delete from slots;
 delete from pending; -- it is derived again from the outputs

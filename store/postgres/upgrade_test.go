@@ -20,7 +20,7 @@ import (
 	"github.com/wasm-jobs/wasm-jobs/store/postgres/pgtest"
 )
 
-// firstPack encodes records as version 1 of the schema has them.
+// firstPack encodes records as the schema has them that was made before the first release.
 func firstPack(records []store.Record) (marks, data, sum []byte) {
 	for i := range records {
 		r := &records[i]
@@ -34,11 +34,11 @@ func firstPack(records []store.Record) (marks, data, sum []byte) {
 	return marks, data, of[:]
 }
 
-// first makes a schema of version 1, which testdata has as it was released, with a job of six
+// first makes the schema from before the first release, which testdata has, with a job of six
 // chunks: two are in a pack, two in a damaged one, and two were never executed.
 func first(t *testing.T, conn *pgx.Conn) {
 	t.Helper()
-	text, err := os.ReadFile("testdata/schema1.sql")
+	text, err := os.ReadFile("testdata/schema0.sql")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -100,8 +100,8 @@ func connection(t *testing.T, url string) *pgx.Conn {
 	return conn
 }
 
-// TestUpgrade raises a schema of version 1: it is then the same as a new one, outputs are kept, a
-// damaged pack stays damaged, jobs go on, and workers of the previous release are told both
+// TestUpgrade raises a schema from before the first release: it is then the same as a new one, outputs are kept, a
+// damaged pack stays damaged, jobs go on, and workers of that time are told both
 // versions.
 func TestUpgrade(t *testing.T) {
 	server := pgtest.Shared(t)
@@ -112,7 +112,7 @@ func TestUpgrade(t *testing.T) {
 	conn := connection(t, url)
 	first(t, conn)
 	pgtest.Exec(t, url, "grant usage on schema wasm_jobs to wasm_jobs_admin, wasm_jobs_submit, wasm_jobs_worker, wasm_jobs_read")
-	if _, err := postgres.Open(t.Context(), url, postgres.Options{Create: true}); !isSchema(err, 1, false) || !strings.Contains(err.Error(), "version 1: want version 2") {
+	if _, err := postgres.Open(t.Context(), url, postgres.Options{Create: true}); !isSchema(err, -1, false) || !strings.Contains(err.Error(), "before the first release: want version 1") {
 		t.Errorf("before: %v", err)
 	}
 	var all sync.WaitGroup
@@ -135,8 +135,8 @@ func TestUpgrade(t *testing.T) {
 		}
 	}
 	_, err := conn.Exec(t.Context(), "select wasm_jobs.worker_next(1, '\\x02', 1, '{}', null)")
-	if pg, ok := errors.AsType[*pgconn.PgError](err); !ok || !strings.Contains(pg.Message, "schema version 2, and this worker needs version 1") {
-		t.Errorf("a worker of the previous release: %v", err)
+	if pg, ok := errors.AsType[*pgconn.PgError](err); !ok || !strings.Contains(pg.Message, "schema version 1, and this worker needs version 0") {
+		t.Errorf("a worker of that time: %v", err)
 	}
 	afterUpgrade(t, url)
 }
