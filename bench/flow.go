@@ -38,6 +38,7 @@ const (
 	flowFirst   = "flow run, three states, an item and state"
 	flowAgain   = "flow run again, an item and state"
 	flowWatched = "flow run while others ask for its status, an item and state"
+	flowBeside  = "flow run while others ask for the status of a flow in another store, an item and state"
 	flowRuns    = "three runs of run, a chunk and run"
 	flowStart   = "flow run, three states, one root"
 	flowStatus  = "reports of status in a second of such a run"
@@ -145,10 +146,10 @@ func (f *flows) inStore(use func(store string) error) error {
 	return use(store)
 }
 
-// compared runs the flow, the same flow again, the same while others watch it, and three
-// jobs. Each round begins with another of these.
+// compared runs the flow, the same flow again, the same while others watch it or another
+// flow, and three jobs. Each round begins with another of these.
 func (f *flows) compared(ctx context.Context, round int) error {
-	parts := []func(context.Context, string) error{f.twice, f.watched, f.threeRuns}
+	parts := []func(context.Context, string) error{f.twice, f.watched, f.alongside, f.threeRuns}
 	for i := range parts {
 		if err := f.inStore(func(store string) error { return parts[(i+round)%len(parts)](ctx, store) }); err != nil {
 			return err
@@ -211,38 +212,67 @@ func (f *flows) threeRuns(ctx context.Context, store string) error {
 
 // watched runs the flow while other processes ask for its status.
 func (f *flows) watched(ctx context.Context, store string) error {
+	each, often, err := f.whileAsked(ctx, store, store)
+	f.sample(flowWatched, each, true)
+	f.sample(flowStatus, often, false)
+	return err
+}
+
+// alongside runs the flow while other processes ask for the status of a finished flow in
+// another store. They take the same time from the machine, and nothing from the run's store.
+func (f *flows) alongside(ctx context.Context, store string) error {
+	other := store + "-other"
+	defer os.RemoveAll(other)
+	if _, _, err := f.steps(ctx, other, f.chunks); err != nil {
+		return err
+	}
+	each, _, err := f.whileAsked(ctx, store, other)
+	f.sample(flowBeside, each, true)
+	return err
+}
+
+// whileAsked runs the flow while other processes ask for the status of the flow in a store.
+// It returns how often a second they got a report.
+func (f *flows) whileAsked(ctx context.Context, store, about string) (each, often float64, err error) {
 	asking, stop := context.WithCancel(ctx)
 	var asked sync.WaitGroup
 	shown := 0
 	start := time.Now()
-	asked.Go(func() { shown = f.ask(asking, store) })
-	each, _, err := f.steps(ctx, store, f.chunks)
+	asked.Go(func() { shown = f.ask(asking, about) })
+	each, _, err = f.steps(ctx, store, f.chunks)
 	taken := time.Since(start)
 	stop()
 	asked.Wait()
-	f.sample(flowWatched, each, true)
-	f.sample(flowStatus, float64(shown)/taken.Seconds(), false)
-	return err
+	return each, float64(shown) / taken.Seconds(), err
 }
+
+// maxAsking bounds the processes that ask at once, if the machine is slower than the clock.
+const maxAsking = 4
 
 // ask asks for the status 20 times a second until ctx ends, and returns how often it got
 // a report: before the run has begun, there is none.
 func (f *flows) ask(ctx context.Context, store string) int {
 	var shown atomic.Int64
 	var all sync.WaitGroup
+	free := make(chan struct{}, maxAsking)
 	tick := time.NewTicker(time.Second / 20)
 	defer tick.Stop()
 	for {
 		select {
 		case <-tick.C:
+		case <-ctx.Done():
+			all.Wait()
+			return int(shown.Load())
+		}
+		select {
+		case free <- struct{}{}:
 			all.Go(func() { // it may take longer than the period
 				if exec.Command(f.ours, "flow", "status", "--json", "--store", store, "three").Run() == nil {
 					shown.Add(1)
 				}
+				<-free
 			})
-		case <-ctx.Done():
-			all.Wait()
-			return int(shown.Load())
+		default:
 		}
 	}
 }
@@ -321,6 +351,7 @@ func (f *flows) conclude() {
 	}
 	f.claim("a finished flow again, to the first run", flowAgain, flowFirst, 0.35, false)
 	f.claim("a run while others ask for its status, to one that nobody watches", flowWatched, flowFirst, 1.05, false)
+	f.claim("a run while others ask for its status, to one while they ask about another", flowWatched, flowBeside, 1.05, false)
 	f.against(goStep+", to 2 µs", goStep, 2000)
 	for _, p := range flowPeers() {
 		if p.lead > 0 {
