@@ -509,7 +509,7 @@ begin
 		if first is not null then null; -- and the next condition is not planned
 		elsif not waits and not c.stopping and exists (select from folds f where f.job = c.n and f.output is null) then
 			if not pg_try_advisory_xact_lock(1464814595, c.n) then continue; end if;
-			perform expire(p_worker);
+			perform expire(w.id);
 			if exists (select from jobs where n = c.n and stopping) then continue; end if;
 			kind := 2;
 			announced := false;
