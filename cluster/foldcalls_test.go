@@ -172,13 +172,14 @@ func TestFoldKillsItsWorker(t *testing.T) {
 			s := openStore(t, url)
 			id := submit(t, s, newJob(t, square, n))
 			c := &children{t: t, url: url, env: []string{workerDies + "=" + function}}
-			defer c.stop()
 			deaths := 0
 			for ended := false; !ended && deaths < 10; {
 				c.start()
-				died := make(chan struct{})
+				child, died := c.all[0], make(chan struct{})
+				c.all = nil // it is waited for here
+				t.Cleanup(func() { _ = child.Process.Kill() })
 				go func() {
-					_ = c.all[0].Wait()
+					_ = child.Wait()
 					close(died)
 				}()
 				until(t, s, id, "a death or the end of the job", func(p *postgres.Progress) bool {
@@ -192,8 +193,9 @@ func TestFoldKillsItsWorker(t *testing.T) {
 				})
 				if !ended {
 					deaths++
-					c.all = nil
 				}
+				_ = child.Process.Kill() // the job may have ended before it
+				<-died
 			}
 			got, p := collect(t, s, id)
 			want := function + " failed: lost: 3 workers died or vanished while they made this call"
