@@ -205,3 +205,25 @@ func TestFoldKillsItsWorker(t *testing.T) {
 		})
 	}
 }
+
+// TestFoldLosesItsWorker kills the worker that has leased several calls of a fold: another
+// one makes them.
+func TestFoldLosesItsWorker(t *testing.T) {
+	url := pgtest.URL(t)
+	s := openStore(t, url)
+	j := newJob(t, square, 75_000) // eight groups, of which one slot leases four
+	want := local(t, j)
+	id := submit(t, s, j)
+	c := &children{t: t, url: url, env: []string{workerDies + "=" + abi.ExportAggregate}}
+	c.start()
+	c.end(0) // by its first call
+	if calls := count(t, url, "select last - done from wasm_jobs.slots where kind = 2 and job is not null"); calls < 2 {
+		t.Fatalf("a lease of %d calls", calls)
+	}
+	start(t, url, 1, nil)
+	got, p := collect(t, s, id)
+	equal(t, got, want)
+	if p.Conflicts > 0 {
+		t.Errorf("%+v", p)
+	}
+}

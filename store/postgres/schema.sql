@@ -275,8 +275,10 @@ language plpgsql set search_path = @SCHEMA@, pg_temp as $$
 declare deaths int; at_level int := 0;
 begin
 	if s.kind = 2 then
-		update folds f set alone = true, losses = f.losses + (s.last - s.done = 1)::int
-		where f.job = s.job and f.n >= s.done and f.n < s.last and f.output is null returning f.losses, f.level into deaths, at_level;
+		update folds f set alone = true where f.job = s.job and f.n >= s.done and f.n < s.last and f.output is null;
+		if s.last - s.done = 1 then
+			update folds f set losses = f.losses + 1 where f.job = s.job and f.n = s.done and f.output is null returning f.losses, f.level into deaths, at_level;
+		end if;
 	elsif not exists (select from folds f where f.job = s.job) then -- otherwise its holder calls no guest
 		update jobs j set fold_losses = j.fold_losses + 1 where j.n = s.job returning j.fold_losses into deaths;
 	end if;
