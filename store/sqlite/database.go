@@ -231,7 +231,7 @@ type database struct {
 	readers chan *conn
 
 	writing sync.Mutex  // held while the writer is in use
-	fresh   atomic.Bool // the file was just laid out, and was neither read nor written
+	fresh   atomic.Bool // the file was just laid out, and was not written since
 
 	mu      sync.Mutex
 	indexes map[store.Action]*actionIndex
@@ -368,9 +368,9 @@ func (db *database) read(ctx context.Context, f func(*conn) error) error {
 	select {
 	case c = <-db.readers:
 	default:
-		// A short job looks its chunks up once. In a fresh file there is nothing to read, so
-		// the writer can do that without another connection.
-		if db.fresh.CompareAndSwap(true, false) && db.writing.TryLock() {
+		// A job looks its chunks up before it puts any. In a fresh file there is nothing to
+		// read, so the writer can do that without another connection.
+		if db.fresh.Load() && db.writing.TryLock() {
 			defer db.writing.Unlock()
 			return db.writer.read(ctx, f)
 		}

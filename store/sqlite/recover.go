@@ -25,9 +25,9 @@ const (
 	lockTimeout = 10 * time.Minute
 )
 
-// locked calls f while no other process opens or replaces the file. The lock is one
-// of SQLite's, on a separate file, because that works on every system and ends with
-// the process.
+// locked calls f while no other process opens or replaces the file. The lock is that of a
+// SQLite transaction, on a separate file, because that works on every system and ends
+// with the process.
 func (s *Store) locked(ctx context.Context, f func() error) (err error) {
 	path := filepath.Join(filepath.Dir(s.path), lockName)
 	if err := s.vfs.fault("create", path); err != nil {
@@ -37,32 +37,45 @@ func (s *Store) locked(ctx context.Context, f func() error) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := file.Close(); err != nil {
-		return err
-	}
-	c, err := s.connect(path)
+	unlock, err := s.lock(ctx, file)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, c.Close()) }()
+	defer func() { err = errors.Join(err, unlock()) }()
+	return f()
+}
+
+// lockWithSQLite locks a file, which it closes, by a transaction.
+func (s *Store) lockWithSQLite(ctx context.Context, file *os.File) (unlock func() error, err error) {
+	if err := file.Close(); err != nil {
+		return nil, err
+	}
+	c, err := s.connect(file.Name())
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, c.Close())
+		}
+	}()
 	c.SetInterrupt(ctx)
 	if err := s.waitsFor(c, lockTimeout); err != nil {
-		return err
+		return nil, err
 	}
 	err = c.Exec("begin exclusive")
 	if isCorrupt(err) { // we never write to it, so nothing is lost
-		if err = os.Truncate(path, 0); err == nil {
+		if err = os.Truncate(file.Name(), 0); err == nil {
 			err = c.Exec("begin exclusive")
 		}
 	}
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer func() {
+	return func() error {
 		c.SetInterrupt(context.Background())
-		err = errors.Join(err, c.Exec("rollback"))
-	}()
-	return f()
+		return errors.Join(c.Exec("rollback"), c.Close())
+	}, nil
 }
 
 // recover opens the file again after an error that concerns it as a whole, and sets
