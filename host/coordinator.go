@@ -89,7 +89,7 @@ func (c *Coordinator) run(ctx context.Context, job *Job, g *Gathered) (*Result, 
 	}
 	x.started = x.tally.started
 	if x.outputs.store == nil {
-		x.outputs.store = store.NewMemory()
+		x.outputs.store = store.NewMemoryFor(job.Chunks.Len())
 	}
 	return x.run(ctx)
 }

@@ -17,6 +17,7 @@ type index struct {
 	seed   maphash.Seed
 	tables []table // one, or fanOut
 	count  int
+	expect int // number of records that will come, as far as it is known
 }
 
 // table is one table of an index. At least a quarter of its slots are free.
@@ -42,6 +43,8 @@ const (
 	fanOut   = 1 << 8 // chosen by the last bits of the hash
 	oneTable = 6144   // up to so many records, there is one table
 	minSlots = 8
+	// maxExpect bounds the records for which there is room before they come: 32 MiB of slots.
+	maxExpect = fanOut * 12288
 )
 
 func newIndex() index {
@@ -127,9 +130,13 @@ func (t *table) grow() {
 // record at a place.
 func (x *index) fan(hashOf func(place slot) uint64) {
 	old := x.tables[0].slots
+	slots := 2 * len(old) / fanOut
+	for slots/4*3*fanOut < min(x.expect, maxExpect) { // to grow and be copied step by step takes longer
+		slots *= 2
+	}
 	x.tables, x.count = make([]table, fanOut), 0
 	for i := range x.tables {
-		x.tables[i] = newTable(2 * len(old) / fanOut)
+		x.tables[i] = newTable(slots)
 	}
 	for _, v := range old {
 		if v != 0 {

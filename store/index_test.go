@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
+	"fmt"
+	"math"
 	"testing"
 )
 
@@ -76,10 +78,17 @@ func TestIndexCannotTellApart(t *testing.T) {
 	expect(t, m, true, a, b)
 }
 
-// TestIndexGrows puts records in descending order, twice, and removes some.
+// TestIndexGrows puts records in descending order, twice, and removes some, in a store that
+// expects none, fewer, as many, and more than there can be.
 func TestIndexGrows(t *testing.T) {
+	for _, expected := range []int{0, 20_000, 100_000, math.MaxInt} {
+		t.Run(fmt.Sprint(expected), func(t *testing.T) { testIndexGrows(t, expected) })
+	}
+}
+
+func testIndexGrows(t *testing.T, expected int) {
 	const count = 100_000
-	m := NewMemory()
+	m := NewMemoryFor(expected)
 	var all, others []Record
 	for i := range count {
 		all, others = append(all, numbered(count-i)), append(others, numbered(count+1+i))
@@ -122,7 +131,7 @@ func checkIndex(t *testing.T, s *arena, count int) {
 		}
 		sum, slots = sum+used, slots+len(table.slots)
 	}
-	if sum != count || s.index.count != count || slots > 3*count {
+	if sum != count || s.index.count != count || slots > 3*max(count, min(s.index.expect, maxExpect)) {
 		t.Errorf("%d of %d slots are used, and the count is %d, want %d", sum, slots, s.index.count, count)
 	}
 }

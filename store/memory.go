@@ -24,6 +24,7 @@ type Memory struct {
 	jobs    map[JobID]*memoryJob
 	begun   int // runs
 	noted   int // bytes of the details of attempts
+	expect  int // outputs of an action
 }
 
 // arena holds the records of one action. Slabs only grow, and a slab's memory
@@ -42,6 +43,14 @@ func newArena() *arena { return &arena{index: newIndex(), ordered: true} }
 
 // NewMemory returns an empty store in memory.
 func NewMemory() *Memory { return &Memory{actions: map[Action]*arena{}, jobs: map[JobID]*memoryJob{}} }
+
+// NewMemoryFor returns an empty store in memory that makes room for a number of outputs of
+// an action as soon as it has some thousands. It takes others too.
+func NewMemoryFor(outputs int) *Memory {
+	m := NewMemory()
+	m.expect = outputs
+	return m
+}
 
 // Put implements [Store].
 func (m *Memory) Put(ctx context.Context, action Action, records []Record) error {
@@ -64,6 +73,7 @@ func (m *Memory) put(action Action, records []Record) error {
 	s := m.actions[action]
 	if s == nil {
 		s = newArena()
+		s.index.expect = m.expect
 		m.actions[action] = s
 	}
 	var conflicts []error

@@ -2,6 +2,8 @@ package main
 
 import (
 	"bufio"
+	"maps"
+	"slices"
 
 	"github.com/wasm-jobs/wasm-jobs/cmd/wasm-jobs/internal/atomicfile"
 	"github.com/wasm-jobs/wasm-jobs/cmd/wasm-jobs/internal/packed"
@@ -63,8 +65,9 @@ func (f *resultFiles) early(folds bool) func(host.Output) {
 	if len(f.earlyFiles) == 0 {
 		return nil
 	}
+	all := slices.Collect(maps.Values(f.earlyFiles))
 	return func(o host.Output) {
-		for _, e := range f.earlyFiles {
+		for _, e := range all {
 			e.put(o)
 		}
 	}
