@@ -92,7 +92,8 @@ func (d *Digester) dispatch() {
 	d.hashing.Go(func() {
 		start := 0
 		for _, end := range p.ends {
-			p.span.push(p.span.hash.padded(p.bytes[start:end]))
+			p.span.hash.padded(p.span.leaf(), p.bytes[start:end])
+			p.span.join()
 			start = end
 		}
 		p.done <- struct{}{} // does not block: done has a buffer

@@ -10,9 +10,10 @@ import (
 )
 
 // HashEntry returns the hash of the leaf [id, item].
-func HashEntry(id abi.ID, item []byte) [sha256.Size]byte {
+func HashEntry(id abi.ID, item []byte) (sum [sha256.Size]byte) {
 	var h hasher
-	return h.entry(id, item)
+	h.entry(&sum, id, item)
+	return sum
 }
 
 // hasher hashes leaves and nodes without allocating memory for each. The zero
@@ -33,42 +34,47 @@ type hasher struct {
 type Hasher struct{ hasher hasher }
 
 // Sum256 returns the SHA-256 of a message.
-func (h *Hasher) Sum256(message []byte) [sha256.Size]byte {
+func (h *Hasher) Sum256(message []byte) (sum [sha256.Size]byte) {
 	h.hasher.buf = h.hasher.buf[:0]
-	return h.hasher.joined(message)
+	h.hasher.joined(&sum, message)
+	return sum
 }
 
 // maxJoined is the limit for items that are copied behind their heads to be hashed
 // in one piece, in bytes.
 const maxJoined = 1 << 10
 
-func (h *hasher) leaf(leaf []byte) [sha256.Size]byte {
+// The methods below write sums to where they are needed: to return them would copy each
+// several times.
+
+func (h *hasher) leaf(sum *[sha256.Size]byte, leaf []byte) {
 	h.buf = append(h.buf[:0], leafPrefix)
-	return h.joined(leaf)
+	h.joined(sum, leaf)
 }
 
-func (h *hasher) entry(id abi.ID, item []byte) [sha256.Size]byte {
+func (h *hasher) entry(sum *[sha256.Size]byte, id abi.ID, item []byte) {
 	h.buf = abi.AppendEntry(append(h.buf[:0], leafPrefix), id, nil)
-	return h.joined(item)
+	h.joined(sum, item)
 }
 
-// node returns the hash of the inner node over two subtrees.
-func (h *hasher) node(left, right *[sha256.Size]byte) [sha256.Size]byte {
+// node computes the hash of the inner node over two subtrees; sum may be one of them.
+func (h *hasher) node(sum, left, right *[sha256.Size]byte) {
 	h.buf = append(append(append(h.buf[:0], nodePrefix), left[:]...), right[:]...)
-	return h.joined(nil)
+	h.joined(sum, nil)
 }
 
 // joined hashes buf || rest.
-func (h *hasher) joined(rest []byte) [sha256.Size]byte {
+func (h *hasher) joined(sum *[sha256.Size]byte, rest []byte) {
 	if len(rest) <= maxJoined {
 		h.buf = appendPadding(append(h.buf, rest...), 0)
-		return h.padded(h.buf)
+		h.padded(sum, h.buf)
+		return
 	}
 	h.reset()
 	h.hash.Write(h.buf)
 	h.hash.Write(rest)
 	h.out = h.hash.Sum(h.out[:0])
-	return [sha256.Size]byte(h.out)
+	*sum = [sha256.Size]byte(h.out)
 }
 
 func (h *hasher) reset() {
@@ -90,24 +96,25 @@ func appendPadding(b []byte, start int) []byte {
 	return binary.BigEndian.AppendUint64(b, uint64(size)<<3)
 }
 
-// padded returns the SHA-256 of a message to which its padding was appended.
-func (h *hasher) padded(blocks []byte) [sha256.Size]byte {
+// padded computes the SHA-256 of a message to which its padding was appended.
+func (h *hasher) padded(sum *[sha256.Size]byte, blocks []byte) {
 	if !stateIsSum {
 		bits := binary.BigEndian.Uint64(blocks[len(blocks)-8:])
-		return sha256.Sum256(blocks[:bits>>3])
+		*sum = sha256.Sum256(blocks[:bits>>3])
+		return
 	}
 	h.reset()
 	h.hash.Write(blocks)
-	return h.sumOfState()
+	h.sumOfState(sum)
 }
 
 // stateMagic begins the encoding of a SHA-256 state. If only whole blocks were
 // hashed, their sum comes next.
 const stateMagic = "sha\x03"
 
-func (h *hasher) sumOfState() [sha256.Size]byte {
+func (h *hasher) sumOfState(sum *[sha256.Size]byte) {
 	h.out, _ = h.state.AppendBinary(h.out[:0]) // never returns an error
-	return [sha256.Size]byte(h.out[len(stateMagic):])
+	*sum = [sha256.Size]byte(h.out[len(stateMagic):])
 }
 
 // stateIsSum reports whether a sum can be read from the state of a hash. That holds
@@ -124,7 +131,11 @@ var stateIsSum = func() bool {
 		}
 		state, err := h.state.AppendBinary(h.out[:0])
 		h.out = state
-		if err != nil || len(state) < len(stateMagic)+sha256.Size || string(state[:len(stateMagic)]) != stateMagic || h.sumOfState() != sha256.Sum256(message) {
+		if err != nil || len(state) < len(stateMagic)+sha256.Size || string(state[:len(stateMagic)]) != stateMagic {
+			return false
+		}
+		var sum [sha256.Size]byte
+		if h.sumOfState(&sum); sum != sha256.Sum256(message) {
 			return false
 		}
 	}

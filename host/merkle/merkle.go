@@ -35,14 +35,22 @@ type Tree struct {
 }
 
 // Add appends a leaf. Its bytes are read before Add returns and not kept.
-func (t *Tree) Add(leaf []byte) { t.push(0, t.hash.leaf(leaf)) }
+func (t *Tree) Add(leaf []byte) {
+	var sum [sha256.Size]byte
+	t.hash.leaf(&sum, leaf)
+	t.push(0, sum)
+}
 
 // AddHash appends a leaf whose hash is known: the SHA-256 of a zero byte and the leaf.
 func (t *Tree) AddHash(sum [sha256.Size]byte) { t.push(0, sum) }
 
 // AddEntry appends the leaf [id, item], the bytes of [abi.AppendEntry], without
 // building it. The item is read before AddEntry returns and not kept.
-func (t *Tree) AddEntry(id abi.ID, item []byte) { t.push(0, t.hash.entry(id, item)) }
+func (t *Tree) AddEntry(id abi.ID, item []byte) {
+	var sum [sha256.Size]byte
+	t.hash.entry(&sum, id, item)
+	t.push(0, sum)
+}
 
 // Append appends the leaves of a span, which must begin at the end of the tree;
 // otherwise Append panics.
@@ -62,7 +70,7 @@ func (t *Tree) push(level int, sum [sha256.Size]byte) {
 	added := uint64(1) << level
 	t.tell(level, sum)
 	for t.count>>level&1 == 1 {
-		sum = t.hash.node(&t.edge[level], &sum)
+		t.hash.node(&sum, &t.edge[level], &sum)
 		level++
 		t.tell(level, sum)
 	}
@@ -103,7 +111,10 @@ func (s *Span) Reset(first uint64) {
 }
 
 // AddEntry appends the leaf [id, item] as [Tree.AddEntry] does.
-func (s *Span) AddEntry(id abi.ID, item []byte) { s.push(s.hash.entry(id, item)) }
+func (s *Span) AddEntry(id abi.ID, item []byte) {
+	s.hash.entry(s.leaf(), id, item)
+	s.join()
+}
 
 // AppendNodes appends the subtrees of the span, for [Tree.AddNodes] elsewhere.
 func (s *Span) AppendNodes(dst []byte) []byte {
@@ -130,20 +141,28 @@ func (t *Tree) AddNodes(nodes []byte) error {
 	return nil
 }
 
-// push appends a leaf, and joins the subtrees that it completes.
-func (s *Span) push(leaf [sha256.Size]byte) {
-	right := subtree{0, leaf}
+// leaf appends a leaf, and returns where its hash belongs. The caller must write it, and
+// call join.
+func (s *Span) leaf() *[sha256.Size]byte {
+	s.nodes = append(s.nodes, subtree{})
+	return &s.nodes[len(s.nodes)-1].sum
+}
+
+// join joins the subtrees that the last leaf completes.
+func (s *Span) join() {
 	s.count++
 	end := s.first + s.count
-	s.tell(end, &right)
-	for end>>right.level&1 == 0 && len(s.nodes) > 0 && s.nodes[len(s.nodes)-1].level == right.level {
-		last := len(s.nodes) - 1
-		right.sum = s.hash.node(&s.nodes[last].sum, &right.sum)
-		right.level++
-		s.nodes = s.nodes[:last]
-		s.tell(end, &right)
+	last := len(s.nodes) - 1
+	for s.tell(end, &s.nodes[last]); last > 0; last-- {
+		left, right := &s.nodes[last-1], &s.nodes[last]
+		if end>>right.level&1 != 0 || left.level != right.level {
+			break
+		}
+		s.hash.node(&left.sum, &left.sum, &right.sum)
+		left.level++
+		s.tell(end, left)
 	}
-	s.nodes = append(s.nodes, right)
+	s.nodes = s.nodes[:last+1]
 }
 
 // tell gives the prover a subtree that ends before the leaf end.
@@ -177,7 +196,7 @@ func (t *Tree) close(ragged func(level int, index uint64, sum [sha256.Size]byte)
 		switch {
 		case t.count>>level&1 == 0:
 		case started:
-			root = t.hash.node(&t.edge[level], &root)
+			t.hash.node(&root, &t.edge[level], &root)
 		default:
 			root, started = t.edge[level], true
 		}

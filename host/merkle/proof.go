@@ -40,9 +40,9 @@ func (p *Proof) Root(leaf [sha256.Size]byte) ([sha256.Size]byte, error) {
 			return leaf, ErrProof
 		}
 		if i&1 == 1 {
-			sum = hash.node(&path[0], &sum)
+			hash.node(&sum, &path[0], &sum)
 		} else {
-			sum = hash.node(&sum, &path[0])
+			hash.node(&sum, &sum, &path[0])
 		}
 		path = path[1:]
 	}
@@ -237,9 +237,9 @@ func (p *Prover) Proves(index uint64, leaf, root [sha256.Size]byte) bool {
 			continue
 		}
 		if sibling := p.sibling(level, i); i&1 == 1 {
-			sum = p.tree.hash.node(sibling, &sum)
+			p.tree.hash.node(&sum, sibling, &sum)
 		} else {
-			sum = p.tree.hash.node(&sum, sibling)
+			p.tree.hash.node(&sum, &sum, sibling)
 		}
 	}
 	if sum != root {
