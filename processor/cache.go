@@ -1,10 +1,12 @@
 package processor
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"sync"
 	"sync/atomic"
 
@@ -58,22 +60,28 @@ type Cache struct {
 	reused  atomic.Uint64
 	lookups atomic.Uint64
 
+	seed    maphash.Seed
 	mu      sync.Mutex
-	flights map[store.Digest]*flight
+	flights map[uint64]flight // by the hash of the request, or the next free number
 }
 
 // flight is one execution, shared by all callers with an equal request.
 type flight struct {
-	followers int            // guarded by Cache.mu, as is done
-	done      chan struct{}  // nil without followers
-	result    Result[[]byte] // valid once done is closed, as are the fields below
-	err       error
-	shared    bool // followers take result and err
+	in     []byte
+	shared *shared // nil without followers
+}
+
+// shared is what the followers of a flight wait for.
+type shared struct {
+	done   chan struct{}
+	result Result[[]byte] // valid once done is closed, as are the fields below
+	err    error
+	valid  bool // followers take result and err
 }
 
 // NewCache returns a cache in front of next.
 func NewCache(next Appender, o CacheOptions) *Cache {
-	c := &Cache{next: next, o: o, flights: map[store.Digest]*flight{}}
+	c := &Cache{next: next, o: o, seed: maphash.MakeSeed(), flights: map[uint64]flight{}}
 	if o.Store != nil {
 		c.keep = newKeeper(o.Store, o.Action, c.tell)
 	}
@@ -113,64 +121,71 @@ func (c *Cache) Append(ctx context.Context, in, dst []byte) (Result[[]byte], err
 	if err := abi.CheckItem(in); err != nil {
 		return Result[[]byte]{}, fmt.Errorf("%w: %w", ErrInput, err)
 	}
-	digest := store.Digest(sha256.Sum256(in))
 	for {
-		f, leads := c.board(digest)
-		if leads {
-			return c.lead(ctx, f, digest, in, dst)
+		f, key := c.board(in)
+		if f == nil {
+			return c.lead(ctx, key, in, dst)
 		}
 		select {
 		case <-f.done:
 		case <-ctx.Done():
 			return Result[[]byte]{}, ctx.Err()
 		}
-		if f.shared {
+		if f.valid {
 			return c.follow(f, dst)
 		}
 	}
 }
 
-// board returns the flight of a request, and whether the caller must execute it.
-func (c *Cache) board(digest store.Digest) (f *flight, leads bool) {
+// board returns the flight that the caller follows; nil if there is none, and the caller
+// must execute the request. key is then that of its flight.
+func (c *Cache) board(in []byte) (f *shared, key uint64) {
+	key = maphash.Bytes(c.seed, in) // a digest would take as long as the other work of the cache
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if f = c.flights[digest]; f != nil {
-		if f.followers++; f.done == nil {
-			f.done = make(chan struct{})
+	for {
+		found, ok := c.flights[key]
+		switch {
+		case !ok:
+			c.flights[key] = flight{in: in}
+			return nil, key
+		case !bytes.Equal(found.in, in): // another request with this hash
+			key++
+			continue
+		case found.shared == nil:
+			found.shared = &shared{done: make(chan struct{})}
+			c.flights[key] = found
 		}
-		return f, false
+		return found.shared, key
 	}
-	f = &flight{}
-	c.flights[digest] = f
-	return f, true
 }
 
 // lead runs a request, and ends its flight.
-func (c *Cache) lead(ctx context.Context, f *flight, digest store.Digest, in, dst []byte) (result Result[[]byte], err error) {
+func (c *Cache) lead(ctx context.Context, key uint64, in, dst []byte) (result Result[[]byte], err error) {
 	landed := false
 	defer func() {
 		if !landed { // the runner panicked
-			c.land(f, digest, Result[[]byte]{}, 0, ErrClosed)
+			c.land(key, Result[[]byte]{}, 0, ErrClosed)
 		}
 	}()
-	result, err = c.run(ctx, digest, in, dst)
-	c.land(f, digest, result, len(dst), err)
+	result, err = c.run(ctx, in, dst)
+	c.land(key, result, len(dst), err)
 	landed = true
 	return result, err
 }
 
 // land ends a flight. Followers get a copy of the output, which belongs to the
 // leader's caller.
-func (c *Cache) land(f *flight, digest store.Digest, result Result[[]byte], at int, err error) {
+func (c *Cache) land(key uint64, result Result[[]byte], at int, err error) {
 	c.mu.Lock()
-	delete(c.flights, digest)
-	followers := f.followers
+	f := c.flights[key].shared
+	delete(c.flights, key)
 	c.mu.Unlock()
-	if followers == 0 {
+	if f == nil {
 		return
 	}
 	_, failed := errors.AsType[*abi.Failure](err)
-	if f.shared = err == nil || failed; f.shared {
+	if f.valid = err == nil || failed; f.valid {
 		f.result, f.err = result, err
 		if err == nil {
 			f.result.Output = append([]byte(nil), result.Output[at:]...)
@@ -180,7 +195,7 @@ func (c *Cache) land(f *flight, digest store.Digest, result Result[[]byte], at i
 }
 
 // follow returns the result of a flight that has ended.
-func (c *Cache) follow(f *flight, dst []byte) (Result[[]byte], error) {
+func (c *Cache) follow(f *shared, dst []byte) (Result[[]byte], error) {
 	c.reused.Add(1)
 	if f.err != nil {
 		return Result[[]byte]{}, f.err
@@ -190,10 +205,11 @@ func (c *Cache) follow(f *flight, dst []byte) (Result[[]byte], error) {
 
 // run takes the output from the store, or else executes the request and has the
 // output put.
-func (c *Cache) run(ctx context.Context, digest store.Digest, in, dst []byte) (result Result[[]byte], err error) {
+func (c *Cache) run(ctx context.Context, in, dst []byte) (result Result[[]byte], err error) {
 	if c.keep == nil {
 		return c.next.Append(ctx, in, dst)
 	}
+	digest := store.Digest(sha256.Sum256(in))
 	result, found, err := c.lookUp(ctx, digest, dst)
 	if found || err != nil {
 		return result, err
