@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"hash/maphash"
 	"sync"
 	"sync/atomic"
 
@@ -60,14 +59,14 @@ type Cache struct {
 	reused  atomic.Uint64
 	lookups atomic.Uint64
 
-	seed    maphash.Seed
-	mu      sync.Mutex
-	flights map[uint64]flight // by the hash of the request, or the next free number
+	mu   sync.Mutex
+	few  [4]flight          // those that have an id: most caches need no allocation
+	many map[string]*flight // by id, if there are more
 }
 
 // flight is one execution, shared by all callers with an equal request.
 type flight struct {
-	in     []byte
+	id     []byte  // see flightID
 	shared *shared // nil without followers
 }
 
@@ -81,7 +80,7 @@ type shared struct {
 
 // NewCache returns a cache in front of next.
 func NewCache(next Appender, o CacheOptions) *Cache {
-	c := &Cache{next: next, o: o, seed: maphash.MakeSeed(), flights: map[uint64]flight{}}
+	c := &Cache{next: next, o: o, many: map[string]*flight{}}
 	if o.Store != nil {
 		c.keep = newKeeper(o.Store, o.Action, c.tell)
 	}
@@ -121,10 +120,11 @@ func (c *Cache) Append(ctx context.Context, in, dst []byte) (Result[[]byte], err
 	if err := abi.CheckItem(in); err != nil {
 		return Result[[]byte]{}, fmt.Errorf("%w: %w", ErrInput, err)
 	}
+	id := flightID(in)
 	for {
-		f, key := c.board(in)
-		if f == nil {
-			return c.lead(ctx, key, in, dst)
+		own, f := c.board(id)
+		if own != nil {
+			return c.lead(ctx, own, in, dst)
 		}
 		select {
 		case <-f.done:
@@ -137,50 +137,81 @@ func (c *Cache) Append(ctx context.Context, in, dst []byte) (Result[[]byte], err
 	}
 }
 
-// board returns the flight that the caller follows; nil if there is none, and the caller
-// must execute the request. key is then that of its flight.
-func (c *Cache) board(in []byte) (f *shared, key uint64) {
-	key = maphash.Bytes(c.seed, in) // a digest would take as long as the other work of the cache
+// smallRequest is the size up to which requests are compared with each other.
+const smallRequest = 4 << 10
+
+// flightID returns what equal requests have in common: a small request itself, and
+// otherwise its digest, after a byte with which no item begins.
+func flightID(in []byte) []byte {
+	if len(in) <= smallRequest {
+		return in
+	}
+	digest := sha256.Sum256(in)
+	return append([]byte{0xff}, digest[:]...)
+}
+
+// board returns the flight of a request that the caller must execute, or else the one that
+// it follows.
+func (c *Cache) board(id []byte) (own *flight, follows *shared) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for {
-		found, ok := c.flights[key]
-		switch {
-		case !ok:
-			c.flights[key] = flight{in: in}
-			return nil, key
-		case !bytes.Equal(found.in, in): // another request with this hash
-			key++
-			continue
-		case found.shared == nil:
-			found.shared = &shared{done: make(chan struct{})}
-			c.flights[key] = found
+	for i := range c.few {
+		switch f := &c.few[i]; {
+		case f.id == nil:
+			own = f
+		case bytes.Equal(f.id, id):
+			return nil, f.follow()
 		}
-		return found.shared, key
 	}
+	if f := c.many[string(id)]; f != nil {
+		return nil, f.follow()
+	}
+	if own == nil {
+		own = &flight{}
+		c.many[string(id)] = own
+	}
+	own.id = id
+	return own, nil
+}
+
+// follow returns what a follower waits for. Cache.mu is held.
+func (f *flight) follow() *shared {
+	if f.shared == nil {
+		f.shared = &shared{done: make(chan struct{})}
+	}
+	return f.shared
+}
+
+// end ends a flight. It returns what its followers wait for; nil if it has none.
+func (c *Cache) end(own *flight) *shared {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.many) > 0 && c.many[string(own.id)] == own {
+		delete(c.many, string(own.id))
+	}
+	f := own.shared
+	*own = flight{}
+	return f
 }
 
 // lead runs a request, and ends its flight.
-func (c *Cache) lead(ctx context.Context, key uint64, in, dst []byte) (result Result[[]byte], err error) {
+func (c *Cache) lead(ctx context.Context, own *flight, in, dst []byte) (result Result[[]byte], err error) {
 	landed := false
 	defer func() {
 		if !landed { // the runner panicked
-			c.land(key, Result[[]byte]{}, 0, ErrClosed)
+			c.land(own, Result[[]byte]{}, 0, ErrClosed)
 		}
 	}()
 	result, err = c.run(ctx, in, dst)
-	c.land(key, result, len(dst), err)
+	c.land(own, result, len(dst), err)
 	landed = true
 	return result, err
 }
 
 // land ends a flight. Followers get a copy of the output, which belongs to the
 // leader's caller.
-func (c *Cache) land(key uint64, result Result[[]byte], at int, err error) {
-	c.mu.Lock()
-	f := c.flights[key].shared
-	delete(c.flights, key)
-	c.mu.Unlock()
+func (c *Cache) land(own *flight, result Result[[]byte], at int, err error) {
+	f := c.end(own)
 	if f == nil {
 		return
 	}

@@ -32,21 +32,21 @@ var forms = []form{formCBOR, formJSON, formBytes, formText}
 const wantForms = "want application/cbor, application/json, application/octet-stream or text/plain"
 
 // requestForm returns the form of the body of a request.
-func requestForm(h http.Header) (form, error) {
-	value := header(h, "Content-Type")
-	f, err := mediaType(h, value)
+func requestForm(h *headers) (form, error) {
+	f, err := mediaType(h)
 	if err == nil && !slices.Contains(forms, f) {
-		err = fmt.Errorf("invalid Content-Type %.80q: %s", value, wantForms)
+		err = fmt.Errorf("invalid Content-Type %.80q: %s", first(h.contentType), wantForms)
 	}
 	return f, err
 }
 
 // mediaType returns the media type of a body. A content encoding is an error.
-func mediaType(h http.Header, value string) (form, error) {
-	if all := h["Content-Type"]; len(all) > 1 {
-		return "", fmt.Errorf("duplicate Content-Type %.80q: want one", all[1])
+func mediaType(h *headers) (form, error) {
+	if len(h.contentType) > 1 {
+		return "", fmt.Errorf("duplicate Content-Type %.80q: want one", h.contentType[1])
 	}
-	if encoding := header(h, "Content-Encoding"); encoding != "" && !strings.EqualFold(encoding, "identity") {
+	value := first(h.contentType)
+	if encoding := first(h.encoding); encoding != "" && !strings.EqualFold(encoding, "identity") {
 		return "", fmt.Errorf("invalid Content-Encoding %.40q: want a body that is not compressed", encoding)
 	}
 	for _, f := range forms { // most values are one of them
@@ -93,8 +93,7 @@ func (f form) item(body []byte) (item []byte, err error) {
 // acceptedForms returns the forms in which a client wants the answer, best first (RFC
 // 9110, section 12.5.1). If it accepts no supported form, they are the form of the
 // request, own, and the forms that any output has.
-func acceptedForms(h http.Header, own form) []form {
-	values := h["Accept"]
+func acceptedForms(values []string, own form) []form {
 	switch {
 	case len(values) == 0:
 		return own.fallbacks()

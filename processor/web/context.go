@@ -13,43 +13,46 @@ import (
 type requestContext struct {
 	context.Context // of the client
 	server          context.Context
-	at              time.Time // when the time limit is over; zero = no limit
-	isExec          bool      // it is that of exec, which is not patient
+	at              time.Duration // on the clock of now, when the time limit is over; 0 = no limit
+	isExec          bool          // it is that of exec, which is not patient
 
-	read atomic.Int64 // when Err last read the clock, since epoch; 0 = it did not
+	read atomic.Int64 // when Err last read the clock; 0 = it did not
 
 	mu      sync.Mutex
 	watched context.Context // nil until Done is called
 	stop    []func()        // of watched
 }
 
-// epoch is before all readings of the clock.
 var epoch = time.Now()
 
-// now reads only the monotonic clock, at half the cost of time.Now.
-func now() time.Time { return epoch.Add(time.Since(epoch)) }
+// now reads only the monotonic clock, at half the cost of time.Now. The time is that since
+// epoch.
+func now() time.Duration { return time.Since(epoch) }
 
 // begin makes c the context of a request. The caller must release it.
-func (c *requestContext) begin(client, server context.Context, began time.Time, timeout time.Duration) {
+func (c *requestContext) begin(client, server context.Context, began, timeout time.Duration) {
 	c.Context, c.server, c.isExec = client, server, true
 	if timeout > 0 {
-		c.at = began.Add(timeout)
+		c.at = began + timeout
 	}
 }
 
 // limitedContext returns a context that ends with ctx, and at a time. The caller must
 // release it.
-func limitedContext(ctx context.Context, at time.Time) *requestContext {
+func limitedContext(ctx context.Context, at time.Duration) *requestContext {
 	return &requestContext{Context: ctx, server: context.Background(), at: at}
 }
 
 // Deadline implements [context.Context].
 func (c *requestContext) Deadline() (at time.Time, ok bool) {
 	at, ok = c.Context.Deadline()
-	if !c.at.IsZero() && (!ok || c.at.Before(at)) {
-		return c.at, true
+	if c.at == 0 {
+		return at, ok
 	}
-	return at, ok
+	if own := epoch.Add(c.at); !ok || own.Before(at) {
+		return own, true
+	}
+	return at, true
 }
 
 // Err implements [context.Context].
@@ -57,7 +60,7 @@ func (c *requestContext) Err() error {
 	if err := c.Context.Err(); err != nil {
 		return err
 	}
-	if !c.at.IsZero() && c.isLate() {
+	if c.at != 0 && c.isLate() {
 		return context.DeadlineExceeded
 	}
 	return c.server.Err()
@@ -65,17 +68,17 @@ func (c *requestContext) Err() error {
 
 // isLate reports whether the time limit is over.
 func (c *requestContext) isLate() bool {
-	at := time.Since(epoch)
+	at := now()
 	c.read.Store(int64(at))
-	return !epoch.Add(at).Before(c.at)
+	return at >= c.at
 }
 
 // lastRead returns when Err of a context last read the clock, which is slow. If it did
 // not, it is read.
-func lastRead(ctx context.Context) time.Time {
+func lastRead(ctx context.Context) time.Duration {
 	if c, ok := ctx.(*requestContext); ok {
 		if at := c.read.Load(); at != 0 {
-			return epoch.Add(time.Duration(at))
+			return time.Duration(at)
 		}
 	}
 	return now()
@@ -98,9 +101,9 @@ func (c *requestContext) watch() context.Context {
 	ctx, cancel := context.WithCancel(c.Context)
 	stop := context.AfterFunc(c.server, cancel)
 	c.watched, c.stop = ctx, []func(){func() { stop() }, cancel}
-	if !c.at.IsZero() {
+	if c.at != 0 {
 		var end context.CancelFunc
-		c.watched, end = context.WithDeadline(ctx, c.at)
+		c.watched, end = context.WithDeadline(ctx, epoch.Add(c.at))
 		c.stop = append(c.stop, end)
 	}
 	return c.watched

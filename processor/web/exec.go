@@ -24,8 +24,8 @@ const (
 )
 
 // exec answers one request.
-func (s *Server) exec(w *answer, r *http.Request, e *entry) {
-	timeout, err := s.timeout(r)
+func (s *Server) exec(w *answer, r *http.Request, e *entry, h *headers) {
+	timeout, err := s.timeout(h)
 	if err != nil {
 		s.fail(w, e, http.StatusBadRequest, "malformed", err.Error())
 		return
@@ -34,7 +34,7 @@ func (s *Server) exec(w *answer, r *http.Request, e *entry) {
 	ctx.begin(r.Context(), s.hard, w.began, timeout)
 	defer ctx.release()
 	defer s.drop(w)
-	in, own, ok := s.readRequest(w, r, e, timeout)
+	in, own, ok := s.readRequest(w, r, e, h, timeout)
 	if !ok {
 		return
 	}
@@ -47,7 +47,7 @@ func (s *Server) exec(w *answer, r *http.Request, e *entry) {
 	if len(result.Output) > firstWrite {
 		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(bodyTime)) // for a client that does not read
 	}
-	s.send(w, r, e, own, result)
+	s.send(w, e, h, own, result)
 }
 
 // hold counts bytes that a request holds. It returns those of all requests.
@@ -59,18 +59,9 @@ func (s *Server) hold(w *answer, n int) (all int64) {
 // drop ends what hold began.
 func (s *Server) drop(w *answer) { s.held.Add(-w.held) }
 
-// header returns the first value of a header. Get would bring the name into the canonical
-// form, which it has.
-func header(h http.Header, name string) string {
-	if values := h[name]; len(values) > 0 {
-		return values[0]
-	}
-	return ""
-}
-
 // timeout returns the time limit of a request; 0 = no limit.
-func (s *Server) timeout(r *http.Request) (time.Duration, error) {
-	d, err := s.clientTimeout(r)
+func (s *Server) timeout(h *headers) (time.Duration, error) {
+	d, err := s.clientTimeout(h)
 	if d == 0 {
 		d = s.config.Timeout
 	}
@@ -79,8 +70,8 @@ func (s *Server) timeout(r *http.Request) (time.Duration, error) {
 
 // clientTimeout returns the time limit that a client asks for, at most Config.Timeout;
 // 0 if it asks for none.
-func (s *Server) clientTimeout(r *http.Request) (time.Duration, error) {
-	text := header(r.Header, headerTimeout)
+func (s *Server) clientTimeout(h *headers) (time.Duration, error) {
+	text := first(h.timeLimit)
 	if text == "" {
 		return 0, nil
 	}
@@ -96,8 +87,8 @@ func (s *Server) clientTimeout(r *http.Request) (time.Duration, error) {
 
 // readRequest reads the body, and converts it from its form to one item. If ok is false,
 // the request has been answered. The bytes count as held in both cases.
-func (s *Server) readRequest(w *answer, r *http.Request, e *entry, timeout time.Duration) (item []byte, own form, ok bool) {
-	own, err := requestForm(r.Header)
+func (s *Server) readRequest(w *answer, r *http.Request, e *entry, h *headers, timeout time.Duration) (item []byte, own form, ok bool) {
+	own, err := requestForm(h)
 	if err != nil {
 		s.fail(w, e, http.StatusUnsupportedMediaType, "type", err.Error())
 		return nil, own, false
@@ -105,7 +96,7 @@ func (s *Server) readRequest(w *answer, r *http.Request, e *entry, timeout time.
 	if timeout == 0 {
 		timeout = bodyTime
 	}
-	w.setReadDeadline(w.began.Add(timeout))
+	w.setReadDeadline(epoch.Add(w.began + timeout))
 	body, err := s.readBody(w, r)
 	if err != nil {
 		s.failBody(w, e, err)
@@ -194,7 +185,7 @@ var (
 )
 
 // send sends an output.
-func (s *Server) send(w *answer, r *http.Request, e *entry, own form, result processor.Result[[]byte]) {
+func (s *Server) send(w *answer, e *entry, asked *headers, own form, result processor.Result[[]byte]) {
 	h := w.Header()
 	text, size := outputText(&result)
 	tag := text[:size]
@@ -204,11 +195,11 @@ func (s *Server) send(w *answer, r *http.Request, e *entry, own form, result pro
 	if result.Reused {
 		h[headerReused] = zeroOne[1:]
 	}
-	if matches(r.Header["If-None-Match"], tag) {
+	if matches(asked.noneMatch, tag) {
 		w.WriteHeader(http.StatusNotModified)
 		return
 	}
-	if err := writeOutput(w, acceptedForms(r.Header, own), result.Output); err != nil {
+	if err := writeOutput(w, acceptedForms(asked.accept, own), result.Output); err != nil {
 		for _, name := range []string{headerFuel, headerReused, "Etag"} {
 			h.Del(name)
 		}

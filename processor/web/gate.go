@@ -61,13 +61,13 @@ func (g *gated) Append(ctx context.Context, in, dst []byte) (processor.Result[[]
 		o.Waited(g.e.Name, waited, 1)
 	}
 	if isPatient && g.e.limit > 0 {
-		limited := limitedContext(ctx, start.Add(g.e.limit))
+		limited := limitedContext(ctx, start+g.e.limit)
 		defer limited.release()
 		ctx = limited
 	}
 	result, err := g.e.Module.Module.Append(ctx, in, dst)
-	if !start.IsZero() {
-		g.s.pace.add(lastRead(ctx).Sub(start)) // the end of the call read it
+	if start != 0 {
+		g.s.pace.add(lastRead(ctx) - start) // the end of the call read it
 	}
 	if o := g.s.config.Observer; o != nil && err == nil {
 		o.Executed(result.Fuel)
@@ -95,7 +95,7 @@ type gatedTurn struct {
 	processor.Turn
 	of       *gated
 	waited   time.Duration
-	start    time.Time // zero if nobody needs it
+	start    time.Duration // 0 if nobody needs it
 	requests int
 	fuel     uint64
 }
@@ -103,7 +103,7 @@ type gatedTurn struct {
 func (t *gatedTurn) Append(ctx context.Context, in, dst []byte) (processor.Result[[]byte], error) {
 	t.requests++
 	if limit := t.of.e.limit; limit > 0 {
-		limited := limitedContext(ctx, time.Now().Add(limit))
+		limited := limitedContext(ctx, now()+limit)
 		defer limited.release()
 		ctx = limited
 	}
@@ -119,8 +119,8 @@ func (t *gatedTurn) End() {
 	if t.requests == 0 {
 		return
 	}
-	if !t.start.IsZero() {
-		s.pace.add(time.Since(t.start) / time.Duration(t.requests))
+	if t.start != 0 {
+		s.pace.add((now() - t.start) / time.Duration(t.requests))
 	}
 	if o := s.config.Observer; o != nil {
 		o.Waited(t.of.e.Name, t.waited, t.requests)
@@ -128,14 +128,14 @@ func (t *gatedTurn) End() {
 	}
 }
 
-// wait waits for a worker. It returns for how long, and the time. The time is zero if
+// wait waits for a worker. It returns for how long, and the time. The time is 0 if
 // nobody needs it, for a request of a batch that did not wait: to read the clock costs a
 // tenth of the call of a small guest.
-func (g *gated) wait(ctx context.Context, isPatient bool) (waited time.Duration, at time.Time, err error) {
+func (g *gated) wait(ctx context.Context, isPatient bool) (waited, at time.Duration, err error) {
 	if ctx.Err() == nil {
 		if _, ok := g.s.gate.TryBorrow(); ok {
 			if isPatient && g.e.limit == 0 {
-				return 0, time.Time{}, nil
+				return 0, 0, nil
 			}
 			return 0, lastRead(ctx), nil
 		}
@@ -143,7 +143,7 @@ func (g *gated) wait(ctx context.Context, isPatient bool) (waited time.Duration,
 	began := now()
 	err = g.line(ctx, isPatient)
 	at = now()
-	return at.Sub(began), at, err
+	return at - began, at, err
 }
 
 // line waits in the line for a worker.

@@ -406,8 +406,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // route dispatches a request by its path and method.
 func (s *Server) route(w *answer, r *http.Request, e *entry, t target) {
+	h := headersOf(r)
 	switch {
-	case headerSize(r) > MaxHeaders:
+	case h.size > MaxHeaders:
 		s.fail(w, e, http.StatusRequestHeaderFieldsTooLarge, "large", fmt.Sprintf("the header is larger than %d bytes, the limit", MaxHeaders))
 	case !s.authorized(r):
 		w.Header().Set("WWW-Authenticate", `Bearer realm="wasm-jobs"`)
@@ -425,24 +426,51 @@ func (s *Server) route(w *answer, r *http.Request, e *entry, t target) {
 		s.describe(w, r, e)
 	case r.Method != http.MethodPost:
 		s.failMethod(w, e, r, http.MethodPost)
-	case s.rates != nil && !s.rates.allow(client(r), w.began):
+	case s.rates != nil && !s.rates.allow(client(r), epoch.Add(w.began)):
 		s.reject(w, e, ReasonRate)
 	case t.verb == "exec":
-		s.exec(w, r, e)
+		s.exec(w, r, e, &h)
 	default:
-		s.batch(w, r, e)
+		s.batch(w, r, e, &h)
 	}
 }
 
-// headerSize returns the size of the header of a request.
-func headerSize(r *http.Request) (size int) {
+// headers are the size of the header of a request, and the values that are looked at. The
+// size needs all of them: to look up each takes as long again.
+type headers struct {
+	size                                                int
+	accept, encoding, contentType, noneMatch, timeLimit []string
+}
+
+func headersOf(r *http.Request) (h headers) {
 	const each = 32 // as of RFC 7541, section 4.1
+	h.size = len(r.RequestURI)
 	for name, values := range r.Header {
 		for _, value := range values {
-			size += len(name) + len(value) + each
+			h.size += len(name) + len(value) + each
+		}
+		switch name {
+		case "Accept":
+			h.accept = values
+		case "Content-Encoding":
+			h.encoding = values
+		case "Content-Type":
+			h.contentType = values
+		case "If-None-Match":
+			h.noneMatch = values
+		case headerTimeout:
+			h.timeLimit = values
 		}
 	}
-	return size + len(r.RequestURI)
+	return h
+}
+
+// first returns the first value of a header; "" if there is none.
+func first(values []string) string {
+	if len(values) == 0 {
+		return ""
+	}
+	return values[0]
 }
 
 // target is what a path names.
@@ -512,7 +540,7 @@ func (s *Server) unknown(t target) string {
 // allocation.
 type answer struct {
 	http.ResponseWriter
-	began   time.Time
+	began   time.Duration  // on the clock of now
 	code    int            // 0 before WriteHeader
 	held    int64          // bytes that count in Server.held
 	context requestContext // of exec
@@ -525,7 +553,7 @@ func (a *answer) tell(o Observer, e *entry) {
 	if e != nil {
 		module = e.Name
 	}
-	o.Answered(module, cmp.Or(a.code, http.StatusOK), time.Since(a.began))
+	o.Answered(module, cmp.Or(a.code, http.StatusOK), now()-a.began)
 }
 
 // readDeadliner is what the writers of net/http implement.
