@@ -70,7 +70,7 @@ type flight struct {
 	shared *shared // nil without followers
 }
 
-// shared is what the followers of a flight wait for.
+// shared is the result of a flight, for its followers.
 type shared struct {
 	done   chan struct{}
 	result Result[[]byte] // valid once done is closed, as are the fields below
@@ -140,7 +140,7 @@ func (c *Cache) Append(ctx context.Context, in, dst []byte) (Result[[]byte], err
 // smallRequest is the size up to which requests are compared with each other.
 const smallRequest = 4 << 10
 
-// flightID returns what equal requests have in common: a small request itself, and
+// flightID returns the same bytes for equal requests only: a small request itself, and
 // otherwise its digest, after a byte with which no item begins.
 func flightID(in []byte) []byte {
 	if len(in) <= smallRequest {
@@ -174,7 +174,7 @@ func (c *Cache) board(id []byte) (own *flight, follows *shared) {
 	return own, nil
 }
 
-// follow returns what a follower waits for. Cache.mu is held.
+// follow returns the result that a follower waits for. Cache.mu is held.
 func (f *flight) follow() *shared {
 	if f.shared == nil {
 		f.shared = &shared{done: make(chan struct{})}
@@ -182,7 +182,7 @@ func (f *flight) follow() *shared {
 	return f.shared
 }
 
-// end ends a flight. It returns what its followers wait for; nil if it has none.
+// end ends a flight. It returns the result for its followers; nil if it has none.
 func (c *Cache) end(own *flight) *shared {
 	c.mu.Lock()
 	defer c.mu.Unlock()
