@@ -248,7 +248,7 @@ func (b *batchRunner) Run(ctx context.Context, in []byte) (processor.Result[[]by
 func (b *batchRunner) Append(ctx context.Context, in, dst []byte) (processor.Result[[]byte], error) {
 	own := ctx
 	if b.of.limit > 0 {
-		limited := limitedContext(ctx, now()+b.of.limit)
+		limited := limitedContext(ctx, later(now(), b.of.limit))
 		defer limited.release()
 		own = limited
 	}

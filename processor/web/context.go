@@ -2,6 +2,7 @@ package web
 
 import (
 	"context"
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -29,11 +30,19 @@ var epoch = time.Now()
 // epoch.
 func now() time.Duration { return time.Since(epoch) }
 
+// later returns the time d after at, or the last one that there is.
+func later(at, d time.Duration) time.Duration {
+	if end := at + d; end >= at {
+		return end
+	}
+	return math.MaxInt64
+}
+
 // begin makes c the context of a request. The caller must release it.
 func (c *requestContext) begin(client, server context.Context, began, timeout time.Duration) {
 	c.Context, c.server, c.isExec = client, server, true
 	if timeout > 0 {
-		c.at = began + timeout
+		c.at = later(began, timeout)
 	}
 }
 

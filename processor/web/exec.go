@@ -96,7 +96,7 @@ func (s *Server) readRequest(w *answer, r *http.Request, e *entry, h *headers, t
 	if timeout == 0 {
 		timeout = bodyTime
 	}
-	w.setReadDeadline(epoch.Add(w.began + timeout))
+	w.setReadDeadline(epoch.Add(later(w.began, timeout)))
 	body, err := s.readBody(w, r)
 	if err != nil {
 		s.failBody(w, e, err)

@@ -61,7 +61,7 @@ func (g *gated) Append(ctx context.Context, in, dst []byte) (processor.Result[[]
 		o.Waited(g.e.Name, waited, 1)
 	}
 	if isPatient && g.e.limit > 0 {
-		limited := limitedContext(ctx, start+g.e.limit)
+		limited := limitedContext(ctx, later(start, g.e.limit))
 		defer limited.release()
 		ctx = limited
 	}
@@ -103,7 +103,7 @@ type gatedTurn struct {
 func (t *gatedTurn) Append(ctx context.Context, in, dst []byte) (processor.Result[[]byte], error) {
 	t.requests++
 	if limit := t.of.e.limit; limit > 0 {
-		limited := limitedContext(ctx, now()+limit)
+		limited := limitedContext(ctx, later(now(), limit))
 		defer limited.release()
 		ctx = limited
 	}
