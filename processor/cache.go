@@ -1,6 +1,7 @@
 package processor
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -58,22 +59,28 @@ type Cache struct {
 	reused  atomic.Uint64
 	lookups atomic.Uint64
 
-	mu      sync.Mutex
-	flights map[store.Digest]*flight
+	mu   sync.Mutex
+	few  [4]flight          // those that have an id: most caches need no allocation
+	many map[string]*flight // by id, if there are more
 }
 
 // flight is one execution, shared by all callers with an equal request.
 type flight struct {
-	followers int            // guarded by Cache.mu, as is done
-	done      chan struct{}  // nil without followers
-	result    Result[[]byte] // valid once done is closed, as are the fields below
-	err       error
-	shared    bool // followers take result and err
+	id     []byte  // see flightID
+	shared *shared // nil without followers
+}
+
+// shared is the result of a flight, for its followers.
+type shared struct {
+	done   chan struct{}
+	result Result[[]byte] // valid once done is closed, as are the fields below
+	err    error
+	valid  bool // followers take result and err
 }
 
 // NewCache returns a cache in front of next.
 func NewCache(next Appender, o CacheOptions) *Cache {
-	c := &Cache{next: next, o: o, flights: map[store.Digest]*flight{}}
+	c := &Cache{next: next, o: o, many: map[string]*flight{}}
 	if o.Store != nil {
 		c.keep = newKeeper(o.Store, o.Action, c.tell)
 	}
@@ -113,64 +120,103 @@ func (c *Cache) Append(ctx context.Context, in, dst []byte) (Result[[]byte], err
 	if err := abi.CheckItem(in); err != nil {
 		return Result[[]byte]{}, fmt.Errorf("%w: %w", ErrInput, err)
 	}
-	digest := store.Digest(sha256.Sum256(in))
+	id := flightID(in)
 	for {
-		f, leads := c.board(digest)
-		if leads {
-			return c.lead(ctx, f, digest, in, dst)
+		own, f := c.board(id)
+		if own != nil {
+			return c.lead(ctx, own, in, dst)
 		}
 		select {
 		case <-f.done:
 		case <-ctx.Done():
 			return Result[[]byte]{}, ctx.Err()
 		}
-		if f.shared {
+		if f.valid {
 			return c.follow(f, dst)
 		}
 	}
 }
 
-// board returns the flight of a request, and whether the caller must execute it.
-func (c *Cache) board(digest store.Digest) (f *flight, leads bool) {
+// smallRequest is the size up to which requests are compared with each other.
+const smallRequest = 4 << 10
+
+// flightID returns the same bytes for equal requests only: a small request itself, and
+// otherwise its digest, after a byte with which no item begins.
+func flightID(in []byte) []byte {
+	if len(in) <= smallRequest {
+		return in
+	}
+	digest := sha256.Sum256(in)
+	return append([]byte{0xff}, digest[:]...)
+}
+
+// board returns the flight of a request that the caller must execute, or else the one that
+// it follows.
+func (c *Cache) board(id []byte) (own *flight, follows *shared) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if f = c.flights[digest]; f != nil {
-		if f.followers++; f.done == nil {
-			f.done = make(chan struct{})
+	for i := range c.few {
+		switch f := &c.few[i]; {
+		case f.id == nil:
+			own = f
+		case bytes.Equal(f.id, id):
+			return nil, f.follow()
 		}
-		return f, false
 	}
-	f = &flight{}
-	c.flights[digest] = f
-	return f, true
+	if f := c.many[string(id)]; f != nil {
+		return nil, f.follow()
+	}
+	if own == nil {
+		own = &flight{}
+		c.many[string(id)] = own
+	}
+	own.id = id
+	return own, nil
+}
+
+// follow returns the result that a follower waits for. Cache.mu is held.
+func (f *flight) follow() *shared {
+	if f.shared == nil {
+		f.shared = &shared{done: make(chan struct{})}
+	}
+	return f.shared
+}
+
+// end ends a flight. It returns the result for its followers; nil if it has none.
+func (c *Cache) end(own *flight) *shared {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.many) > 0 && c.many[string(own.id)] == own {
+		delete(c.many, string(own.id))
+	}
+	f := own.shared
+	*own = flight{}
+	return f
 }
 
 // lead runs a request, and ends its flight.
-func (c *Cache) lead(ctx context.Context, f *flight, digest store.Digest, in, dst []byte) (result Result[[]byte], err error) {
+func (c *Cache) lead(ctx context.Context, own *flight, in, dst []byte) (result Result[[]byte], err error) {
 	landed := false
 	defer func() {
 		if !landed { // the runner panicked
-			c.land(f, digest, Result[[]byte]{}, 0, ErrClosed)
+			c.land(own, Result[[]byte]{}, 0, ErrClosed)
 		}
 	}()
-	result, err = c.run(ctx, digest, in, dst)
-	c.land(f, digest, result, len(dst), err)
+	result, err = c.run(ctx, in, dst)
+	c.land(own, result, len(dst), err)
 	landed = true
 	return result, err
 }
 
 // land ends a flight. Followers get a copy of the output, which belongs to the
 // leader's caller.
-func (c *Cache) land(f *flight, digest store.Digest, result Result[[]byte], at int, err error) {
-	c.mu.Lock()
-	delete(c.flights, digest)
-	followers := f.followers
-	c.mu.Unlock()
-	if followers == 0 {
+func (c *Cache) land(own *flight, result Result[[]byte], at int, err error) {
+	f := c.end(own)
+	if f == nil {
 		return
 	}
 	_, failed := errors.AsType[*abi.Failure](err)
-	if f.shared = err == nil || failed; f.shared {
+	if f.valid = err == nil || failed; f.valid {
 		f.result, f.err = result, err
 		if err == nil {
 			f.result.Output = append([]byte(nil), result.Output[at:]...)
@@ -180,7 +226,7 @@ func (c *Cache) land(f *flight, digest store.Digest, result Result[[]byte], at i
 }
 
 // follow returns the result of a flight that has ended.
-func (c *Cache) follow(f *flight, dst []byte) (Result[[]byte], error) {
+func (c *Cache) follow(f *shared, dst []byte) (Result[[]byte], error) {
 	c.reused.Add(1)
 	if f.err != nil {
 		return Result[[]byte]{}, f.err
@@ -190,10 +236,11 @@ func (c *Cache) follow(f *flight, dst []byte) (Result[[]byte], error) {
 
 // run takes the output from the store, or else executes the request and has the
 // output put.
-func (c *Cache) run(ctx context.Context, digest store.Digest, in, dst []byte) (result Result[[]byte], err error) {
+func (c *Cache) run(ctx context.Context, in, dst []byte) (result Result[[]byte], err error) {
 	if c.keep == nil {
 		return c.next.Append(ctx, in, dst)
 	}
+	digest := store.Digest(sha256.Sum256(in))
 	result, found, err := c.lookUp(ctx, digest, dst)
 	if found || err != nil {
 		return result, err

@@ -122,6 +122,48 @@ func TestEqualRequestsAreOne(t *testing.T) {
 	}
 }
 
+// Many different requests at once, small and large ones, share only with equal ones, and
+// nothing is left of them.
+func TestEqualRequestsAmongMany(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var executed atomic.Int64
+		hold := make(chan struct{})
+		c := processor.NewCache(appender(func(_ context.Context, in []byte) ([]byte, error) {
+			executed.Add(1)
+			<-hold
+			return in, nil
+		}), processor.CacheOptions{})
+		var requests [][]byte
+		for n := range 20 {
+			requests = append(requests, number(uint64(n)), item(100, byte(n)), item(5000, byte(n)))
+		}
+		for round := range int64(2) {
+			var asking sync.WaitGroup
+			for i := range 4 * len(requests) {
+				in := requests[i%len(requests)]
+				asking.Go(func() {
+					got, err := c.Run(t.Context(), bytes.Clone(in))
+					if err != nil || !bytes.Equal(got.Output, in) {
+						t.Errorf("the answer to %d bytes has %d, %v", len(in), len(got.Output), err)
+					}
+				})
+			}
+			synctest.Wait()
+			close(hold)
+			asking.Wait()
+			hold = make(chan struct{})
+			if want := (round + 1) * int64(len(requests)); executed.Load() != want {
+				t.Errorf("%d were executed, want %d", executed.Load(), want)
+			}
+		}
+	})
+}
+
+// item returns a byte string that ends with last.
+func item(size int, last byte) []byte {
+	return append(abi.AppendHead(nil, abi.MajorBytes, uint64(size)), append(make([]byte, size-1), last)...)
+}
+
 // If the running request is cancelled, the next equal one runs.
 func TestCancelledRequestIsNoAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

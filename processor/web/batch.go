@@ -24,9 +24,8 @@ var (
 )
 
 // batchFormat returns the format of a batch, and the media type of its answer.
-func batchFormat(h http.Header) (processor.Format, form, error) {
-	value := h.Get("Content-Type")
-	f, err := mediaType(h, value)
+func batchFormat(h *headers) (processor.Format, form, error) {
+	f, err := mediaType(h)
 	switch {
 	case err != nil:
 		return 0, "", err
@@ -35,12 +34,12 @@ func batchFormat(h http.Header) (processor.Format, form, error) {
 	case slices.Contains(linesTypes, f):
 		return processor.JSONLines, linesTypes[0], nil
 	}
-	return 0, "", fmt.Errorf("invalid Content-Type %.80q: want application/cbor-seq or application/jsonl", value)
+	return 0, "", fmt.Errorf("invalid Content-Type %.80q: want application/cbor-seq or application/jsonl", first(h.contentType))
 }
 
 // batch answers a stream of requests.
-func (s *Server) batch(w *answer, r *http.Request, e *entry) {
-	format, contentType, err := batchFormat(r.Header)
+func (s *Server) batch(w *answer, r *http.Request, e *entry, h *headers) {
+	format, contentType, err := batchFormat(h)
 	if err != nil {
 		s.fail(w, e, http.StatusUnsupportedMediaType, "type", err.Error())
 		return
@@ -50,7 +49,7 @@ func (s *Server) batch(w *answer, r *http.Request, e *entry) {
 		s.fail(w, e, http.StatusBadRequest, "malformed", fmt.Sprintf("invalid order %.40q: want input or completion", order))
 		return
 	}
-	limit, err := s.clientTimeout(r)
+	limit, err := s.clientTimeout(h)
 	if err != nil {
 		s.fail(w, e, http.StatusBadRequest, "malformed", err.Error())
 		return
@@ -249,7 +248,7 @@ func (b *batchRunner) Run(ctx context.Context, in []byte) (processor.Result[[]by
 func (b *batchRunner) Append(ctx context.Context, in, dst []byte) (processor.Result[[]byte], error) {
 	own := ctx
 	if b.of.limit > 0 {
-		limited := limitedContext(ctx, time.Now().Add(b.of.limit))
+		limited := limitedContext(ctx, later(now(), b.of.limit))
 		defer limited.release()
 		own = limited
 	}

@@ -32,21 +32,21 @@ var forms = []form{formCBOR, formJSON, formBytes, formText}
 const wantForms = "want application/cbor, application/json, application/octet-stream or text/plain"
 
 // requestForm returns the form of the body of a request.
-func requestForm(h http.Header) (form, error) {
-	value := h.Get("Content-Type")
-	f, err := mediaType(h, value)
+func requestForm(h *headers) (form, error) {
+	f, err := mediaType(h)
 	if err == nil && !slices.Contains(forms, f) {
-		err = fmt.Errorf("invalid Content-Type %.80q: %s", value, wantForms)
+		err = fmt.Errorf("invalid Content-Type %.80q: %s", first(h.contentType), wantForms)
 	}
 	return f, err
 }
 
 // mediaType returns the media type of a body. A content encoding is an error.
-func mediaType(h http.Header, value string) (form, error) {
-	if all := h.Values("Content-Type"); len(all) > 1 {
-		return "", fmt.Errorf("duplicate Content-Type %.80q: want one", all[1])
+func mediaType(h *headers) (form, error) {
+	if len(h.contentType) > 1 {
+		return "", fmt.Errorf("duplicate Content-Type %.80q: want one", h.contentType[1])
 	}
-	if encoding := h.Get("Content-Encoding"); encoding != "" && !strings.EqualFold(encoding, "identity") {
+	value := first(h.contentType)
+	if encoding := first(h.encoding); encoding != "" && !strings.EqualFold(encoding, "identity") {
 		return "", fmt.Errorf("invalid Content-Encoding %.40q: want a body that is not compressed", encoding)
 	}
 	for _, f := range forms { // most values are one of them
@@ -92,21 +92,20 @@ func (f form) item(body []byte) (item []byte, err error) {
 
 // acceptedForms returns the forms in which a client wants the answer, best first (RFC
 // 9110, section 12.5.1). If it accepts no supported form, they are the form of the
-// request, and the forms that any output has.
-func acceptedForms(h http.Header) []form {
-	values := h.Values("Accept")
-	if len(values) == 1 { // most requests
-		if values[0] == string(formCBOR) || values[0] == string(formJSON) {
-			return fallbacks[form(values[0])]
-		}
+// request, own, and the forms that any output has.
+func acceptedForms(values []string, own form) []form {
+	switch {
+	case len(values) == 0:
+		return own.fallbacks()
+	case len(values) == 1 && (values[0] == string(formCBOR) || values[0] == string(formJSON)): // most requests
+		return form(values[0]).fallbacks()
 	}
-	own := ownForms(h)
 	ranges := mediaRanges(values)
 	if len(ranges) == 0 {
-		return own
+		return own.fallbacks()
 	}
 	var accepted []mediaRange
-	for _, f := range slices.Concat(own, forms) {
+	for _, f := range slices.Concat(own.fallbacks(), forms) {
 		known := slices.ContainsFunc(accepted, func(a mediaRange) bool { return a.name == string(f) })
 		if best := match(ranges, f); best.quality > 0 && !known {
 			best.name = string(f)
@@ -114,7 +113,7 @@ func acceptedForms(h http.Header) []form {
 		}
 	}
 	if len(accepted) == 0 {
-		return own
+		return own.fallbacks()
 	}
 	slices.SortStableFunc(accepted, func(a, b mediaRange) int {
 		return cmp.Or(cmp.Compare(b.quality, a.quality), cmp.Compare(b.precision, a.precision), cmp.Compare(a.place, b.place))
@@ -126,20 +125,24 @@ func acceptedForms(h http.Header) []form {
 	return best
 }
 
-// fallbacks are a form, and the forms that any output has: CBOR has all of them.
-var fallbacks = map[form][]form{
-	formCBOR:  {formCBOR},
-	formJSON:  {formJSON},
-	formBytes: {formBytes, formCBOR},
-	formText:  {formText, formBytes, formCBOR},
+// fallbacks returns a form, and the forms that any output has: CBOR has all of them. They
+// are only read.
+func (f form) fallbacks() []form {
+	switch f {
+	case formJSON:
+		return onlyJSON
+	case formBytes:
+		return textFirst[1:]
+	case formText:
+		return textFirst
+	}
+	return textFirst[2:]
 }
 
-// ownForms returns the form of the request, and the forms that any output has. They are
-// only read.
-func ownForms(h http.Header) []form {
-	f, _ := requestForm(h) // was checked
-	return fallbacks[f]
-}
+var (
+	onlyJSON  = []form{formJSON}
+	textFirst = []form{formText, formBytes, formCBOR}
+)
 
 // mediaRange is an element of Accept.
 type mediaRange struct {
@@ -206,7 +209,7 @@ func writeOutput(w http.ResponseWriter, accepted []form, output []byte) (err err
 			}
 		}
 		h := w.Header()
-		h["Content-Type"] = headerValues[f]
+		h["Content-Type"] = f.headerValue()
 		if len(body) > ownLength {
 			h["Content-Length"] = []string{strconv.Itoa(len(body))}
 		}
@@ -219,12 +222,25 @@ func writeOutput(w http.ResponseWriter, accepted []form, output []byte) (err err
 // ownLength is the size of a body whose length net/http states itself.
 const ownLength = 1024
 
-// headerValues are the values of Content-Type.
-var headerValues = map[form][]string{
-	formCBOR:  {string(formCBOR)},
-	formBytes: {string(formBytes)},
-	formText:  {"text/plain; charset=utf-8"},
+// headerValue returns the value of Content-Type, shared by all answers.
+func (f form) headerValue() []string {
+	switch f {
+	case formJSON:
+		return jsonValue
+	case formBytes:
+		return bytesValue
+	case formText:
+		return textValue
+	}
+	return cborValue
 }
+
+var (
+	cborValue  = []string{string(formCBOR)}
+	jsonValue  = []string{string(formJSON)}
+	bytesValue = []string{string(formBytes)}
+	textValue  = []string{"text/plain; charset=utf-8"}
+)
 
 // stringBody returns the content of an output that is a string.
 func stringBody(f form, output []byte) ([]byte, error) {
@@ -240,7 +256,7 @@ func stringBody(f form, output []byte) ([]byte, error) {
 
 // writeJSON writes an output as JSON. It writes nothing if JSON cannot express it.
 func writeJSON(w http.ResponseWriter, output []byte) error {
-	w.Header()["Content-Type"] = []string{string(formJSON)}
+	w.Header()["Content-Type"] = formJSON.headerValue()
 	b := bufio.NewWriterSize(w, min(8<<10, max(512, 4*len(output))))
 	if err := notation.WriteJSON(b, output); err != nil {
 		return err

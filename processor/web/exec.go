@@ -24,16 +24,17 @@ const (
 )
 
 // exec answers one request.
-func (s *Server) exec(w *answer, r *http.Request, e *entry, began time.Time) {
-	timeout, err := s.timeout(r)
+func (s *Server) exec(w *answer, r *http.Request, e *entry, h *headers) {
+	timeout, err := s.timeout(h)
 	if err != nil {
 		s.fail(w, e, http.StatusBadRequest, "malformed", err.Error())
 		return
 	}
-	ctx, cancel := s.context(r, began, timeout)
-	defer cancel()
-	in, ok := s.readRequest(w, r, e, began, timeout)
-	defer s.held.Add(-int64(len(in)))
+	ctx := &w.context
+	ctx.begin(r.Context(), s.hard, w.began, timeout)
+	defer ctx.release()
+	defer s.drop(w)
+	in, own, ok := s.readRequest(w, r, e, h, timeout)
 	if !ok {
 		return
 	}
@@ -42,17 +43,25 @@ func (s *Server) exec(w *answer, r *http.Request, e *entry, began time.Time) {
 		s.failWith(w, r, e, err)
 		return
 	}
-	s.held.Add(int64(len(result.Output)))
-	defer s.held.Add(-int64(len(result.Output)))
+	s.hold(w, len(result.Output))
 	if len(result.Output) > firstWrite {
 		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(bodyTime)) // for a client that does not read
 	}
-	s.send(w, r, e, result)
+	s.send(w, e, h, own, result)
 }
 
+// hold counts bytes that a request holds. It returns those of all requests.
+func (s *Server) hold(w *answer, n int) (all int64) {
+	w.held += int64(n)
+	return s.held.Add(int64(n))
+}
+
+// drop ends what hold began.
+func (s *Server) drop(w *answer) { s.held.Add(-w.held) }
+
 // timeout returns the time limit of a request; 0 = no limit.
-func (s *Server) timeout(r *http.Request) (time.Duration, error) {
-	d, err := s.clientTimeout(r)
+func (s *Server) timeout(h *headers) (time.Duration, error) {
+	d, err := s.clientTimeout(h)
 	if d == 0 {
 		d = s.config.Timeout
 	}
@@ -61,8 +70,8 @@ func (s *Server) timeout(r *http.Request) (time.Duration, error) {
 
 // clientTimeout returns the time limit that a client asks for, at most Config.Timeout;
 // 0 if it asks for none.
-func (s *Server) clientTimeout(r *http.Request) (time.Duration, error) {
-	text := r.Header.Get(headerTimeout)
+func (s *Server) clientTimeout(h *headers) (time.Duration, error) {
+	text := first(h.timeLimit)
 	if text == "" {
 		return 0, nil
 	}
@@ -76,47 +85,50 @@ func (s *Server) clientTimeout(r *http.Request) (time.Duration, error) {
 	return d, nil
 }
 
-// readRequest reads the body, and converts it to one item. If ok is false, the request
-// has been answered. The returned bytes count as held in both cases.
-func (s *Server) readRequest(w *answer, r *http.Request, e *entry, began time.Time, timeout time.Duration) (item []byte, ok bool) {
-	form, err := requestForm(r.Header)
+// readRequest reads the body, and converts it from its form to one item. If ok is false,
+// the request has been answered. The bytes count as held in both cases.
+func (s *Server) readRequest(w *answer, r *http.Request, e *entry, h *headers, timeout time.Duration) (item []byte, own form, ok bool) {
+	own, err := requestForm(h)
 	if err != nil {
 		s.fail(w, e, http.StatusUnsupportedMediaType, "type", err.Error())
-		return nil, false
+		return nil, own, false
 	}
 	if timeout == 0 {
 		timeout = bodyTime
 	}
-	_ = http.NewResponseController(w).SetReadDeadline(began.Add(timeout))
-	body, err := s.readBody(r)
-	if err == nil {
-		// From now on, the server only notices whether the client is still there.
-		_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
+	w.setReadDeadline(epoch.Add(later(w.began, timeout)))
+	body, err := s.readBody(w, r)
+	if err != nil {
+		s.failBody(w, e, err)
+		return nil, own, false
 	}
+	w.setReadDeadline(time.Time{}) // from now on, the server only notices whether the client is still there
+	item, err = own.item(body)
+	if err != nil {
+		s.fail(w, e, http.StatusBadRequest, "malformed", err.Error())
+		return nil, own, false
+	}
+	if more := len(item) - len(body); more != 0 {
+		s.hold(w, more)
+	}
+	return item, own, true
+}
+
+// failBody answers a request whose body could not be read.
+func (s *Server) failBody(w *answer, e *entry, err error) {
 	large, isLarge := errors.AsType[*largeError](err)
 	_, isRejected := errors.AsType[*rejectedError](err)
 	switch {
 	case isLarge:
 		w.Header().Set("Connection", "close") // the rest of the body is not read
 		s.fail(w, e, http.StatusRequestEntityTooLarge, "large", large.Error())
-		return body, false
 	case isRejected:
 		s.reject(w, e, ReasonFull)
-		return body, false
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		s.reject(w, e, ReasonDeadline)
-		return body, false
-	case err != nil:
+	default:
 		s.fail(w, e, http.StatusBadRequest, "malformed", "incomplete body: "+err.Error())
-		return body, false
 	}
-	item, err = form.item(body)
-	if err != nil {
-		s.fail(w, e, http.StatusBadRequest, "malformed", err.Error())
-		return body, false
-	}
-	s.held.Add(int64(len(item) - len(body)))
-	return item, true
 }
 
 // largeError says that a body is too large.
@@ -135,7 +147,7 @@ const firstRead = 64 << 10
 
 // readBody reads a body to its end; only then does net/http notice that a client goes
 // away. The returned bytes are counted as held.
-func (s *Server) readBody(r *http.Request) (body []byte, err error) {
+func (s *Server) readBody(w *answer, r *http.Request) (body []byte, err error) {
 	limit := s.config.MaxBody
 	if r.ContentLength > limit {
 		return nil, &largeError{limit}
@@ -151,7 +163,7 @@ func (s *Server) readBody(r *http.Request) (body []byte, err error) {
 		}
 		n, err := r.Body.Read(body[len(body):cap(body)])
 		body = body[:len(body)+n]
-		held := s.held.Add(int64(n))
+		held := s.hold(w, n)
 		switch {
 		case int64(len(body)) > limit:
 			return body, &largeError{limit}
@@ -173,26 +185,36 @@ var (
 )
 
 // send sends an output.
-func (s *Server) send(w *answer, r *http.Request, e *entry, result processor.Result[[]byte]) {
+func (s *Server) send(w *answer, e *entry, asked *headers, own form, result processor.Result[[]byte]) {
 	h := w.Header()
-	digest := sha256.Sum256(result.Output)
-	tag := `"` + hex.EncodeToString(digest[:]) + `"`
-	values := [...]string{strconv.FormatUint(result.Fuel, 10), tag} // one allocation
-	h[headerFuel], h["Etag"] = values[:1:1], values[1:]
+	text, size := outputText(&result)
+	tag := text[:size]
+	w.values = [...]string{tag, text[size:]}
+	h["Etag"], h[headerFuel] = w.values[:1:1], w.values[1:]
 	h[headerReused], h[headerModule], h["Vary"] = zeroOne[:1:1], e.digestValue, varyAccept
 	if result.Reused {
 		h[headerReused] = zeroOne[1:]
 	}
-	if matches(r.Header.Values("If-None-Match"), tag) {
+	if matches(asked.noneMatch, tag) {
 		w.WriteHeader(http.StatusNotModified)
 		return
 	}
-	if err := writeOutput(w, acceptedForms(r.Header), result.Output); err != nil {
+	if err := writeOutput(w, acceptedForms(asked.accept, own), result.Output); err != nil {
 		for _, name := range []string{headerFuel, headerReused, "Etag"} {
 			h.Del(name)
 		}
 		s.fail(w, e, http.StatusInternalServerError, "abi", err.Error())
 	}
+}
+
+// outputText returns the tag of an output, which has the returned size, and after it the
+// fuel: in one allocation.
+func outputText(result *processor.Result[[]byte]) (text string, size int) {
+	var room [2 + 2*sha256.Size + 20]byte
+	digest := sha256.Sum256(result.Output)
+	b := append(hex.AppendEncode(append(room[:0], '"'), digest[:]), '"')
+	size = len(b)
+	return string(strconv.AppendUint(b, result.Fuel, 10)), size
 }
 
 // matches reports whether a tag is among those of If-None-Match (RFC 9110, section

@@ -1,10 +1,11 @@
 package web
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"math"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/wasm-jobs/wasm-jobs/host/lending"
@@ -23,6 +24,13 @@ type gated struct {
 type patient struct{ context.Context }
 
 type patientKey struct{}
+
+func isPatient(ctx context.Context) bool {
+	if c, ok := ctx.(*requestContext); ok && c.isExec { // its chain of contexts is long
+		return false
+	}
+	return ctx.Value(patientKey{}) != nil
+}
 
 func (p patient) Value(key any) any {
 	if key == (patientKey{}) {
@@ -43,7 +51,7 @@ func (g *gated) Run(ctx context.Context, in []byte) (processor.Result[[]byte], e
 
 // Append implements [processor.Appender].
 func (g *gated) Append(ctx context.Context, in, dst []byte) (processor.Result[[]byte], error) {
-	isPatient := g.isPatient || ctx.Value(patientKey{}) != nil
+	isPatient := g.isPatient || isPatient(ctx)
 	waited, start, err := g.wait(ctx, isPatient)
 	if err != nil {
 		return processor.Result[[]byte]{}, err
@@ -53,13 +61,13 @@ func (g *gated) Append(ctx context.Context, in, dst []byte) (processor.Result[[]
 		o.Waited(g.e.Name, waited, 1)
 	}
 	if isPatient && g.e.limit > 0 {
-		limited := limitedContext(ctx, start.Add(g.e.limit))
+		limited := limitedContext(ctx, later(start, g.e.limit))
 		defer limited.release()
 		ctx = limited
 	}
 	result, err := g.e.Module.Module.Append(ctx, in, dst)
-	if !start.IsZero() {
-		g.s.pace.add(time.Since(start))
+	if start != 0 {
+		g.s.pace.add(lastRead(ctx) - start) // the end of the call read it
 	}
 	if o := g.s.config.Observer; o != nil && err == nil {
 		o.Executed(result.Fuel)
@@ -87,7 +95,7 @@ type gatedTurn struct {
 	processor.Turn
 	of       *gated
 	waited   time.Duration
-	start    time.Time // zero if nobody needs it
+	start    time.Duration // 0 if nobody needs it
 	requests int
 	fuel     uint64
 }
@@ -95,7 +103,7 @@ type gatedTurn struct {
 func (t *gatedTurn) Append(ctx context.Context, in, dst []byte) (processor.Result[[]byte], error) {
 	t.requests++
 	if limit := t.of.e.limit; limit > 0 {
-		limited := limitedContext(ctx, time.Now().Add(limit))
+		limited := limitedContext(ctx, later(now(), limit))
 		defer limited.release()
 		ctx = limited
 	}
@@ -111,8 +119,8 @@ func (t *gatedTurn) End() {
 	if t.requests == 0 {
 		return
 	}
-	if !t.start.IsZero() {
-		s.pace.add(time.Since(t.start) / time.Duration(t.requests))
+	if t.start != 0 {
+		s.pace.add((now() - t.start) / time.Duration(t.requests))
 	}
 	if o := s.config.Observer; o != nil {
 		o.Waited(t.of.e.Name, t.waited, t.requests)
@@ -120,22 +128,22 @@ func (t *gatedTurn) End() {
 	}
 }
 
-// wait waits for a worker. It returns for how long, and the time. The time is zero if
+// wait waits for a worker. It returns for how long, and the time. The time is 0 if
 // nobody needs it, for a request of a batch that did not wait: to read the clock costs a
 // tenth of the call of a small guest.
-func (g *gated) wait(ctx context.Context, isPatient bool) (waited time.Duration, now time.Time, err error) {
+func (g *gated) wait(ctx context.Context, isPatient bool) (waited, at time.Duration, err error) {
 	if ctx.Err() == nil {
 		if _, ok := g.s.gate.TryBorrow(); ok {
 			if isPatient && g.e.limit == 0 {
-				return 0, time.Time{}, nil
+				return 0, 0, nil
 			}
-			return 0, time.Now(), nil
+			return 0, lastRead(ctx), nil
 		}
 	}
-	began := time.Now()
+	began := now()
 	err = g.line(ctx, isPatient)
-	now = time.Now()
-	return now.Sub(began), now, err
+	at = now()
+	return at - began, at, err
 }
 
 // line waits in the line for a worker.
@@ -162,18 +170,16 @@ func (g *gated) line(ctx context.Context, isPatient bool) (err error) {
 // pace is the mean duration of requests, except those of batches that did not wait: a
 // moving average in which the last request has the weight 1/16. It is safe for concurrent
 // use.
-type pace struct {
-	mu   sync.Mutex
-	mean time.Duration
-}
+type pace struct{ mean atomic.Int64 }
 
 func (p *pace) add(d time.Duration) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.mean == 0 {
-		p.mean = d
+	for {
+		old := p.mean.Load()
+		mean := cmp.Or(old, int64(d))
+		if p.mean.CompareAndSwap(old, mean+(int64(d)-mean)/16) {
+			return
+		}
 	}
-	p.mean += (d - p.mean) / 16
 }
 
 // maxRetryAfter is the largest Retry-After, in seconds.
@@ -183,9 +189,7 @@ const maxRetryAfter = 60
 // at least 1.
 func (s *Server) retryAfter() int {
 	_, waiting := s.gate.Counts()
-	s.pace.mu.Lock()
-	mean := s.pace.mean
-	s.pace.mu.Unlock()
+	mean := time.Duration(s.pace.mean.Load())
 	seconds := mean.Seconds() * float64(waiting+1) / float64(s.config.Workers)
 	return max(1, int(math.Ceil(min(seconds, maxRetryAfter))))
 }

@@ -326,47 +326,47 @@ func (s *Server) checkEmpty() {
 	}
 }
 
-// enter counts a request. It returns why the request is rejected; "" if it is not.
-func (s *Server) enter() Reason {
+// enter counts a request for a target. It returns the module, which is nil if there is
+// none, and why the request is rejected; "" if it is not. The caller must then leave.
+func (s *Server) enter(t target) (e *entry, reason Reason) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
 	case s.hard.Err() != nil:
-		return ReasonDraining
+		return nil, ReasonDraining
 	case s.flying >= maxRequests:
-		return ReasonFull
+		return nil, ReasonFull
 	}
 	s.flying++
-	return ""
-}
-
-func (s *Server) leave() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.flying--
-	s.checkEmpty()
-}
-
-// use returns the module with a name, which the caller must release; nil if there is
-// none. "" is the only module, if there is one only.
-func (s *Server) use(name string) *entry {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	e := s.modules[name]
-	if name == "" && len(s.modules) == 1 {
-		for _, e = range s.modules {
-			break
-		}
+	if t.isModule {
+		e = s.find(t.name)
 	}
 	if e != nil {
 		e.users++
 	}
-	return e
+	return e, ""
 }
 
-func (s *Server) letGo(e *entry) {
+// find returns the module with a name; nil if there is none. "" is the only module, if
+// there is one only. s.mu is held.
+func (s *Server) find(name string) *entry {
+	if name == "" && len(s.modules) == 1 {
+		for _, e := range s.modules {
+			return e
+		}
+	}
+	return s.modules[name]
+}
+
+// leave ends what enter began.
+func (s *Server) leave(e *entry) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.flying--
+	s.checkEmpty()
+	if e == nil {
+		return
+	}
 	if e.users--; e.users == 0 && e.gone {
 		close(e.unused)
 	}
@@ -385,42 +385,30 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.health(w, r, ready)
 		return
 	}
-	if reason := s.enter(); reason != "" {
+	t := s.target(r)
+	e, reason := s.enter(t)
+	if reason != "" {
 		s.reject(w, nil, reason)
 		return
 	}
-	defer s.leave()
+	defer s.leave(e)
 	if s.soft.Err() != nil {
 		w.Header().Set("Connection", "close")
 	}
 	w.Header()["X-Content-Type-Options"] = noSniff
-	s.route(&answer{ResponseWriter: w}, r)
+	a := &answer{ResponseWriter: w, began: now()}
+	if o := s.config.Observer; o != nil {
+		defer a.tell(o, e)
+	}
+	s.route(a, r, e, t)
+	a.ResponseWriter = nil // an instance keeps the context of its last call
 }
 
 // route dispatches a request by its path and method.
-func (s *Server) route(w *answer, r *http.Request) {
-	began := time.Now()
-	name, verb, ok := parsePath(r.URL)
-	if name == "" && ok && isRead(r) && s.has(verb) { // the description of a module with this name
-		name, verb = verb, ""
-	}
-	var e *entry
-	if ok {
-		if e = s.use(name); e != nil {
-			defer s.letGo(e)
-		}
-	}
-	if o := s.config.Observer; o != nil {
-		defer func() {
-			module := ""
-			if e != nil {
-				module = e.Name
-			}
-			o.Answered(module, cmp.Or(w.code, http.StatusOK), time.Since(began))
-		}()
-	}
+func (s *Server) route(w *answer, r *http.Request, e *entry, t target) {
+	h := headersOf(r)
 	switch {
-	case headerSize(r) > MaxHeaders:
+	case h.size > MaxHeaders:
 		s.fail(w, e, http.StatusRequestHeaderFieldsTooLarge, "large", fmt.Sprintf("the header is larger than %d bytes, the limit", MaxHeaders))
 	case !s.authorized(r):
 		w.Header().Set("WWW-Authenticate", `Bearer realm="wasm-jobs"`)
@@ -433,29 +421,71 @@ func (s *Server) route(w *answer, r *http.Request) {
 		w.Header().Set("Retry-After", "1")
 		s.fail(w, nil, http.StatusServiceUnavailable, "starting", "the modules are not prepared yet")
 	case e == nil:
-		s.fail(w, nil, http.StatusNotFound, "unknown", s.unknown(name, ok))
-	case verb == "":
+		s.fail(w, nil, http.StatusNotFound, "unknown", s.unknown(t))
+	case t.verb == "":
 		s.describe(w, r, e)
 	case r.Method != http.MethodPost:
 		s.failMethod(w, e, r, http.MethodPost)
-	case s.rates != nil && !s.rates.allow(client(r), began):
+	case s.rates != nil && !s.rates.allow(client(r), epoch.Add(w.began)):
 		s.reject(w, e, ReasonRate)
-	case verb == "exec":
-		s.exec(w, r, e, began)
+	case t.verb == "exec":
+		s.exec(w, r, e, &h)
 	default:
-		s.batch(w, r, e)
+		s.batch(w, r, e, &h)
 	}
 }
 
-// headerSize returns the size of the header of a request.
-func headerSize(r *http.Request) (size int) {
+// headers are the size of the header of a request, and the values that are looked at. The
+// size needs all of them: to look up each takes as long again.
+type headers struct {
+	size                                                int
+	accept, encoding, contentType, noneMatch, timeLimit []string
+}
+
+func headersOf(r *http.Request) (h headers) {
 	const each = 32 // as of RFC 7541, section 4.1
+	h.size = len(r.RequestURI)
 	for name, values := range r.Header {
 		for _, value := range values {
-			size += len(name) + len(value) + each
+			h.size += len(name) + len(value) + each
+		}
+		switch name {
+		case "Accept":
+			h.accept = values
+		case "Content-Encoding":
+			h.encoding = values
+		case "Content-Type":
+			h.contentType = values
+		case "If-None-Match":
+			h.noneMatch = values
+		case headerTimeout:
+			h.timeLimit = values
 		}
 	}
-	return size + len(r.RequestURI)
+	return h
+}
+
+// first returns the first value of a header; "" if there is none.
+func first(values []string) string {
+	if len(values) == 0 {
+		return ""
+	}
+	return values[0]
+}
+
+// target is what a path names.
+type target struct {
+	name, verb string
+	isModule   bool // otherwise, the path is unknown
+}
+
+// target returns the target of a request.
+func (s *Server) target(r *http.Request) (t target) {
+	t.name, t.verb, t.isModule = parsePath(r.URL)
+	if t.name == "" && t.isModule && isRead(r) && s.has(t.verb) { // the description of a module with this name
+		t.name, t.verb = t.verb, ""
+	}
+	return t
 }
 
 // parsePath takes /v1/NAME, /v1/NAME/exec and /v1/NAME/batch apart, and /v1/exec and
@@ -494,22 +524,48 @@ func (s *Server) starting() bool {
 }
 
 // unknown returns the message for a path without a module.
-func (s *Server) unknown(name string, isModule bool) string {
+func (s *Server) unknown(t target) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
-	case isModule && name == "":
+	case t.isModule && t.name == "":
 		return "several modules are served: want /v1/NAME/exec"
-	case isModule:
-		return fmt.Sprintf("unknown module %.64q", name)
+	case t.isModule:
+		return fmt.Sprintf("unknown module %.64q", t.name)
 	}
 	return "unknown path: want /v1/NAME/exec, /v1/NAME/batch or /v1/NAME"
 }
 
-// answer records the status of an answer.
+// answer is the answer to a request in progress. What each request needs is one
+// allocation.
 type answer struct {
 	http.ResponseWriter
-	code int
+	began   time.Duration  // on the clock of now
+	code    int            // 0 before WriteHeader
+	held    int64          // bytes that count in Server.held
+	context requestContext // of exec
+	values  [2]string      // of headers
+}
+
+// tell tells the observer that the request is answered.
+func (a *answer) tell(o Observer, e *entry) {
+	module := ""
+	if e != nil {
+		module = e.Name
+	}
+	o.Answered(module, cmp.Or(a.code, http.StatusOK), now()-a.began)
+}
+
+// readDeadliner is what the writers of net/http implement.
+type readDeadliner interface{ SetReadDeadline(t time.Time) error }
+
+// setReadDeadline sets the time until which the body must be read; zero = no limit.
+func (a *answer) setReadDeadline(t time.Time) {
+	if w, ok := a.ResponseWriter.(readDeadliner); ok {
+		_ = w.SetReadDeadline(t)
+		return
+	}
+	_ = http.NewResponseController(a.ResponseWriter).SetReadDeadline(t)
 }
 
 func (a *answer) WriteHeader(code int) {

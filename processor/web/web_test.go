@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -109,6 +110,11 @@ func (s *server) post(ctx context.Context, path, contentType, body string, heade
 		return 0, nil, err.Error()
 	}
 	return answer.StatusCode, answer.Header, string(got)
+}
+
+func (s *server) square(json string, headers ...string) (int, http.Header, string) {
+	s.t.Helper()
+	return s.post(s.t.Context(), "/v1/square/exec", "application/json", json, headers...)
 }
 
 func (s *server) exec(json string, headers ...string) (int, http.Header, string) {
@@ -791,4 +797,17 @@ func FuzzBatch(f *testing.F) {
 			t.Errorf("%d answers to %d requests", answers, want)
 		}
 	})
+}
+
+// The longest time limit is a long one.
+func TestLongestTimeLimit(t *testing.T) {
+	for _, longest := range []time.Duration{0, math.MaxInt64} {
+		s := start(t, web.Config{Timeout: longest}, processor.Options{})
+		if code, _, body := s.square("5", "Wasm-Jobs-Timeout", time.Duration(math.MaxInt64).String()); code != 200 {
+			t.Errorf("limit %s: exec: status %d, %s", longest, code, body)
+		}
+		if code, _, body := s.post(t.Context(), "/v1/square/batch", "application/jsonl", "5\n6\n"); code != 200 || strings.Contains(body, "failure") {
+			t.Errorf("limit %s: batch: status %d, %s", longest, code, body)
+		}
+	}
 }
