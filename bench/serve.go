@@ -60,13 +60,11 @@ func serving(ctx context.Context, stdin io.Reader, stdout io.Writer) (err error)
 		return err
 	}
 	mux := http.NewServeMux()
-	mux.HandleFunc("/echo", echo)
 	ours, err := serveOurs(ctx, t, guests)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, ours.Drain(context.Background())) }()
-	mux.Handle("/v1/", ours)
 	others, err := serveOthers(ctx, mux, guests)
 	defer func() { err = errors.Join(err, closeAll(others)) }()
 	if err != nil {
@@ -81,8 +79,17 @@ func serving(ctx context.Context, stdin io.Reader, stdout io.Writer) (err error)
 		l.Close()
 	}()
 	fmt.Fprintln(stdout, l.Addr())
-	// As the command serve does, for all handlers.
-	h := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute}
+	// As the command serve does, for all handlers. Neither it nor echo needs a mux.
+	h := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch path := r.URL.Path; {
+		case strings.HasPrefix(path, "/v1/"):
+			ours.ServeHTTP(w, r)
+		case path == "/echo":
+			echo(w, r)
+		default:
+			mux.ServeHTTP(w, r)
+		}
+	}), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute}
 	_ = h.Serve(listener{l})
 	return nil
 }
