@@ -197,6 +197,9 @@ func TestFoldKillsItsWorker(t *testing.T) {
 				_ = child.Process.Kill() // the job may have ended before it
 				<-died
 			}
+			if deaths == 10 {
+				t.Fatal("10 deaths, and the job goes on")
+			}
 			got, p := collect(t, s, id)
 			want := function + " failed: lost: 3 workers died or vanished while they made this call"
 			if p.State != "broken" || p.BrokenBy != "fold" || got.err != want || deaths < 3 || deaths > 4 {
