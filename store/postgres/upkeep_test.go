@@ -30,7 +30,7 @@ func TestUpkeep(t *testing.T) {
 	defer s.Close()
 	_, n := handIn(t, s, 1, 1000)
 	w := register(t, s, "w")
-	takeAndGiveBack(t, w, n, leases)
+	take(t, w, n, leases, func(l postgres.Lease) int { return l.First })
 	s.Close() // its sessions report their counts
 	for _, table := range []string{"slots", "pending"} {
 		size, updates, hot := sizeOf(t, url, table)
@@ -71,7 +71,7 @@ func TestLongestTransaction(t *testing.T) {
 	}
 }
 
-// TestUpkeepLong has 16 workers take 100,000 leases and give them back, with the server's own
+// TestUpkeepLong has 16 workers take 100,000 leases and end them, with the server's own
 // autovacuum: the tables of leases and of pending spans stay below 8 MiB. Then the transaction
 // of another session is open meanwhile: they stay below 64 MiB. It logs the rates.
 func TestUpkeepLong(t *testing.T) {
@@ -101,7 +101,7 @@ func TestUpkeepLong(t *testing.T) {
 		var working sync.WaitGroup
 		for range 16 {
 			w := register(t, s, "w")
-			working.Go(func() { takeAndGiveBack(t, w, job, leases/16) })
+			working.Go(func() { take(t, w, job, leases/16, func(l postgres.Lease) int { return l.Last }) })
 		}
 		working.Wait()
 		rates[i] = leases / time.Since(begun).Seconds()
@@ -121,11 +121,11 @@ func TestUpkeepLong(t *testing.T) {
 	t.Logf("with the transaction open, the rate is %.2f of the other, at least 0.5: %s", rates[1]/rates[0], verdict)
 }
 
-// takeAndGiveBack takes leases, and gives each back at once.
-func takeAndGiveBack(t *testing.T, w *postgres.Worker, job, leases int) {
+// take takes leases, and ends each at once, at the chunk that done returns.
+func take(t *testing.T, w *postgres.Worker, job, leases int, done func(postgres.Lease) int) {
 	l, err := w.Next(t.Context(), 1, postgres.Want{job: 5}, nil)
 	for seq := int64(1); err == nil && seq <= int64(leases); seq++ {
-		l, err = w.Settle(t.Context(), &postgres.Settlement{Lease: l, Seq: seq, Done: l.First, Ends: true, Next: true, Want: postgres.Want{job: 5}})
+		l, err = w.Settle(t.Context(), &postgres.Settlement{Lease: l, Seq: seq, Done: done(l), Ends: true, Next: true, Want: postgres.Want{job: 5}})
 		if err == nil && l.Key == 0 {
 			err = errors.New("no lease")
 		}
