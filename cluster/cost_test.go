@@ -142,7 +142,7 @@ func (b *bench) each(module string) time.Duration {
 // compare logs the medians of rounds, in which the runs of a job take turns.
 func (b *bench) compare(server *pgtest.Server, job *priced) {
 	var memory, durable, shared, submit, worker, wait, database, lengths, leases []float64
-	for range *costRounds {
+	for round := range *costRounds {
 		run := func(store ...string) time.Duration {
 			args := append([]string{"run", "--progress", "none", "-j", "2", "-o", "out"}, store...)
 			_, took := b.run(append(args, job.module, job.file)...)
@@ -153,6 +153,7 @@ func (b *bench) compare(server *pgtest.Server, job *priced) {
 		memory, durable, shared = append(memory, m.Seconds()), append(durable, m.Seconds()/d.Seconds()), append(shared, m.Seconds()/p.sum().Seconds())
 		submit, worker, wait = append(submit, p.submit.Seconds()), append(worker, p.worker.Seconds()), append(wait, p.wait.Seconds())
 		database = append(database, p.server.Seconds())
+		b.t.Logf("%s, round %d: in memory %.2f s; durable %.2f; shared %.2f", job.name, round+1, m.Seconds(), m.Seconds()/d.Seconds(), m.Seconds()/p.sum().Seconds())
 		lengths, leases = append(lengths, p.busy.Seconds()/float64(p.leases)*1000), append(leases, float64(p.leases))
 	}
 	ratio, local := median(shared), median(durable)
