@@ -96,8 +96,8 @@ flow-crash: ## kill the flow over source files 200 times at random moments, and 
 CHAOS ?= 100
 
 chaos: ## run CHAOS (100) jobs on a shared store, and kill, stop and cut off its workers and server
-	$(GO) test -count 1 -timeout 120m -v -run 'Chaos|LostAnswers|Term$$' ./cluster -chaos $(CHAOS)
-	$(GO) test -count 1 -timeout 60m -v -run '^(TestOverlap|TestManyWorkers)$$' ./store/postgres -long
+	$(GO) test -count 1 -timeout 120m -v -run 'Chaos|LostAnswers|Term$$|Watching' ./cluster -chaos $(CHAOS)
+	$(GO) test -count 1 -timeout 60m -v -run '^(TestOverlap|TestManyWorkers|TestUpkeepLong)$$' ./store/postgres -long
 
 damage: ## flip 10,000 bits in a store of 10 MB, and cut its last 64 KiB at every byte
 	$(GO) test -count 1 -timeout 120m -v -run 'Flipped|Truncated' ./store/sqlite -flips 10000 -step 1
@@ -110,7 +110,7 @@ arm64: ## the W3C suite, receipts, known faults and random modules on an emulate
 
 CHUNKS ?= 1000000
 
-scale: build ## CHUNKS (1000000) chunks: in memory, durable, and again; prints time and memory
+scale: build ## CHUNKS (1000000) chunks: in memory, durable, and again; 1 GiB sent to a shared store; prints time and memory
 	$(GO) test -count 1 -timeout 60m -v -run Scale ./cmd/wasm-jobs -scale -scale-chunks $(CHUNKS)
 
 look: build ## the report of CHUNKS (1000000) chunks in Chromium, the page of 10,000 jobs, a scrape of 100 modules, and what they cost a job

@@ -2,9 +2,9 @@ package cluster_test
 
 import (
 	"bytes"
-	"context"
 	"flag"
 	"fmt"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,8 +12,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/jackc/pgx/v5"
 
 	"github.com/wasm-jobs/wasm-jobs/abi"
 	"github.com/wasm-jobs/wasm-jobs/store/postgres/pgtest"
@@ -41,17 +39,21 @@ func (b *bench) run(args ...string) (string, time.Duration) {
 	return strings.TrimSpace(out.String()), cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
 }
 
-// priced is a job whose cost is measured.
+// priced is a job whose cost is measured, with the limits of what it costs on a shared store.
 type priced struct {
-	name         string
-	module, file string
-	lease        int // chunks; 0 = as many as a worker wants
+	name   string
+	module string
+	file   string // in the folder of the command
+	lease  int    // chunks; 0 = as many as a worker wants
+	least  float64
+	behind float64 // the most that it may be behind the durable local store; 0 = no limit
 }
 
 // price is the processor time of one run on a shared store.
 type price struct {
 	submit, worker, wait, server time.Duration
 	leases                       int
+	busy                         time.Duration // of the worker's slots
 }
 
 func (p *price) sum() time.Duration { return p.submit + p.worker + p.wait + p.server }
@@ -73,21 +75,10 @@ func (b *bench) shared(server *pgtest.Server, job *priced) (p price) {
 	_, p.worker = b.run("worker", "--progress", "none", "--store", url, "-j", "2", "--idle-timeout", "100ms")
 	_, p.wait = b.run("wait", "--progress", "none", "--store", url, "-o", "out", id)
 	p.server = server.CPU() - before
-	p.leases = count(b.t, url, "select count(*) from wasm_jobs.events where kind = 'leased'")
+	var seconds float64
+	queryRow(b.t, url, "select (select count(*) from wasm_jobs.events where kind = 'leased'), sum(seconds) from wasm_jobs.workers", &p.leases, &seconds)
+	p.busy = time.Duration(seconds * float64(time.Second))
 	return p
-}
-
-func count(t *testing.T, url, sql string) (n int) {
-	t.Helper()
-	c, err := pgx.Connect(t.Context(), url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close(context.WithoutCancel(t.Context()))
-	if err := c.QueryRow(t.Context(), sql).Scan(&n); err != nil {
-		t.Fatal(err)
-	}
-	return n
 }
 
 // TestCost compares the processor time of jobs on a shared store, including the server,
@@ -109,27 +100,49 @@ func TestCost(t *testing.T) {
 	for i := range 500_000 {
 		small = abi.AppendHead(small, abi.MajorUint, uint64(i))
 	}
-	// A chunk of "work" takes about 0.56 ms.
-	for name, file := range map[string][]byte{"small": small, "work": working(4000, 1_000_000), "long": working(18_000, 1_000_000)} {
-		if err := os.WriteFile(filepath.Join(b.dir, name), file, 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
+	b.write("small", small)
 	server := pgtest.Start(t, true)
-	for _, job := range []priced{
-		{"no-op chunks, default leases", filepath.Join(root, square), "small", 0},
-		{"leases of 35 ms (one of 64 lanes)", filepath.Join(root, faulty), "work", 100},
-		{"leases of 0.16 s (one of 64 lanes)", filepath.Join(root, faulty), "long", 1800},
-	} {
-		b.compare(server, &job)
+	b.compare(server, &priced{name: "no-op chunks, default leases", module: filepath.Join(root, square), file: "small", least: 0.45})
+	work := filepath.Join(root, faulty)
+	each := b.each(work)
+	t.Logf("a chunk of work takes %.3f ms of CPU", each.Seconds()*1000)
+	for _, of := range []struct {
+		length        time.Duration
+		lane          int // leases of each of the 64 lanes, which no lease passes the end of
+		least, behind float64
+	}{{56 * time.Millisecond, 4, 0.85, 0.08}, {time.Second, 1, 0.95, 0}} {
+		lease := max(1, int(math.Round(of.length.Seconds()/each.Seconds())))
+		b.write("work", working(64*of.lane*lease, workLength))
+		b.compare(server, &priced{fmt.Sprint("leases of ", of.length), work, "work", lease, of.least, of.behind})
 	}
+}
+
+// workLength makes a chunk of work that takes about 0.56 ms.
+const workLength = 1_000_000
+
+func (b *bench) write(name string, file []byte) {
+	if err := os.WriteFile(filepath.Join(b.dir, name), file, 0o644); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// each returns the processor time that a chunk of work takes.
+func (b *bench) each(module string) time.Duration {
+	b.write("one", working(1, workLength))
+	b.write("work", working(3001, workLength))
+	var times []float64
+	for range 5 {
+		_, one := b.run("run", "--progress", "none", "--no-store", "-j", "2", "-o", "out", module, "one")
+		_, all := b.run("run", "--progress", "none", "--no-store", "-j", "2", "-o", "out", module, "work")
+		times = append(times, (all-one).Seconds()/3000)
+	}
+	return time.Duration(median(times) * float64(time.Second))
 }
 
 // compare logs the medians of rounds, in which the runs of a job take turns.
 func (b *bench) compare(server *pgtest.Server, job *priced) {
-	var memory, durable, shared, submit, worker, wait, database []float64
-	leases := 0
-	for range *costRounds {
+	var memory, durable, shared, submit, worker, wait, database, lengths, leases []float64
+	for round := range *costRounds {
 		run := func(store ...string) time.Duration {
 			args := append([]string{"run", "--progress", "none", "-j", "2", "-o", "out"}, store...)
 			_, took := b.run(append(args, job.module, job.file)...)
@@ -140,10 +153,24 @@ func (b *bench) compare(server *pgtest.Server, job *priced) {
 		memory, durable, shared = append(memory, m.Seconds()), append(durable, m.Seconds()/d.Seconds()), append(shared, m.Seconds()/p.sum().Seconds())
 		submit, worker, wait = append(submit, p.submit.Seconds()), append(worker, p.worker.Seconds()), append(wait, p.wait.Seconds())
 		database = append(database, p.server.Seconds())
-		leases = p.leases
+		b.t.Logf("%s, round %d: in memory %.2f s; durable %.2f; shared %.2f", job.name, round+1, m.Seconds(), m.Seconds()/d.Seconds(), m.Seconds()/p.sum().Seconds())
+		lengths, leases = append(lengths, p.busy.Seconds()/float64(p.leases)*1000), append(leases, float64(p.leases))
 	}
-	b.t.Logf("%s: in memory %.2f s of CPU = 1; durable %.2f; shared %.2f (submit %.2f s, worker %.2f s, wait %.2f s, server %.2f s; %d leases)", job.name,
-		median(memory), median(durable), median(shared), median(submit), median(worker), median(wait), median(database), leases)
+	ratio, local := median(shared), median(durable)
+	limits := fmt.Sprintf("at least %.2f: %s", job.least, verdict(ratio >= job.least))
+	if job.behind > 0 {
+		limits += fmt.Sprintf("; %.2f behind durable, at most %.2f: %s", local-ratio, job.behind, verdict(local-ratio <= job.behind))
+	}
+	b.t.Logf("%s (%.0f leases, %.1f ms of the worker's time each, %.1f of CPU in memory): in memory %.2f s of CPU = 1; durable %.2f; shared %.2f (quartiles %.2f to %.2f), %s (submit %.2f s, worker %.2f s, wait %.2f s, server %.2f s)", job.name,
+		median(leases), median(lengths), median(memory)/median(leases)*1000, median(memory), local, ratio, shared[len(shared)/4], shared[3*len(shared)/4], limits,
+		median(submit), median(worker), median(wait), median(database))
+}
+
+func verdict(holds bool) string {
+	if holds {
+		return "holds"
+	}
+	return "falls short"
 }
 
 func median(all []float64) float64 {

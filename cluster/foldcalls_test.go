@@ -11,6 +11,7 @@ import (
 	"github.com/wasm-jobs/wasm-jobs/cluster"
 	"github.com/wasm-jobs/wasm-jobs/host"
 	"github.com/wasm-jobs/wasm-jobs/runtime"
+	"github.com/wasm-jobs/wasm-jobs/store"
 	"github.com/wasm-jobs/wasm-jobs/store/postgres"
 	"github.com/wasm-jobs/wasm-jobs/store/postgres/pgtest"
 )
@@ -164,43 +165,40 @@ func TestFoldFails(t *testing.T) {
 }
 
 // TestFoldKillsItsWorker has calls of a fold that kill their worker: the job is broken after at
-// most four deaths.
+// most four deaths. If it is submitted again, deaths are counted from zero; a run in this
+// process ends it too.
 func TestFoldKillsItsWorker(t *testing.T) {
 	for function, n := range map[string]int{abi.ExportAggregate: 100, abi.ExportMerge: 25_000} {
 		t.Run(function, func(t *testing.T) {
 			url := pgtest.URL(t)
 			s := openStore(t, url)
-			id := submit(t, s, newJob(t, square, n))
+			j := newJob(t, square, n)
+			id := submit(t, s, j)
 			c := &children{t: t, url: url, env: []string{workerDies + "=" + function}}
 			deaths := 0
-			for ended := false; !ended && deaths < 10; {
-				c.start()
-				child, died := c.all[0], make(chan struct{})
-				c.all = nil // it is waited for here
-				t.Cleanup(func() { _ = child.Process.Kill() })
-				go func() {
-					_ = child.Wait()
-					close(died)
-				}()
-				until(t, s, id, "a death or the end of the job", func(p *postgres.Progress) bool {
-					ended = cluster.Ended(p.State)
-					select {
-					case <-died:
-						return true
-					default:
-						return ended
-					}
-				})
-				if !ended {
-					deaths++
+			for c.dies(s, id) {
+				if deaths++; deaths == 10 {
+					t.Fatal("10 deaths, and the job goes on")
 				}
-				_ = child.Process.Kill() // the job may have ended before it
-				<-died
 			}
 			got, p := collect(t, s, id)
 			want := function + " failed: lost: 3 workers died or vanished while they made this call"
 			if p.State != "broken" || p.BrokenBy != "fold" || got.err != want || deaths < 3 || deaths > 4 {
 				t.Errorf("%d deaths, %s by %s: %q", deaths, p.State, p.BrokenBy, got.err)
+			}
+			if function == abi.ExportMerge {
+				redrive(t, s, j)
+			} else {
+				submit(t, s, j)
+				if !c.dies(s, id) {
+					t.Error("the job that was submitted again ended at once")
+				}
+				start(t, url, 1, nil)
+			}
+			got, p = collect(t, s, id)
+			equal(t, got, local(t, j))
+			if p.State != "succeeded" || p.BrokenBy != "" {
+				t.Errorf("again: %s by %q", p.State, p.BrokenBy)
 			}
 		})
 	}
@@ -217,7 +215,8 @@ func TestFoldLosesItsWorker(t *testing.T) {
 	c := &children{t: t, url: url, env: []string{workerDies + "=" + abi.ExportAggregate}}
 	c.start()
 	c.end(0) // by its first call
-	if calls := count(t, url, "select last - done from wasm_jobs.slots where kind = 2 and job is not null"); calls < 2 {
+	calls := 0
+	if queryRow(t, url, "select last - done from wasm_jobs.slots where kind = 2 and job is not null", &calls); calls < 2 {
 		t.Fatalf("a lease of %d calls", calls)
 	}
 	start(t, url, 1, nil)
@@ -226,4 +225,31 @@ func TestFoldLosesItsWorker(t *testing.T) {
 	if p.Conflicts > 0 {
 		t.Errorf("%+v", p)
 	}
+}
+
+// dies starts a worker, and waits until it dies or the job ends, which is false.
+func (c *children) dies(s *postgres.Store, id store.JobID) (died bool) {
+	c.t.Helper()
+	c.start()
+	child, ended := c.all[0], make(chan struct{})
+	c.all = nil // it is waited for here
+	go func() {
+		_ = child.Wait()
+		close(ended)
+	}()
+	defer func() {
+		_ = child.Process.Kill() // the job may have ended before it
+		<-ended
+	}()
+	over := false
+	until(c.t, s, id, "a death or the end of the job", func(p *postgres.Progress) bool {
+		over = cluster.Ended(p.State)
+		select {
+		case <-ended:
+			return true
+		default:
+			return over
+		}
+	})
+	return !over
 }

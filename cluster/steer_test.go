@@ -162,3 +162,58 @@ func TestContinue(t *testing.T) {
 		t.Errorf("%+v", again.Report.Chunks)
 	}
 }
+
+// TestRedriveLost runs a chunk again here that failed with class lost on workers, and submits
+// another job with such a chunk again: afterwards nothing is left of the failures and of the
+// deaths that were counted.
+func TestRedriveLost(t *testing.T) {
+	for _, by := range []string{"redrive", "submit"} {
+		t.Run(by, func(t *testing.T) {
+			url := pgtest.URL(t)
+			s := openStore(t, url)
+			j := newJob(t, square, 60)
+			want := local(t, j)
+			id := submit(t, s, j)
+			pgtest.Exec(t, url, `select wasm_jobs.lost_chunk(1, 7, 1), wasm_jobs.lost_chunk(1, 9, 1) from generate_series(1, 3)`)
+			stop := start(t, url, 2, nil)
+			_, p := collect(t, s, id)
+			if p.State != "incomplete" || p.Failed != 2 || p.Succeeded != 58 {
+				t.Fatalf("%+v", p)
+			}
+			if by == "submit" {
+				submit(t, s, j)
+			} else {
+				stop()
+				redrive(t, s, j, 7)
+				if p := until(t, s, id, "read", func(*postgres.Progress) bool { return true }); p.State != "incomplete" || p.Failed != 1 || p.Succeeded != 59 {
+					t.Errorf("%+v", p)
+				}
+				redrive(t, s, j, 9)
+			}
+			got, p := collect(t, s, id)
+			equal(t, got, want)
+			c, err := s.ChunkOf(t.Context(), id, 7)
+			if err != nil || p.State != "succeeded" || p.Failed != 0 || p.Succeeded != 60 || c.Losses != 0 {
+				t.Errorf("%v, %+v, %+v", err, p, c)
+			}
+		})
+	}
+}
+
+// redrive runs chunks of a job again, in this process.
+func redrive(t *testing.T, s *postgres.Store, j *host.Job, chunks ...int) {
+	t.Helper()
+	c, err := host.New(t.Context(), host.Config{Workers: 2, Engine: shared, Store: s, Journal: s})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close(t.Context())
+	again := *j
+	again.Redrive = &host.Redrive{Job: store.JobID(j.Spec().ID())}
+	for _, chunk := range chunks {
+		again.Redrive.Only.Add(j.Chunks.ID(chunk))
+	}
+	if r, err := c.Run(t.Context(), &again); err != nil {
+		t.Errorf("%v: %+v", err, r.Report.Chunks)
+	}
+}

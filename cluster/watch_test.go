@@ -14,11 +14,15 @@ import (
 )
 
 // TestWatching reads the status of a job again and again while workers execute it: each
-// chunk is in one group, no two leases have the same chunk, and what succeeded stays so.
+// chunk is in one group, no two leases have the same chunk, and what succeeded stays so. With
+// many jobs of TestChaos, the job takes long enough for 1,000 looks.
 func TestWatching(t *testing.T) {
 	url := pgtest.URL(t)
 	s := openStore(t, url)
-	const total = 600
+	total, least := 600, 1
+	if *chaosJobs > 2 {
+		total, least = 300_000, 1000
+	}
 	id := submit(t, s, jobOver(t, faulty, working(total, 200_000)))
 	start(t, url, 2, nil)
 	start(t, url, 2, nil)
@@ -65,7 +69,10 @@ func TestWatching(t *testing.T) {
 	if had != total || leased == 0 {
 		t.Errorf("%d of %d succeeded, at most %d were leased", had, total, leased)
 	}
-	t.Logf("%d looks", looks)
+	t.Logf("%d looks at %d chunks", looks, total)
+	if looks < least {
+		t.Errorf("%d looks, want %d", looks, least)
+	}
 }
 
 // TestResumeUpload interrupts a submission several times: what was sent is not sent again.

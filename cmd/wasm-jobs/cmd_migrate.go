@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"io"
 	"net/url"
-	"os"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -48,7 +47,7 @@ func migrate(ctx *cli.Context, c *console) error {
 	if err != nil {
 		return err
 	}
-	o := postgres.Options{Insecure: ctx.Bool("insecure"), AllowPassword: name == os.Getenv(storeVariable)}
+	o := postgres.Options{Insecure: ctx.Bool("insecure"), AllowPassword: allowsPassword(name)}
 	version, err := postgres.Migrate(ctx.Context, name, o, ctx.Bool("roles"))
 	if err != nil {
 		return err

@@ -173,8 +173,8 @@ func submitError(err error) error {
 	return storeError(err)
 }
 
-// job makes a job of files and flags, without running it. The caller closes it with
-// closeJob.
+// job makes a job of files and flags, without running it, and opens the files of its results,
+// which only run --on has. The caller closes it with closeJob.
 func (o *runOptions) job(ctx context.Context, c *console, display *progress.Display) (job *host.Job, closeJob func(), err error) {
 	job = &host.Job{Options: o.options, Settings: o.settings, Retry: o.retry}
 	o.describe(job)
@@ -211,6 +211,12 @@ func (o *runOptions) job(ctx context.Context, c *console, display *progress.Disp
 	if err = job.Admitted.Fits(job.Settings); err != nil {
 		return nil, nil, o.ofModule(err)
 	}
+	if err = errors.Join(o.checkReceipt(job), o.checkConcat(job.Admitted)); err != nil {
+		return nil, nil, err
+	}
+	if err = o.files.open(c.out); err != nil {
+		return nil, nil, err
+	}
 	file, err := openChunks(ctx, c, o, display)
 	if err != nil {
 		return nil, nil, interrupted(ctx, err)
@@ -218,6 +224,9 @@ func (o *runOptions) job(ctx context.Context, c *console, display *progress.Disp
 	closing = append(closing, func() { file.Close() })
 	for _, warning := range warningsOf(file, o) {
 		display.Say("warning: %s", warning)
+	}
+	if err = o.checkNames(file); err != nil {
+		return nil, nil, err
 	}
 	if job.Chunks, err = o.selection.of(ctx, file, display); err != nil {
 		return nil, nil, interrupted(ctx, err)

@@ -46,6 +46,10 @@ func waitCommand(c *console) *cli.Command {
 				return err
 			}
 			return sharedJob(ctx, c, func(s *postgres.Store, j *journal.Record) error {
+				if err := o.files.open(c.out); err != nil {
+					return err
+				}
+				defer o.files.discard()
 				return w.wait(ctx.Context, c, o, s, j.Record.ID)
 			})
 		},
@@ -77,12 +81,8 @@ func parseWait(ctx *cli.Context) (*waiting, *runOptions, error) {
 
 var errTimeout = errors.New("timed out before the job was over")
 
-// wait waits for a job, and writes its results.
+// wait waits for a job, and writes its results to files that are open.
 func (w *waiting) wait(ctx context.Context, c *console, o *runOptions, s *postgres.Store, id store.JobID) error {
-	if err := o.files.open(c.out); err != nil {
-		return err
-	}
-	defer o.files.discard()
 	display := newDisplay(c, o)
 	defer display.Close()
 	limited := ctx
@@ -192,6 +192,7 @@ func fillReport(ctx context.Context, r *host.Report, s *postgres.Store, p *postg
 
 // runOn submits a job, and waits for it.
 func runOn(ctx context.Context, c *console, o *runOptions) error {
+	defer o.files.discard()
 	h := &handingIn{url: o.on, insecure: o.insecure, Submission: cluster.Submission{Priority: priorities["default"], MaxUpload: 4 << 30}}
 	id, err := h.submit(ctx, c, o)
 	if err != nil {

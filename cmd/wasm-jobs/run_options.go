@@ -186,7 +186,7 @@ func (o *runOptions) parseMeta(ctx *cli.Context) error {
 
 // parseOn reads --on, the shared store whose workers run the job.
 func (o *runOptions) parseOn(ctx *cli.Context) error {
-	for _, name := range []string{"store", "no-store", "workers", "partial", "verify", "rerun", "engine", "metrics", "trace-otlp"} {
+	for _, name := range []string{"store", "no-store", "workers", "partial", "verify", "rerun", "engine", "metrics", "trace-otlp", "grace", "log-level"} {
 		if isSet(ctx, name) {
 			return usageErrorf("--on and --%s exclude each other: workers run the job, with their own flags", name)
 		}

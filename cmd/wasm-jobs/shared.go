@@ -78,8 +78,14 @@ func openShared(ctx *cli.Context, c *console, url string, o postgres.Options) (*
 	return openURL(ctx.Context, url, o)
 }
 
+// allowsPassword reports whether a URL may hold a password: if it is in the environment, and
+// in no argument.
+func allowsPassword(url string) bool {
+	return url == os.Getenv(storeVariable) && !slices.ContainsFunc(os.Args, func(arg string) bool { return strings.HasSuffix(arg, url) })
+}
+
 func openURL(ctx context.Context, url string, o postgres.Options) (*postgres.Store, error) {
-	o.AllowPassword = url == os.Getenv(storeVariable)
+	o.AllowPassword = allowsPassword(url)
 	s, err := postgres.Open(ctx, url, o)
 	if err != nil {
 		return nil, err

@@ -128,7 +128,9 @@ func (s *Store) Finish(ctx context.Context, run store.RunKey, action store.Actio
 		if !clean {
 			return nil
 		}
-		_, err = tx.Exec(ctx, s.sql(`insert into $.spans (job, first, run, count, chunks, detail) values ($1, $2, $3, $4, $5, $6)
+		// A chunk with an output has not failed any more, also if workers gave it up.
+		_, err = tx.Exec(ctx, s.sql(`with executed as (delete from $.histories where job = $1 and chunk >= $2 and chunk < $2 + $4)
+			insert into $.spans (job, first, run, count, chunks, detail) values ($1, $2, $3, $4, $5, $6)
 			on conflict (job, first, run) do update set count = excluded.count, chunks = excluded.chunks, detail = excluded.detail`),
 			n, span.First, run.Number, len(span.Chunks), chunks, span.Detail)
 		return err
@@ -159,7 +161,7 @@ func (s *Store) End(ctx context.Context, run store.RunKey, report []byte) error 
 		if err != nil {
 			return err
 		}
-		_, err = tx.Exec(ctx, s.sql(`update $.jobs set state = 'succeeded', ended = clock_timestamp(), error = ''
+		_, err = tx.Exec(ctx, s.sql(`update $.jobs set state = 'succeeded', ended = clock_timestamp(), error = '', broken_by = ''
 			where n = $1 and state in ('active', 'paused', 'cancelled', 'incomplete', 'broken') and $2::json->>'state' = 'succeeded'`), n, string(report))
 		return err
 	})

@@ -283,6 +283,7 @@ func TestURLs(t *testing.T) {
 			c.Close()
 		}) + "/db?sslmode=disable", postgres.ErrUnreachable},
 		{readOnly + "&target_session_attrs=standby", postgres.ErrUnreachable},
+		{"postgres://u@localhost/db?sslpassword=secret", &postgres.ConnectionError{}},
 	} {
 		start := time.Now()
 		_, err := postgres.Open(t.Context(), test.url, postgres.Options{GiveUp: time.Second})
@@ -322,6 +323,21 @@ func listening(t *testing.T, answer func(net.Conn)) string {
 		}
 	}()
 	return l.Addr().String()
+}
+
+// TestSecretsInURLs has passwords that are not encoded as a URL needs it: no message has a
+// part of them.
+func TestSecretsInURLs(t *testing.T) {
+	for _, url := range []string{
+		"postgres://u:a@secret@localhost:1/db", "postgres://u:a/secret@localhost:1/db", "postgres://u:1/secret@localhost:1/db", "postgres://u:a?secret@localhost:1/db",
+		"postgres://u:a%zzsecret@localhost:1/db", "postgres://u:secret%", "postgres://u@localhost:1/db?password=%secret", "postgres://u:secret@localhost:x/db",
+		"postgres://localhost:1/u:secret@db", "postgres://u:secret@localhost:1/db?sslmode=maybe", "postgres://u:a[secret@localhost:1/db",
+	} {
+		_, err := postgres.Open(t.Context(), url, postgres.Options{GiveUp: time.Second, AllowPassword: true})
+		if err == nil || strings.Contains(err.Error(), "secret") {
+			t.Errorf("%s: %v", url, err)
+		}
+	}
 }
 
 // TestReadOnlyServer makes sure that a server that accepts no writes is reported in time.

@@ -30,7 +30,7 @@ func HasPassword(name string) bool {
 		return has && strings.Contains(user, ":") || strings.Contains(name, "password=")
 	}
 	_, has := u.User.Password()
-	return has || u.Query().Has("password")
+	return has || u.Query().Has("password") || u.Query().Has("sslpassword")
 }
 
 // Redact returns a URL without its password and parameters, for messages.
@@ -61,9 +61,12 @@ func parse(name string, o *Options) (*connection, error) {
 		return nil, &ConnectionError{Password: true, Reason: "the store URL has a password, which other users of this machine can see: put it in PGPASSWORD, a pass file or a service file"}
 	}
 	base, query, _ := strings.Cut(name, "?")
+	if isAmbiguous(base) {
+		return nil, &ConnectionError{Reason: "invalid store URL: want %40 for an @, and %2F for a /, in a user, a password or a database"}
+	}
 	values, err := url.ParseQuery(query)
 	if err != nil {
-		return nil, &ConnectionError{Reason: "invalid parameters of the store URL: " + err.Error()}
+		return nil, &ConnectionError{Reason: "invalid parameters of the store URL: " + quoteless(err)}
 	}
 	schema := DefaultSchema
 	if values.Has("wasm_jobs_schema") {
@@ -83,7 +86,7 @@ func parse(name string, o *Options) (*connection, error) {
 	}
 	pool, err := pgxpool.ParseConfig(base + "?" + strings.ReplaceAll(values.Encode(), "+", "%20")) // as libpq reads URLs
 	if err != nil {
-		return nil, &ConnectionError{Reason: "invalid store URL: " + (&quiet{err}).Error()}
+		return nil, &ConnectionError{Reason: "invalid store URL: " + quoteless(err)}
 	}
 	if err := checkEncryption(&pool.ConnConfig.Config, o.Insecure); err != nil {
 		return nil, err
@@ -93,6 +96,23 @@ func parse(name string, o *Options) (*connection, error) {
 		pool.ConnConfig.RuntimeParams["application_name"] = "wasm-jobs"
 	}
 	return &connection{pool, schema}, nil
+}
+
+// isAmbiguous reports whether a URL has an @ where a host or a database is read, as if its
+// password had an @ or a / that is not encoded: messages would show a part of the password.
+func isAmbiguous(base string) bool {
+	_, rest, _ := strings.Cut(base, "://")
+	authority, path, _ := strings.Cut(rest, "/")
+	return strings.Count(authority, "@") > 1 || strings.Contains(path, "@")
+}
+
+var quotes = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile("`[^`]*`:?|\"[^\"]*\"") })
+
+// quoteless returns the text of an error about a URL without what it quotes, which may be a
+// part of a password.
+func quoteless(err error) string {
+	text := quotes().ReplaceAllString((&quiet{err}).Error(), "")
+	return strings.TrimPrefix(strings.Join(strings.Fields(text), " "), "cannot parse ")
 }
 
 // checkEncryption rejects unencrypted connections to other machines.
