@@ -62,7 +62,9 @@ func (c *conn) tighten() error {
 
 // Read implements [net.Conn].
 func (c *conn) Read(b []byte) (n int, err error) {
-	err = c.begin()
+	if err := c.begin(); err != nil {
+		return 0, err
+	}
 	defer c.end()
 	for err == nil {
 		n, err = c.Conn.Read(b)
@@ -74,9 +76,15 @@ func (c *conn) Read(b []byte) (n int, err error) {
 	return 0, err
 }
 
+// begin begins a read. net/http ends the read by which it notices that a client goes away
+// with a deadline that has passed, often before that read has begun: it then takes no
+// system calls, and no deadline is set.
 func (c *conn) begin() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if !c.want.IsZero() && !time.Now().Before(c.want) {
+		return os.ErrDeadlineExceeded
+	}
 	c.reading++
 	return c.tighten()
 }
