@@ -96,7 +96,7 @@ flow-crash: ## kill the flow over source files 200 times at random moments, and 
 CHAOS ?= 100
 
 chaos: ## run CHAOS (100) jobs on a shared store, and kill, stop and cut off its workers and server
-	$(GO) test -count 1 -timeout 120m -v -run 'Chaos|LostAnswers|Term$$|Watching' ./cluster -chaos $(CHAOS)
+	$(GO) test -count 1 -timeout 120m -v -run 'Chaos|LostAnswers|Term$$|Watching|SlowWorker' ./cluster -chaos $(CHAOS)
 	$(GO) test -count 1 -timeout 60m -v -run '^(TestOverlap|TestManyWorkers|TestUpkeepLong)$$' ./store/postgres -long
 
 damage: ## flip 10,000 bits in a store of 10 MB, and cut its last 64 KiB at every byte

@@ -3,6 +3,7 @@ package cluster_test
 import (
 	"errors"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -215,5 +216,37 @@ func redrive(t *testing.T, s *postgres.Store, j *host.Job, chunks ...int) {
 	}
 	if r, err := c.Run(t.Context(), &again); err != nil {
 		t.Errorf("%v: %+v", err, r.Report.Chunks)
+	}
+}
+
+// TestSlowWorker has two workers execute a job, of which one becomes slow: the other one steals
+// from it, and hardly any chunk is executed twice.
+func TestSlowWorker(t *testing.T) {
+	chunks := 10_000
+	if *chaosJobs > 2 {
+		chunks = 100_000
+	}
+	url := pgtest.URL(t)
+	s := openStore(t, url)
+	j := newJob(t, square, chunks)
+	want := local(t, j)
+	id := submit(t, s, j)
+	for _, slowFrom := range []int64{int64(chunks), int64(chunks) / 4} {
+		var executed atomic.Int64
+		e := &watched{Engine: shared, exec: func([]byte) {
+			took := time.Millisecond
+			if executed.Add(1) > slowFrom {
+				took = 100 * time.Millisecond
+			}
+			time.Sleep(took)
+		}}
+		start(t, url, 4, func(c *cluster.Config) { c.Engine, c.Lease = e, 30*time.Second })
+	}
+	got, p := collect(t, s, id)
+	equal(t, got, want)
+	again := float64(p.Executions)/float64(chunks) - 1
+	t.Logf("%d chunks, %d leases stolen, %d duplicated; %.2f %% executed again, at most 0.5: %s", chunks, p.Leases.Stolen, p.Leases.Duplicated, 100*again, verdict(again <= 0.005))
+	if p.Conflicts > 0 || p.Leases.Expired > 0 || again > 0.05 || *chaosJobs > 2 && (p.Leases.Stolen == 0 || again > 0.005) {
+		t.Errorf("%+v", p)
 	}
 }

@@ -451,16 +451,8 @@ const (
 // heartbeat renews the leases of all slots until ctx ends.
 func (p *process) heartbeat(ctx context.Context) {
 	for {
-		at := []postgres.At{}
-		by := map[int64]*held{}
-		for _, s := range p.slots {
-			if h := s.held.Load(); h != nil {
-				at = append(at, postgres.At{Slot: s.number, Key: h.lease.Key, Done: int(h.done.Load())})
-				by[h.lease.Key] = h
-			}
-		}
 		wait := min(p.Lease/4, idleBeat)
-		if len(at) > 0 {
+		if at, _ := p.leases(); len(at) > 0 {
 			wait = min(p.Lease/4, busyBeat)
 		}
 		timer := time.NewTimer(wait)
@@ -470,6 +462,7 @@ func (p *process) heartbeat(ctx context.Context) {
 			timer.Stop()
 			return
 		}
+		at, by := p.leases() // as they are now: a lease may be stolen from where its holder was last
 		renewed, err := p.worker.Beat(ctx, at)
 		if err != nil && ctx.Err() == nil {
 			p.fail(err)
@@ -481,6 +474,18 @@ func (p *process) heartbeat(ctx context.Context) {
 			}
 		}
 	}
+}
+
+// leases returns how far the leases of all slots are, and the leases by their keys.
+func (p *process) leases() (at []postgres.At, by map[int64]*held) {
+	at, by = []postgres.At{}, map[int64]*held{}
+	for _, s := range p.slots {
+		if h := s.held.Load(); h != nil {
+			at = append(at, postgres.At{Slot: s.number, Key: h.lease.Key, Done: int(h.done.Load())})
+			by[h.lease.Key] = h
+		}
+	}
+	return at, by
 }
 
 // renew handles the renewal of a lease. The chunks of a lease that is over are cut off.

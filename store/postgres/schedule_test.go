@@ -225,6 +225,10 @@ func TestManyPoisoned(t *testing.T) {
 	id, n := handIn(t, s, 1, total)
 	deaths := map[int]int{}
 	w := register(t, s, "w")
+	if _, err := w.Beat(t.Context(), nil); err != nil {
+		t.Fatal(err)
+	}
+	s.ExecForTest(t, "update meta set since = since - interval '1 hour'") // no lease expires right after the server's start
 	for seq := int64(1); ; seq++ {
 		l, err := w.Next(t.Context(), 1, postgres.Want{n: 100}, nil)
 		if err != nil || l.Key == 0 || len(deaths) > 0 && slices.Max([]int{deaths[6], deaths[500], deaths[501]}) > 10 {

@@ -367,10 +367,11 @@ begin
 end $$;
 
 -- Takes half of the remaining chunks of the slowest lease, or leases a single slow chunk
--- a second time.
+-- a second time. A holder has executed more since it last told how far it is, and goes on
+-- until it learns of the theft; one that has not told anything yet is not slow.
 create function steal(p_job int, p_worker bigint, p_slot int, out first bigint, out last bigint, out announced bool)
 language plpgsql set search_path = @SCHEMA@, pg_temp as $$
-declare s slots; each float8; usual float8;
+declare s slots; told timestamptz; each float8; usual float8; by_now bigint;
 begin
 	announced := false;
 	for s in select a.* from active_slots(p_job) a where a.kind = 0 and (a.worker, a.slot) <> (p_worker, p_slot) and a.last > a.done and not a.announced
@@ -378,9 +379,11 @@ begin
 	loop
 		select x.* into s from slots x where x.worker = s.worker and x.slot = s.slot and x.key = s.key and x.job = p_job for update skip locked;
 		if not found then continue; end if;
-		each := extract(epoch from clock_timestamp() - s.since) / greatest(s.done - s.first, 1);
-		if s.last - s.done > 1 and (s.last - s.done) * each > 2.5 then -- the holder learns of it with its next heartbeat
-			first := s.done + (s.last - s.done + 1) / 2;
+		select s.until - w.lease_ms * interval '1 millisecond' into told from workers w where w.id = s.worker;
+		each := greatest(extract(epoch from told - s.since), 0.001) / greatest(s.done - s.first, 1);
+		by_now := least(s.last, s.done + floor(greatest(extract(epoch from clock_timestamp() - told), 0) / each)::bigint);
+		if told > s.since + interval '10 milliseconds' and s.last - by_now > 1 and (s.last - by_now) * each > 2.5 then -- the holder learns of it with its next heartbeat
+			first := by_now + (s.last - by_now + 1) / 2;
 			last := s.last;
 			update slots x set last = steal.first where x.worker = s.worker and x.slot = s.slot;
 			update jobs set stolen = stolen + 1 where n = p_job;
