@@ -447,19 +447,25 @@ language sql set search_path = @SCHEMA@, pg_temp as $$
 	update jobs set state = 'broken', ended = clock_timestamp() where n = p_job;
 $$;
 
+-- The calls of a fold that were not made. All are on the highest level; others are damaged.
+create function open_calls(p_job int) returns setof folds
+language sql stable as $$
+	select f.* from folds f where f.job = p_job and f.output is null and f.level = (select max(g.level) from folds g where g.job = p_job)
+$$;
+
 -- Takes calls of a fold that nobody leases. The caller has the lock of the fold.
 create function take_calls(p_job int, out first bigint, out last bigint)
 language plpgsql set search_path = @SCHEMA@, pg_temp as $$
 declare free int8multirange; waits bigint; all_slots bigint;
 begin
-	select range_agg(int8range(f.n, f.n + 1)), count(*) into free, waits from folds f where f.job = p_job and f.output is null;
+	select range_agg(int8range(f.n, f.n + 1)), count(*) into free, waits from open_calls(p_job) f;
 	select free - coalesce(range_agg(int8range(s.done, s.last)), '{}') into free from active_slots(p_job) s where s.kind = 2 and s.done < s.last;
 	select sum(w.slots) into all_slots from workers w where not w.gone and w.seen > now() - greatest(w.lease_ms, 2000) * interval '1 millisecond';
 	if isempty(free) then return; end if;
 	select lower(r) into first from unnest(free) r order by 1 limit 1;
 	select least(upper(r), take_calls.first + greatest(1, least(64, waits / (2 * greatest(1, all_slots))))) into last from unnest(free) r order by lower(r) limit 1;
 	select least(take_calls.last, min(case when f.n = take_calls.first then f.n + 1 else f.n end)) into last
-	from folds f where f.job = p_job and f.output is null and f.alone and f.n >= take_calls.first;
+	from open_calls(p_job) f where f.alone and f.n >= take_calls.first;
 end $$;
 
 -- Gives a slot a lease; s is its row, which is locked, or null. If there is no work, the slot holds none, and key is 0.
@@ -512,7 +518,7 @@ begin
 			end if;
 		end if;
 		if first is not null then null; -- and the next condition is not planned
-		elsif not waits and not c.stopping and exists (select from folds f where f.job = c.n and f.output is null) then
+		elsif not waits and not c.stopping and exists (select from open_calls(c.n)) then
 			if not pg_try_advisory_xact_lock(1464814595, c.n) then continue; end if;
 			perform expire(w.id);
 			if exists (select from jobs where n = c.n and stopping) then continue; end if;
