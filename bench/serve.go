@@ -89,7 +89,7 @@ func serving(ctx context.Context, stdin io.Reader, stdout io.Writer) (err error)
 		default:
 			mux.ServeHTTP(w, r)
 		}
-	}), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute}
+	}), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, ConnContext: web.ConnContext}
 	_ = h.Serve(listener{l})
 	return nil
 }
