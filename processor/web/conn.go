@@ -32,8 +32,8 @@ type conn struct {
 type connKey struct{}
 
 // ConnContext is for the field of this name of an [http.Server], and connections of
-// [Conn]. [Server] then hands its headers to the connection in one piece, where net/http
-// copies, sorts and checks each of them.
+// [Conn]. [Server] then hands its headers to the connection in one piece: net/http copies,
+// sorts and checks each of them.
 func ConnContext(ctx context.Context, c net.Conn) context.Context {
 	if c, ok := c.(*conn); ok {
 		return context.WithValue(ctx, connKey{}, c)
@@ -48,8 +48,7 @@ const statusOK = "HTTP/1.1 200 OK\r\n"
 // is written next, if its status is 200.
 func (c *conn) insert(lines []byte) { c.lines = lines }
 
-// pieces are buffers for the first piece of an answer, with room for what net/http
-// writes at once.
+// pieces are buffers for the first piece of an answer: net/http writes 4 KiB at once.
 var pieces = sync.Pool{New: func() any { return new([5 << 10]byte) }}
 
 // Write implements [net.Conn].
