@@ -89,7 +89,7 @@ func serving(ctx context.Context, stdin io.Reader, stdout io.Writer) (err error)
 		default:
 			mux.ServeHTTP(w, r)
 		}
-	}), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute}
+	}), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, ConnContext: web.ConnContext}
 	_ = h.Serve(listener{l})
 	return nil
 }
@@ -177,6 +177,7 @@ type variant struct {
 	name, path, contentType string
 	body                    []byte
 	each                    int // requests in one post; 1 except for batches
+	posts, senders          int // in a round, and connections that send them at once
 }
 
 // servers measures a server.
@@ -242,50 +243,66 @@ func measureServe(ctx context.Context, rounds int, to io.Writer) (r *commandRepo
 
 func (s *servers) prepare() {
 	chunk := kernels()[0].chunk
+	one := func(name, path, contentType string, body []byte, posts int) variant {
+		return variant{name, path, contentType, body, 1, posts, connections}
+	}
+	const cbor = "application/cbor"
 	s.variants = []variant{
-		{"echo", "/echo", "application/cbor", chunk, 1},
-		{"exec, CBOR", "/v1/noop/exec", "application/cbor", chunk, 1},
-		{"exec, JSON", "/v1/noop/exec", "application/json", []byte("16909060"), 1},
-		{"exec, a guest in Go", "/v1/go/exec", "application/cbor", chunk, 1},
-		{"wazero, new", "/wazero-new/noop", "application/cbor", chunk, 1},
-		{"wazero, new, a guest in Go", "/wazero-new/go", "application/cbor", chunk, 1},
-		{"Extism, reused", "/extism-reused/noop", "application/cbor", chunk, 1},
-		{"Extism, new", "/extism-new/noop", "application/cbor", chunk, 1},
-		{"batch", "/v1/noop/batch", "application/cbor-seq", bytes.Repeat(chunk, 20_000), 20_000},
+		one("echo", "/echo", cbor, chunk, 8000),
+		one("exec, CBOR", "/v1/noop/exec", cbor, chunk, 8000),
+		one("exec, JSON", "/v1/noop/exec", "application/json", []byte("16909060"), 8000),
+		one("exec, a guest in Go", "/v1/go/exec", cbor, chunk, 8000),
+		one("wazero, new", "/wazero-new/noop", cbor, chunk, 4000),
+		one("wazero, new, a guest in Go", "/wazero-new/go", cbor, chunk, 40), // takes milliseconds
+		one("Extism, reused", "/extism-reused/noop", cbor, chunk, 2000),
+		one("Extism, new", "/extism-new/noop", cbor, chunk, 2000),
+		{"batch", "/v1/noop/batch", "application/cbor-seq", bytes.Repeat(chunk, 20_000), 20_000, 2, 2},
 	}
 }
 
-// connections is how many connections send posts at once: as many as wrk opens if nobody
-// says otherwise. With fewer, the server sleeps between posts, and most of its CPU time is
-// that of waking it.
-const connections = 10
+const (
+	// connections is how many connections send posts at once: as many as wrk opens if
+	// nobody says otherwise. With fewer, the server sleeps between posts, and most of its
+	// CPU time is that of waking it.
+	connections = 10
+	// turns is how often in a round each variant has its turn, so that what else the
+	// machine does meets all of them.
+	turns = 20
+)
 
-// round sends the posts of each variant, one variant after the other.
+// round sends the posts of each variant, in turns that begin with another variant each.
+// Those with few posts send them in the first turn.
 func (s *servers) round() error {
-	for i := range s.variants {
-		v := &s.variants[i]
-		posts, senders := 4000, connections
-		switch {
-		case v.each > 1:
-			posts, senders = 2, 2
-		case v.name == "wazero, new, a guest in Go": // takes milliseconds
-			posts = 40
+	spent := make([]float64, len(s.variants))
+	links := make([][]*link, len(s.variants))
+	defer func() {
+		for _, l := range slices.Concat(links...) {
+			l.conn.Close()
 		}
-		before, err := s.cpu()
-		if err != nil {
-			return err
+	}()
+	for turn := range turns {
+		for n := range s.variants {
+			i := (n + turn) % len(s.variants)
+			v := &s.variants[i]
+			posts := v.posts / turns
+			switch {
+			case posts < v.senders && turn > 0:
+				continue
+			case posts < v.senders:
+				posts = v.posts
+			}
+			cpu, err := s.turn(v, posts, &links[i])
+			if err != nil {
+				return fmt.Errorf("%s: %w", v.name, err)
+			}
+			spent[i] += cpu
 		}
-		if err := s.ask(v, posts, senders); err != nil {
-			return fmt.Errorf("%s: %w", v.name, err)
-		}
-		after, err := s.cpu()
-		if err != nil {
-			return err
-		}
-		s.samples[v.name] = append(s.samples[v.name], (after-before)/float64(posts*v.each))
 	}
-	for _, v := range s.variants[:2] { // nothing else is asked meanwhile
-		took, err := s.connection(&v, 500)
+	for i, v := range s.variants {
+		s.samples[v.name] = append(s.samples[v.name], spent[i]/float64(v.posts*v.each))
+	}
+	for i, v := range s.variants[:2] { // nothing else is asked meanwhile
+		took, err := links[i][0].ask(&v, 500)
 		if err != nil {
 			return fmt.Errorf("%s: %w", v.name, err)
 		}
@@ -301,33 +318,47 @@ func (s *servers) cpu() (float64, error) {
 	return float64(at.Nano()), err
 }
 
-// ask sends posts over connections that are used at once.
-func (s *servers) ask(v *variant, posts, senders int) error {
+// turn sends posts over connections that are used at once, and returns the CPU time that
+// they took. The first turn opens the connections.
+func (s *servers) turn(v *variant, posts int, links *[]*link) (float64, error) {
+	before, err := s.cpu()
+	if err != nil {
+		return 0, err
+	}
+	for len(*links) < v.senders {
+		conn, err := net.Dial("tcp", s.address)
+		if err != nil {
+			return 0, err
+		}
+		*links = append(*links, &link{conn, bufio.NewReaderSize(conn, 64<<10)})
+	}
 	var all sync.WaitGroup
-	errs := make([]error, senders)
-	for i := range errs {
-		all.Go(func() { _, errs[i] = s.connection(v, posts/senders) })
+	errs := make([]error, v.senders)
+	for i, l := range *links {
+		all.Go(func() { _, errs[i] = l.ask(v, posts/v.senders) })
 	}
 	all.Wait()
-	return errors.Join(errs...)
+	after, err := s.cpu()
+	return after - before, errors.Join(append(errs, err)...)
 }
 
-func (s *servers) connection(v *variant, n int) (took []float64, err error) {
-	conn, err := net.Dial("tcp", s.address)
-	if err != nil {
-		return nil, err
-	}
-	defer conn.Close()
-	r := bufio.NewReaderSize(conn, 64<<10)
+// link is a connection to the server.
+type link struct {
+	conn net.Conn
+	r    *bufio.Reader
+}
+
+// ask sends posts, one after the other. It returns how long each took.
+func (l *link) ask(v *variant, n int) (took []float64, err error) {
 	request := append(fmt.Appendf(nil, "POST %s HTTP/1.1\r\nHost: bench\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n", v.path, v.contentType, len(v.body)), v.body...)
 	for range n {
 		start := time.Now()
 		if v.each > 1 {
-			go func() { _, _ = conn.Write(request) }() // while the answer is read, which shows any error
-		} else if _, err := conn.Write(request); err != nil {
+			go func() { _, _ = l.conn.Write(request) }() // while the answer is read, which shows any error
+		} else if _, err := l.conn.Write(request); err != nil {
 			return nil, err
 		}
-		answer, err := http.ReadResponse(r, nil)
+		answer, err := http.ReadResponse(l.r, nil)
 		if err != nil {
 			return nil, err
 		}

@@ -244,6 +244,14 @@ func (l *drainListener) url(secure bool) string {
 // isPrivate reports whether only this machine reaches the server.
 func (l *drainListener) isPrivate() bool { return isLoopback(l.Addr()) }
 
+// connContext is web.ConnContext for connections of a drainListener, without TLS.
+func connContext(ctx context.Context, c net.Conn) context.Context {
+	if c, ok := c.(*countedConn); ok {
+		return web.ConnContext(ctx, c.Conn)
+	}
+	return ctx
+}
+
 // newHTTPServer returns the server of a handler.
 func newHTTPServer(handler http.Handler, c *certificates, say func(line string)) *http.Server {
 	protocols := &http.Protocols{}
@@ -252,7 +260,7 @@ func newHTTPServer(handler http.Handler, c *certificates, say func(line string))
 	protocols.SetUnencryptedHTTP2(true)
 	s := &http.Server{
 		Handler: handler, Protocols: protocols, MaxHeaderBytes: 2 * web.MaxHeaders,
-		ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute,
+		ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, ConnContext: connContext,
 		ErrorLog: log.New(lineWriter(func(line string) {
 			if strings.Contains(line, "panic") { // mistakes of clients are not logged
 				say(line)

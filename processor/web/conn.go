@@ -1,6 +1,8 @@
 package web
 
 import (
+	"bytes"
+	"context"
 	"errors"
 	"net"
 	"os"
@@ -9,7 +11,8 @@ import (
 )
 
 // Conn returns a connection that hands a deadline for reads on only if a read waits for
-// it. net/http sets up to eight for each request, and each changes a timer.
+// it. net/http sets up to eight for each request, and each changes a timer. See also
+// [ConnContext].
 func Conn(c net.Conn) net.Conn { return &conn{Conn: c} }
 
 // conn is a connection that has a deadline for reads at least as early as the one that is
@@ -22,6 +25,47 @@ type conn struct {
 	want    time.Time // zero = none, as of set
 	set     time.Time // that of Conn
 	writes  bool      // there is a deadline for writes
+
+	lines []byte // see insert; only for the goroutine that answers
+}
+
+type connKey struct{}
+
+// ConnContext is for the field of this name of an [http.Server], and connections of
+// [Conn]. [Server] then hands its headers to the connection in one piece: net/http copies,
+// sorts and checks each of them.
+func ConnContext(ctx context.Context, c net.Conn) context.Context {
+	if c, ok := c.(*conn); ok {
+		return context.WithValue(ctx, connKey{}, c)
+	}
+	return ctx
+}
+
+// statusOK begins an answer to which lines can be added.
+const statusOK = "HTTP/1.1 200 OK\r\n"
+
+// insert makes lines, which a next call may reuse, part of the header of the answer that
+// is written next, if its status is 200.
+func (c *conn) insert(lines []byte) { c.lines = lines }
+
+// pieces are buffers for the first piece of an answer: net/http writes 4 KiB at once.
+var pieces = sync.Pool{New: func() any { return new([5 << 10]byte) }}
+
+// Write implements [net.Conn].
+func (c *conn) Write(b []byte) (n int, err error) {
+	lines := c.lines
+	c.lines = lines[:0]
+	if len(lines) == 0 || !bytes.HasPrefix(b, []byte(statusOK)) {
+		return c.Conn.Write(b)
+	}
+	room := pieces.Get().(*[5 << 10]byte)
+	defer pieces.Put(room)
+	const at = len(statusOK)
+	n, err = c.Conn.Write(append(append(append(room[:0], statusOK...), lines...), b[at:]...))
+	if n > at { // of b
+		n = max(at, n-len(lines))
+	}
+	return n, err
 }
 
 // SetReadDeadline implements [net.Conn].

@@ -1,16 +1,34 @@
 package web_test
 
 import (
+	"bufio"
 	"errors"
+	"fmt"
 	"io"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
+	"reflect"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/wasm-jobs/wasm-jobs/processor"
 	"github.com/wasm-jobs/wasm-jobs/processor/web"
 )
+
+// ours accepts connections of web.Conn.
+type ours struct{ net.Listener }
+
+func (l ours) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return web.Conn(c), nil
+}
 
 // counted counts the deadlines that a connection gets.
 type counted struct {
@@ -151,4 +169,97 @@ func TestWriteDeadlines(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// An answer has the same header whether its connection takes lines or not, and none of
+// the answer before it on the connection.
+func TestHeadersOfAnswers(t *testing.T) {
+	s := start(t, web.Config{}, processor.Options{})
+	plain := httptest.NewServer(s.Server)
+	defer plain.Close()
+	hidden := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.ServeHTTP(hiding{w}, r) }))
+	hidden.Config.ConnContext, hidden.Listener = web.ConnContext, ours{hidden.Listener}
+	hidden.Start()
+	defer hidden.Close()
+	servers := []string{s.url, plain.URL, hidden.URL}
+	conns := make([]*dialog, len(servers))
+	for i, url := range servers {
+		conns[i] = dial(t, url)
+	}
+	large := fmt.Sprintf("%q", strings.Repeat("x", 9000))
+	_, h, _ := s.exec("7")
+	tag := h.Get("Etag")
+	for _, tt := range []struct{ version, path, body, more string }{
+		{"1.1", "faulty/exec", "7", ""},
+		{"1.1", "faulty/exec", large, ""},
+		{"1.1", "faulty/exec", large, "Accept: application/cbor\r\n"},
+		{"1.1", "faulty/exec", large, "Accept: text/plain\r\n"},
+		{"1.1", "faulty/exec", "7", "If-None-Match: " + tag + "\r\n"},
+		{"1.1", "faulty/exec", "7", "If-None-Match: \"x\"\r\n"},
+		{"1.1", "faulty/exec", "7", "Accept: text/plain\r\n"}, // the output is no text
+		{"1.1", "faulty/batch", "7", ""},
+		{"1.1", "faulty/exec", "7", "Expect: 100-continue\r\n"},
+		{"1.1", "other/exec", "7", ""},
+		{"1.1", "square/exec", "7", ""},
+		{"1.1", "faulty/exec", `{"do":"trap"}`, ""},
+		{"1.0", "faulty/exec", "7", "Connection: keep-alive\r\n"},
+		{"1.1", "faulty", "", ""},
+	} {
+		request := fmt.Sprintf("POST /v1/%s HTTP/%s\r\nHost: x\r\nContent-Type: application/json\r\n%sContent-Length: %d\r\n\r\n%s", tt.path, tt.version, tt.more, len(tt.body), tt.body)
+		want, wantBody := conns[1].ask(request)
+		for i, c := range conns {
+			if h, body := c.ask(request); !reflect.DeepEqual(h, want) || body != wantBody {
+				t.Errorf("server %d: %.200q: %v, %.200q, want %v, %.200q", i, request, h, body, want, wantBody)
+			}
+		}
+		isExec := tt.path == "faulty/exec" && !strings.Contains(tt.more, "text") && !strings.Contains(tt.body, "do")
+		if got := len(want["Etag"]) + len(want["Wasm-Jobs-Fuel"]) + len(want["Wasm-Jobs-Reused"]) + len(want["Wasm-Jobs-Module"]); isExec && got != 4 {
+			t.Errorf("%.200q: %v", request, want)
+		}
+	}
+}
+
+// hiding is a writer of a handler in front of a server.
+type hiding struct{ http.ResponseWriter }
+
+func (h hiding) Unwrap() http.ResponseWriter { return h.ResponseWriter }
+
+// dialog is a connection to a server.
+type dialog struct {
+	t    *testing.T
+	conn net.Conn
+	r    *bufio.Reader
+}
+
+func dial(t *testing.T, url string) *dialog {
+	c, err := net.Dial("tcp", strings.TrimPrefix(url, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return &dialog{t, c, bufio.NewReader(c)}
+}
+
+// ask returns the answer to a request, without its date.
+func (d *dialog) ask(request string) (http.Header, string) {
+	d.t.Helper()
+	if _, err := io.WriteString(d.conn, request); err != nil {
+		d.t.Fatal(err)
+	}
+	for {
+		answer, err := http.ReadResponse(d.r, nil)
+		if err != nil {
+			d.t.Fatal(err)
+		}
+		if answer.StatusCode == http.StatusContinue {
+			continue
+		}
+		body, err := io.ReadAll(answer.Body)
+		if err != nil {
+			d.t.Fatal(err)
+		}
+		answer.Header.Del("Date")
+		answer.Header.Set("Status", answer.Status)
+		return answer.Header, string(body)
+	}
 }

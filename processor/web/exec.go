@@ -21,6 +21,7 @@ const (
 	headerFuel    = "Wasm-Jobs-Fuel"
 	headerReused  = "Wasm-Jobs-Reused" // 1: nothing was executed for this request
 	headerModule  = "Wasm-Jobs-Module" // sha256: and the digest of the module's file
+	headerNoSniff = "X-Content-Type-Options"
 )
 
 // exec answers one request.
@@ -47,7 +48,7 @@ func (s *Server) exec(w *answer, r *http.Request, e *entry, h *headers) {
 	if len(result.Output) > firstWrite {
 		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(bodyTime)) // for a client that does not read
 	}
-	s.send(w, e, h, own, result)
+	s.send(w, r, e, h, own, result)
 }
 
 // hold counts bytes that a request holds. It returns those of all requests.
@@ -185,36 +186,73 @@ var (
 )
 
 // send sends an output.
-func (s *Server) send(w *answer, e *entry, asked *headers, own form, result processor.Result[[]byte]) {
-	h := w.Header()
-	text, size := outputText(&result)
-	tag := text[:size]
-	w.values = [...]string{tag, text[size:]}
-	h["Etag"], h[headerFuel] = w.values[:1:1], w.values[1:]
-	h[headerReused], h[headerModule], h["Vary"] = zeroOne[:1:1], e.digestValue, varyAccept
-	if result.Reused {
-		h[headerReused] = zeroOne[1:]
-	}
-	if matches(asked.noneMatch, tag) {
+func (s *Server) send(w *answer, r *http.Request, e *entry, asked *headers, own form, result processor.Result[[]byte]) {
+	direct := w.conn(r)
+	if direct != nil && asked.noneMatch == nil {
+		direct.insert(appendLines(direct.lines[:0], e, &result))
+	} else if tag := setHeaders(w, e, &result); matches(asked.noneMatch, tag) {
 		w.WriteHeader(http.StatusNotModified)
 		return
 	}
-	if err := writeOutput(w, acceptedForms(asked.accept, own), result.Output); err != nil {
-		for _, name := range []string{headerFuel, headerReused, "Etag"} {
-			h.Del(name)
-		}
-		s.fail(w, e, http.StatusInternalServerError, "abi", err.Error())
+	err := writeOutput(w, acceptedForms(asked.accept, own), result.Output)
+	if err == nil {
+		return
 	}
+	h := w.Header()
+	for _, name := range []string{headerFuel, headerReused, "Etag"} {
+		h.Del(name)
+	}
+	h[headerModule], h["Vary"] = e.digestValue, varyAccept
+	s.fail(w, e, http.StatusInternalServerError, "abi", err.Error())
+}
+
+// conn returns the connection that takes headers; nil if there is none: it is not one of
+// Conn, or the answer is not in HTTP/1.1, or a handler in front of the server may change
+// the headers.
+func (a *answer) conn(r *http.Request) *conn {
+	if _, ok := a.ResponseWriter.(readDeadliner); !ok || r.ProtoMajor != 1 || r.ProtoMinor != 1 {
+		return nil
+	}
+	c, _ := r.Context().Value(connKey{}).(*conn)
+	return c
+}
+
+// setHeaders sets the headers of an output. It returns its tag.
+func setHeaders(w *answer, e *entry, result *processor.Result[[]byte]) (tag string) {
+	text, size := outputText(result)
+	w.values = [...]string{text[:size], text[size:]}
+	h := w.Header()
+	h["Etag"], h[headerFuel] = w.values[:1:1], w.values[1:]
+	h[headerReused], h[headerModule], h["Vary"], h[headerNoSniff] = zeroOne[:1:1], e.digestValue, varyAccept, noSniff
+	if result.Reused {
+		h[headerReused] = zeroOne[1:]
+	}
+	return w.values[0]
+}
+
+// appendLines appends the lines of the headers of an output.
+func appendLines(b []byte, e *entry, result *processor.Result[[]byte]) []byte {
+	b = appendTag(append(b, "Vary: Accept\r\n"+headerNoSniff+": nosniff\r\nEtag: "...), result.Output)
+	b = strconv.AppendUint(append(b, "\r\n"+headerFuel+": "...), result.Fuel, 10)
+	b = append(append(b, "\r\n"+headerModule+": "...), e.digest...)
+	if result.Reused {
+		return append(b, "\r\n"+headerReused+": 1\r\n"...)
+	}
+	return append(b, "\r\n"+headerReused+": 0\r\n"...)
 }
 
 // outputText returns the tag of an output, which has the returned size, and after it the
 // fuel: in one allocation.
 func outputText(result *processor.Result[[]byte]) (text string, size int) {
 	var room [2 + 2*sha256.Size + 20]byte
-	digest := sha256.Sum256(result.Output)
-	b := append(hex.AppendEncode(append(room[:0], '"'), digest[:]), '"')
-	size = len(b)
-	return string(strconv.AppendUint(b, result.Fuel, 10)), size
+	b := appendTag(room[:0], result.Output)
+	return string(strconv.AppendUint(b, result.Fuel, 10)), len(b)
+}
+
+// appendTag appends the tag of an output.
+func appendTag(b, output []byte) []byte {
+	digest := sha256.Sum256(output)
+	return append(hex.AppendEncode(append(b, '"'), digest[:]), '"')
 }
 
 // matches reports whether a tag is among those of If-None-Match (RFC 9110, section

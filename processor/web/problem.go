@@ -51,6 +51,7 @@ func writeProblem(w http.ResponseWriter, e *entry, p *Problem) {
 		panic(err)
 	}
 	w.Header().Set("Content-Type", problemType)
+	w.Header()[headerNoSniff] = noSniff
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(p.Status)
 	_, _ = w.Write(append(body, '\n')) // a client that is gone has no use for it

@@ -395,7 +395,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if s.soft.Err() != nil {
 		w.Header().Set("Connection", "close")
 	}
-	w.Header()["X-Content-Type-Options"] = noSniff
+	if t.verb != "exec" { // its answers have it too
+		w.Header()[headerNoSniff] = noSniff
+	}
 	a := &answer{ResponseWriter: w, began: now()}
 	if o := s.config.Observer; o != nil {
 		defer a.tell(o, e)

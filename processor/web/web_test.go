@@ -74,6 +74,7 @@ func start(t testing.TB, c web.Config, o processor.Options) *server {
 	h.Config.Protocols = &http.Protocols{}
 	h.Config.Protocols.SetHTTP1(true)
 	h.Config.Protocols.SetUnencryptedHTTP2(true)
+	h.Config.ConnContext, h.Listener = web.ConnContext, ours{h.Listener}
 	h.Start()
 	t.Cleanup(func() {
 		if err := s.Drain(context.Background()); err != nil {
