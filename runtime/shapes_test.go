@@ -256,7 +256,7 @@ var shapes = []shape{
 		return oneBody(void(locals, increments(locals), floats(2*n), reads(locals)))
 	}},
 	{"observed floats, as many as get branches", func(size int) []byte {
-		n := min(size/20, 380)
+		n := min(size/20, 280)
 		return oneBody(void(n, increments(n), floats(n), reads(n)))
 	}},
 	{"observed floats, few locals read behind", func(size int) []byte {

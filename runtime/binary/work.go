@@ -74,8 +74,8 @@ func JoinTime(size int) int { return MaxWork / 6 * max(size, workPerBytes) / wor
 // JoinMemory is the memory in bytes that they may take in one function.
 const JoinMemory = MaxWorkMemory / 8
 
-// Joins are blocks that a rewrite adds to a function, each with one branch to its
-// end: code joins there.
+// Joins are ifs with an else and one result that a rewrite adds to a function: code
+// joins behind each.
 type Joins struct {
 	Count  int
 	Locals int // of the function, with its parameters
@@ -85,15 +85,15 @@ type Joins struct {
 }
 
 const (
-	blocksOfJoin = 3
-	edgesOfJoin  = 2
+	blocksOfJoin = blocksOfIf + 1
+	edgesOfJoin  = edgesOfIf + 2
 	bytesOfBlock = 2 // of code, at least
 )
 
 // work returns upper bounds of all counts but the blocks.
 func (j Joins) work() *work {
 	edges := edgesOfJoin * j.Count
-	return &work{edges: edges, values: edges * j.Height, nested: edges * j.Depth, locals: j.Locals}
+	return &work{edges: edges, values: edges * (j.Height + 1), squares: edges, nested: edges * j.Depth, locals: j.Locals}
 }
 
 // Time returns what the joins add to the time of compiling, in units of MaxWork.

@@ -7,9 +7,9 @@ import "github.com/wasm-jobs/wasm-jobs/runtime/binary"
 func (e *emitter) canonical(out []byte, s *site) []byte {
 	switch s.kind {
 	case scalar32:
-		return e.canonicalScalar(out, s, append(appendOp(nil, binary.OpF32Const), nan32[:]...), opF32Ge)
+		return e.canonicalScalar(out, s, binary.F32, append(appendOp(nil, binary.OpF32Const), nan32[:]...), opF32Ge)
 	case scalar64:
-		return e.canonicalScalar(out, s, append(appendOp(nil, binary.OpF64Const), nan64[:]...), opF64Ge)
+		return e.canonicalScalar(out, s, binary.F64, append(appendOp(nil, binary.OpF64Const), nan64[:]...), opF64Ge)
 	case lanes32:
 		return e.canonicalLanes(out, nan32[:], opF32x4)
 	}
@@ -17,22 +17,21 @@ func (e *emitter) canonical(out []byte, s *site) []byte {
 }
 
 // canonicalScalar compares with >=, which is also false for a NaN, because the
-// engine needs fewer instructions for it than for ==. A branch around the
-// replacement is faster than a select, which waits for the comparison: METERING.md
-// has the figures.
-func (e *emitter) canonicalScalar(out []byte, s *site, nan []byte, equal binary.Op) []byte {
+// engine needs fewer instructions for it than for ==. A branch is faster than a
+// select, which waits for the comparison, and an if with an else is faster than a
+// block with a br_if: METERING.md has the figures.
+func (e *emitter) canonicalScalar(out []byte, s *site, t binary.ValueType, nan []byte, equal binary.Op) []byte {
 	local := e.scratch[scratchOf(s.kind)]
 	if s.shared {
 		e.module.fixed(1)
 	}
 	switch {
 	case e.branches:
-		out = appendIndexed(out, binary.OpLocalSet, local)
-		out = append(appendOp(out, binary.OpBlock), emptyBlock)
-		out = appendEqual(out, local, equal)
-		out = append(appendIndexed(out, binary.OpBrIf, 0), nan...)
-		out = appendIndexed(out, binary.OpLocalSet, local)
-		return appendIndexed(appendOp(out, binary.OpEnd), binary.OpLocalGet, local)
+		out = appendIndexed(out, binary.OpLocalTee, local)
+		out = appendOp(appendIndexed(out, binary.OpLocalGet, local), equal)
+		out = append(appendOp(out, binary.OpIf), byte(t))
+		out = appendOp(appendIndexed(out, binary.OpLocalGet, local), binary.OpElse)
+		return appendOp(append(out, nan...), binary.OpEnd)
 	case s.shared:
 		// It is the second operand of the select, because the first must not be
 		// loaded again (lost-select).

@@ -315,7 +315,7 @@ func TestConversions(t *testing.T) {
 // TestBranches checks in which code NaNs are replaced behind a branch: not if it
 // would grow too much, and not if the branches would take too long to compile.
 func TestBranches(t *testing.T) {
-	replace32, replace64 := []byte{0x0d, 0, 0x43, 0, 0, 0xc0, 0x7f}, []byte{0x0d, 0, 0x44, 0, 0, 0, 0, 0, 0, 0xf8, 0x7f}
+	replace32, replace64 := []byte{0x05, 0x43, 0, 0, 0xc0, 0x7f, 0x0b}, []byte{0x05, 0x44, 0, 0, 0, 0, 0, 0, 0xf8, 0x7f, 0x0b} // else
 	for _, c := range []struct {
 		name    string
 		shape   shape
