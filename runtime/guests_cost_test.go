@@ -19,6 +19,7 @@ import (
 
 	"github.com/wasm-jobs/wasm-jobs/abi"
 	"github.com/wasm-jobs/wasm-jobs/runtime"
+	"github.com/wasm-jobs/wasm-jobs/runtime/internal/codeshift"
 )
 
 // realGuest is a guest that was not written for measurements, with a chunk for
@@ -137,10 +138,23 @@ func TestRealGuests(t *testing.T) {
 	}
 }
 
-// instancesOfASide are measured together, because code that keeps values on the engine's
+// instancesOfAPlace are measured for each place of the code, because code that keeps values on the engine's
 // stack is up to 1.4 times as slow on some instances as on others: it depends on the
 // address of an instance's stack (see METERING.md).
-const instancesOfASide = 4
+const instancesOfAPlace = 2
+
+// poolsOf returns a pool for each place of the code in memory: which one is good for
+// a loop is chance, with and without metering.
+func poolsOf(t *testing.T, wasm []byte, o runtime.Options) (pools []*runtime.Pool) {
+	for n := range codeshift.Positions {
+		moved, err := codeshift.Shift(wasm, n)
+		if err != nil {
+			t.Fatal(err)
+		}
+		pools = append(pools, poolOf(t, moved, o, limits))
+	}
+	return pools
+}
 
 // costOfGuests compares metered guests with the same guests without metering.
 // Their outputs must be equal. Both are reset before each call: these guests
@@ -148,17 +162,19 @@ const instancesOfASide = 4
 func costOfGuests(t *testing.T, rounds int) {
 	table := newTable("", "us", "metered", "slowest to fastest instance", "the same, metered")
 	var of *byte // the module of the pools: the guests of one are adjacent
-	var pools [2]*runtime.Pool
+	var pools [2][]*runtime.Pool
 	var medians []float64
 	for _, g := range realGuests(t) {
 		t.Run(g.name, func(s *testing.T) {
 			if of != &g.wasm[0] {
 				of = &g.wasm[0]
-				pools = [2]*runtime.Pool{poolOf(t, g.wasm, runtime.Options{NoMetering: true}, limits), poolOf(t, g.wasm, runtime.Options{}, limits)}
+				pools = [2][]*runtime.Pool{poolsOf(t, g.wasm, runtime.Options{NoMetering: true}), poolsOf(t, g.wasm, runtime.Options{})}
 			}
 			plain, metered := callers(s, pools[0], g.chunk), callers(s, pools[1], g.chunk)
-			if !bytes.Equal(plain[0].output, metered[0].output) {
-				s.Error("with metering, the output differs")
+			for i := range plain {
+				if !bytes.Equal(plain[0].output, plain[i].output) || !bytes.Equal(plain[0].output, metered[i].output) {
+					s.Error("with metering or at another place, the output differs")
+				}
 			}
 			times := measureInstances(rounds, plain, metered)
 			ratio := ratios(mean(times[1]), mean(times[0]))
@@ -180,9 +196,11 @@ func costOfGuests(t *testing.T, rounds int) {
 
 // callers returns the instances of a side. They are made one after the other, so that
 // their stacks begin at different places in a page.
-func callers(t *testing.T, p *runtime.Pool, chunk []byte) (all []*call) {
-	for range instancesOfASide {
-		all = append(all, caller(t, p, chunk, false))
+func callers(t *testing.T, pools []*runtime.Pool, chunk []byte) (all []*call) {
+	for _, p := range pools {
+		for range instancesOfAPlace {
+			all = append(all, caller(t, p, chunk, false))
+		}
 	}
 	return all
 }

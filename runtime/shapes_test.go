@@ -73,6 +73,12 @@ func many(size int, b body, types ...[]byte) []byte {
 	return (&guest{types: types, bodies: slices.Repeat([]body{b}, n)}).bytes()
 }
 
+// floats returns code of 6 bytes for each of n floats, whose bits are observed.
+// Were it shorter, branches would make it grow too much.
+func floats(n int) []byte {
+	return slices.Concat([]byte{opConst, 0, 0xb2}, repeat(n, 0x91, 0xbc, 0x01, 0x01, 0x01, 0xbe), []byte{opDrop})
+}
+
 // skip is a block with a branch to its end: a join.
 var skip = []byte{opBlock, empty, opGet, 0, opBrIf, 0, opConst, 1, opSet, 0, opEnd}
 
@@ -243,6 +249,35 @@ var shapes = []shape{
 	{"growths", func(size int) []byte { return oneBody(void(0, repeat(size/5, opConst, 0, 0x40, 0, opDrop))) }},
 	{"floats whose bits are observed", func(size int) []byte {
 		return oneBody(void(0, append(repeat(1, opConst, 0, 0xb2), append(repeat(size/3, 0x91, 0xbc, 0xbe), opDrop)...)))
+	}},
+	{"observed floats, locals read behind", func(size int) []byte {
+		n := size / 24
+		locals := min(n, 40000)
+		return oneBody(void(locals, increments(locals), floats(2*n), reads(locals)))
+	}},
+	{"observed floats, as many as get branches", func(size int) []byte {
+		n := min(size/20, 280)
+		return oneBody(void(n, increments(n), floats(n), reads(n)))
+	}},
+	{"observed floats, few locals read behind", func(size int) []byte {
+		return oneBody(void(20, increments(20), floats((size-200)/6), reads(20)))
+	}},
+	{"small functions of observed floats and locals", func(size int) []byte {
+		return many(size, void(40, increments(40), floats(40), reads(40)))
+	}},
+	{"observed floats in nested loops", func(size int) []byte {
+		n, locals := min(size/13, 900), 40
+		loops := slices.Concat(repeat(n, opLoop, empty), increments(locals), floats(max(0, (size-7*n)/6)), repeat(n, opGet, 0, opBrIf, 0, opEnd))
+		return oneBody(void(locals, loops))
+	}},
+	{"observed floats above live operands", func(size int) []byte {
+		n := size / 12
+		return oneBody(void(1, repeat(n, 0x3f, 0), floats(n), repeat(n, opDrop)))
+	}},
+	{"joins and observed floats, locals read behind", func(size int) []byte {
+		n := size / 42
+		locals := min(n, 40000)
+		return oneBody(void(locals, increments(locals), repeat(n, skip...), floats(n), reads(locals)))
 	}},
 	{"selects", func(size int) []byte {
 		return oneBody(void(1, repeat(size/8, opGet, 0, opGet, 0, opGet, 0, 0x1b, opDrop)))

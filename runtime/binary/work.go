@@ -67,6 +67,45 @@ func (w *work) String() string {
 	return fmt.Sprintf("%d branches and joins, %d locals, %d values passed through them, %d blocks", w.edges, w.locals, w.values, w.blocks)
 }
 
+// JoinTime is what the joins that a rewrite adds to a module of this size may
+// take, in units of MaxWork.
+func JoinTime(size int) int { return MaxWork / 6 * max(size, workPerBytes) / workPerBytes }
+
+// JoinMemory is the memory in bytes that they may take in one function.
+const JoinMemory = MaxWorkMemory / 8
+
+// Joins are ifs with an else and one result that a rewrite adds to a function: code
+// joins behind each.
+type Joins struct {
+	Count  int
+	Locals int // of the function, with its parameters
+	Height int // maximum number of operands on its stack
+	Depth  int // maximum number of blocks that are open in it
+	Size   int // of its code, in bytes
+}
+
+const (
+	blocksOfJoin = blocksOfIf + 1
+	edgesOfJoin  = edgesOfIf + 2
+	bytesOfBlock = 2 // of code, at least
+)
+
+// work returns upper bounds of all counts but the blocks.
+func (j Joins) work() *work {
+	edges := edgesOfJoin * j.Count
+	return &work{edges: edges, values: edges * (j.Height + 1), squares: edges, nested: edges * j.Depth, locals: j.Locals}
+}
+
+// Time returns what the joins add to the time of compiling, in units of MaxWork.
+func (j Joins) Time() int {
+	before := work{blocks: j.Size / bytesOfBlock}
+	after := work{blocks: before.blocks + blocksOfJoin*j.Count}
+	return j.work().time() + after.time() - before.time()
+}
+
+// Memory returns what the joins add to the memory of compiling, in bytes.
+func (j Joins) Memory() int { return j.work().memory() + bytesOfBlocks*blocksOfJoin*j.Count }
+
 // Blocks and edges that metering adds for an instruction.
 const (
 	blocksOfFunction = 4

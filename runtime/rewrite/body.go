@@ -29,6 +29,7 @@ type emitter struct {
 	types     []binary.ValueType // of the parameters and locals of the original
 	scratch   [numScratch]uint32
 	made      [numScratch]bool
+	branches  bool // make scalars canonical, see [emitter.affordsBranches]
 	buf       []byte
 	history   history
 }
@@ -61,6 +62,7 @@ func (e *emitter) function(out []byte, body int) ([]byte, error) {
 		e.instruction(r, r.Next())
 	}
 	e.copyTo(b.End)
+	e.branches = e.affordsBranches(b)
 	e.assemble(b)
 	if len(e.buf) > maxBody {
 		return out, &Error{Function: index, Offset: b.Offset, Reason: fmt.Sprintf("too large: the function grows to %d bytes, more than the limit of %d", len(e.buf), maxBody)}

@@ -17,6 +17,7 @@ import (
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/api"
 
+	"github.com/wasm-jobs/wasm-jobs/runtime/internal/codeshift"
 	"github.com/wasm-jobs/wasm-jobs/runtime/rewrite"
 )
 
@@ -88,14 +89,22 @@ func TestCost(t *testing.T) {
 	}
 	rounds = max(rounds, 9) // the quartiles of fewer say little
 	all := variants()
-	var mods []api.Module
-	for _, v := range all {
-		mods = append(mods, v.instance(t, kernelsWasm))
+	var mods [][]api.Module // at each place of the code, of each variant
+	for n := range codeshift.Positions {
+		shifted, err := codeshift.Shift(kernelsWasm, n)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var at []api.Module
+		for _, v := range all {
+			at = append(at, v.instance(t, shifted))
+		}
+		mods = append(mods, at)
 	}
 	means, worst := map[string]float64{}, map[string]float64{} // sums of logarithms, and the largest
 	var table strings.Builder
 	for _, k := range kernels {
-		times := measure(t, mods, k.name, k.rounds, rounds)
+		times := measurePlaces(t, mods, k.name, k.rounds, rounds)
 		fmt.Fprintf(&table, "\n%-11s %8s", k.name, quartile(times[0], 2).Round(time.Microsecond))
 		for i, v := range all[1:] {
 			ratios := make([]float64, rounds)
@@ -121,6 +130,22 @@ func TestCost(t *testing.T) {
 			math.Exp(means[v.name]/float64(len(kernels)-1)), worst[v.name], math.Exp(means[v.name+", floats true"]/float64(floats)))
 	}
 	t.Log(table.String())
+}
+
+// measurePlaces returns the mean over all places of the code, round by round.
+func measurePlaces(t *testing.T, mods [][]api.Module, name string, arg uint64, rounds int) [][]time.Duration {
+	sum := make([][]time.Duration, len(mods[0]))
+	for _, at := range mods {
+		for i, times := range measure(t, at, name, arg, rounds) {
+			if sum[i] == nil {
+				sum[i] = make([]time.Duration, rounds)
+			}
+			for r := range times {
+				sum[i][r] += times[r] / time.Duration(len(mods))
+			}
+		}
+	}
+	return sum
 }
 
 // measure returns the processor times of a kernel in each instance, round by round.

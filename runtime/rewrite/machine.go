@@ -66,6 +66,7 @@ type machine struct {
 	dead    bool
 	skipped int // blocks open in dead code
 	height  int // maximum height of the stack
+	depth   int // maximum number of open blocks
 	broken  bool
 
 	// observe is called for each operand whose bits matter.
@@ -166,6 +167,7 @@ func (v *machine) open(in binary.Instr) *frame {
 	v.frames = append(v.frames, frame{op: in.Op, number: v.blocks, height: len(v.stack),
 		params: t.Params, results: t.Results, level: v.top().level + 1, leaves: math.MaxInt})
 	v.blocks++
+	v.depth = max(v.depth, len(v.frames))
 	v.pushTypes(t.Params, anywhere)
 	return v.top()
 }

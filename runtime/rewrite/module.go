@@ -31,6 +31,7 @@ type module struct {
 	fixes       int    // of Result
 	fuel, stack uint32 // indices of the injected globals
 	refill      uint32 // of the injected function; fill and copy follow it
+	spare       int    // compiler's work that is left for branches
 }
 
 // fixed notes that a fault which version avoids first may have changed outputs.
@@ -54,6 +55,7 @@ func (w *module) scan() error {
 	w.fuel = uint32(len(w.m.Globals))
 	w.stack = w.fuel + 1
 	w.refill = uint32(len(w.m.Functions)) + 1
+	w.spare = binary.JoinTime(len(w.wasm))
 	return nil
 }
 

@@ -1,6 +1,7 @@
 package rewrite_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"slices"
@@ -145,8 +146,21 @@ func join(parts ...[]byte) []byte { return slices.Concat(parts...) }
 
 // run calls each function with all pairs of the shape's values, rewritten, on
 // both engines, with and without metering, and calls check with the results.
+// Scalars become canonical by selects and, in functions that are longer, by
+// branches.
 func (s shape) run(t *testing.T, bodies [][]byte, check func(function int, a, b, got uint64)) {
-	wasm := s.functions(bodies...)
+	s.runOf(t, s.functions(bodies...), bodies, check)
+	long := make([][]byte, len(bodies))
+	for i, b := range bodies {
+		long[i] = append(slices.Clip(b), nops...)
+	}
+	s.runOf(t, s.functions(long...), bodies, check)
+}
+
+// nops make a function so long that branches do not make it grow too much.
+var nops = bytes.Repeat([]byte{0x01}, 200)
+
+func (s shape) runOf(t *testing.T, wasm []byte, bodies [][]byte, check func(function int, a, b, got uint64)) {
 	ctx := context.Background()
 	for _, engine := range engines {
 		for _, metering := range []bool{false, true} {
@@ -296,4 +310,35 @@ func TestConversions(t *testing.T) {
 			t.Errorf("%x of %#x: %#x", bodies[function], a, got)
 		}
 	})
+}
+
+// TestBranches checks in which code NaNs are replaced behind a branch: not if it
+// would grow too much, and not if the branches would take too long to compile.
+func TestBranches(t *testing.T) {
+	replace32, replace64 := []byte{0x05, 0x43, 0, 0, 0xc0, 0x7f, 0x0b}, []byte{0x05, 0x44, 0, 0, 0, 0, 0, 0, 0xf8, 0x7f, 0x0b} // else
+	for _, c := range []struct {
+		name    string
+		shape   shape
+		replace []byte
+		body    []byte
+		times   int
+		want    func(branches int) bool
+	}{
+		{"f32", shapes[0], replace32, nops, 1, func(n int) bool { return n == 1 }},
+		{"f64", shapes[1], replace64, nops, 1, func(n int) bool { return n == 1 }},
+		{"short", shapes[1], replace64, nil, 1, func(n int) bool { return n == 0 }},
+		{"many small functions", shapes[1], replace64, nops, 5000, func(n int) bool { return n == 5000 }},
+		{"a large function", shapes[1], replace64, bytes.Repeat(append([]byte{0x9f, 0xbd, 0xbf}, nops...), 9000), 2, func(n int) bool { return n == 0 }},
+		{"many of them", shapes[1], replace64, bytes.Repeat(append([]byte{0x9f, 0xbd, 0xbf}, nops...), 1000), 60, func(n int) bool { return n > 1000 && n < 60000 }},
+	} {
+		sum := join(c.shape.get(0), c.shape.get(1), c.shape.binary[0], c.body, c.shape.bitsOf(0))
+		wasm := c.shape.functions(slices.Repeat([][]byte{sum}, c.times)...)
+		first := rewritten(t, wasm, rewrite.Options{Metering: true}).Wasm
+		if n := bytes.Count(first, c.replace); !c.want(n) {
+			t.Errorf("%s: %d branches", c.name, n)
+		}
+		if again := rewritten(t, wasm, rewrite.Options{Metering: true}).Wasm; !bytes.Equal(again, first) {
+			t.Errorf("%s: other code the second time", c.name)
+		}
+	}
 }
