@@ -111,10 +111,10 @@ create table files (job int not null, role text not null, n int not null, digest
 
 -- Hints ----------------------------------------------------------------------------
 
--- compact truncates these tables, and for older snapshots a table is then empty. A statement
--- locks the tables that it names before it takes its snapshot, so it has all rows. A function
--- that is stable has the snapshot of its caller: the caller must name the tables too, or have
--- locked them before. They are locked in this order: workers, slots, pending.
+-- compact truncates these tables together, and in an older snapshot they are then empty. A
+-- statement that names one of them locks it before it takes its snapshot, so it has all rows,
+-- as has each later statement of its transaction. A stable function has the snapshot of its
+-- caller, who must name or have named one too.
 
 create table workers (
 	id bigint generated always as identity primary key, token bytea not null unique,
@@ -178,7 +178,7 @@ $$;
 
 create function active_slots(p_job int) returns setof slots
 language sql stable security definer set search_path = @SCHEMA@, pg_temp as $$
-	select s.* from workers w join slots s on s.worker = w.id, meta m where s.job = p_job and counts(s, w, m)
+	select s.* from slots s join workers w on w.id = s.worker, meta m where s.job = p_job and counts(s, w, m)
 $$;
 
 -- The chunks of a job that have no output and have not failed. Packs of a job do not overlap
@@ -437,7 +437,6 @@ create function spread(p_job int) returns void
 language plpgsql set search_path = @SCHEMA@, pg_temp as $$
 declare total bigint := (select jobs.total from jobs where n = p_job); lane bigint;
 begin
-	perform from active_slots(p_job); -- locks its tables: the snapshot of the next statements is later
 	delete from pending where job = p_job;
 	lane := greatest(1, (total + 63) / 64);
 	insert into pending (job, first, last)
@@ -1128,15 +1127,15 @@ create view jobs_v as select encode(j.id, 'hex') as id, j.name, case when j.stat
 	(select coalesce(sum(upper(r) - lower(r)), 0)::bigint from unnest((select range_agg(int8range(s.first, s.first + s.count)) from spans s where s.job = j.n)) r) as succeeded,
 	(select count(*) from histories h where h.job = j.n and h.failed) as failed, j.created, j.ended from jobs j;
 
+create view leases_v as select encode(j.id, 'hex') as job, s.first, s.last - 1 as last, w.name as worker, w.host, s.since, s.until as deadline
+	from jobs j, lateral active_slots(j.n) s join workers w on w.id = s.worker where s.kind = 0;
+
 create view workers_v as select w.name, w.app, w.host,
 	case when w.gone or w.seen < now() - greatest(w.lease_ms, 2000) * interval '1 millisecond' then 'gone' when b.busy > 0 then 'busy' else 'idle' end as state,
 	w.slots, b.busy::int as busy, w.seen, w.id, w.pid, w.chunks, w.lost, w.started, w.engine
 	from workers w left join lateral (select count(*) busy from slots s where s.worker = w.id and s.job is not null and s.until > now()) b on true;
 
-create view leases_v as select encode(j.id, 'hex') as job, s.first, s.last - 1 as last, w.name as worker, w.host, s.since, s.until as deadline
-	from jobs j, lateral active_slots(j.n) s join workers_v w on w.id = s.worker where s.kind = 0;
-
--- volatile: it and the next function have a snapshot of their own, see Hints.
+-- volatile: it and the next function have snapshots of their own, see Hints.
 create function queued(out chunks bigint, out seconds float8, out slots bigint)
 language sql volatile security definer set search_path = @SCHEMA@, pg_temp as $$
 	with q as (
