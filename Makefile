@@ -138,7 +138,7 @@ cost: ## tables of the cost of metering and isolation, of ROUNDS (101, at least 
 CLUSTER_ROUNDS ?= 9
 
 bench-cluster: ## what a job costs on a shared store, the server included, in CLUSTER_ROUNDS (9) rounds
-	$(GO) test -count 1 -timeout 60m -v -run '^TestCost$$' ./cluster -rounds $(CLUSTER_ROUNDS)
+	$(GO) test -count 1 -timeout 60m -v -run '^Test(Cost|WatchingCost)$$' ./cluster -rounds $(CLUSTER_ROUNDS)
 	$(GO) test -count 1 -timeout 60m -v -run '^TestLeaseCost$$' ./store/postgres -long
 
 bench: ## compare with other ways to run chunks and flows, and write bench/RESULTS.md

@@ -24,6 +24,18 @@ type bench struct {
 	t       *testing.T
 	dir     string
 	command string
+	began   func(url, job string) // nil = nobody; called before a worker executes a job
+}
+
+// newBench builds the command.
+func newBench(t *testing.T) *bench {
+	t.Helper()
+	b := &bench{t: t, dir: t.TempDir()}
+	b.command = filepath.Join(b.dir, "wasm-jobs")
+	if out, err := exec.Command("go", "build", "-tags", "urfave_cli_no_docs", "-o", b.command, "../cmd/wasm-jobs").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	return b
 }
 
 func (b *bench) run(args ...string) (string, time.Duration) {
@@ -72,6 +84,9 @@ func (b *bench) shared(server *pgtest.Server, job *priced) (p price) {
 	before := server.CPU()
 	var id string
 	id, p.submit = b.run("submit", "--progress", "none", "--store", url, job.module, job.file)
+	if b.began != nil {
+		b.began(url, id)
+	}
 	_, p.worker = b.run("worker", "--progress", "none", "--store", url, "-j", "2", "--idle-timeout", "100ms")
 	_, p.wait = b.run("wait", "--progress", "none", "--store", url, "-o", "out", id)
 	p.server = server.CPU() - before
@@ -87,11 +102,7 @@ func TestCost(t *testing.T) {
 	if *costRounds == 0 {
 		t.Skip("make bench-cluster runs it")
 	}
-	b := &bench{t: t, dir: t.TempDir()}
-	b.command = filepath.Join(b.dir, "wasm-jobs")
-	if out, err := exec.Command("go", "build", "-tags", "urfave_cli_no_docs", "-o", b.command, "../cmd/wasm-jobs").CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
+	b := newBench(t)
 	root, err := filepath.Abs("..")
 	if err != nil {
 		t.Fatal(err)

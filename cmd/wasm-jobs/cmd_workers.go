@@ -65,8 +65,8 @@ func warnOfWorkers(ctx *cli.Context, c *console, s *postgres.Store, all []postgr
 	if err != nil {
 		return err
 	}
-	if t.Age > longTransaction {
-		fmt.Fprintf(c.err, "wasm-jobs: warning: a transaction of %q (process %d) has been open for %s: the database keeps old rows for it, and leases become slower\n", t.Application, t.PID, t.Age.Round(time.Second))
+	if warning := transactionWarning(&t); warning != "" {
+		fmt.Fprintf(c.err, "wasm-jobs: warning: %s\n", warning)
 	}
 	for _, w := range all {
 		if w.State != "gone" && w.Engine != cluster.EngineName() {
@@ -74,4 +74,12 @@ func warnOfWorkers(ctx *cli.Context, c *console, s *postgres.Store, all []postgr
 		}
 	}
 	return nil
+}
+
+// transactionWarning returns the warning of a transaction, "" if it is not open for long.
+func transactionWarning(t *postgres.LongTransaction) string {
+	if t.Age <= longTransaction {
+		return ""
+	}
+	return fmt.Sprintf("a transaction of %q (process %d) has been open for %s: the database keeps old rows for it, and leases become slower", t.Application, t.PID, t.Age.Round(time.Second))
 }

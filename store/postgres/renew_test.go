@@ -273,7 +273,8 @@ func TestRenewAfterFailover(t *testing.T) {
 	w, other := register(t, s, "w"), register(t, s, "other")
 	held := next(t, w, 1, postgres.Want{n: 1})
 	standby := primary.Standby(t)
-	pgtest.Exec(t, primary.URL("postgres"), "update wasm_jobs.slots set until = now() - interval '1 hour'; update wasm_jobs.workers set seen = now() - interval '1 hour', lease_ms = 600000")
+	// since: a slow chunk would be leased a second time
+	pgtest.Exec(t, primary.URL("postgres"), "update wasm_jobs.slots set until = now() - interval '1 hour', since = now() + interval '1 hour'; update wasm_jobs.workers set seen = now() - interval '1 hour', lease_ms = 600000")
 	ready := "select 1 / (count(*) filter (where seen < now() - interval '30 minutes' and now() > pg_postmaster_start_time() + interval '3 seconds'))::int from wasm_jobs.workers"
 	for codeFor(t, standby.URL("postgres"), ready) != "" {
 		runtime.Gosched()

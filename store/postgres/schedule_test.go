@@ -5,7 +5,6 @@ import (
 	"slices"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/wasm-jobs/wasm-jobs/store"
 	"github.com/wasm-jobs/wasm-jobs/store/postgres"
@@ -77,49 +76,70 @@ func TestNextIsTheHighest(t *testing.T) {
 }
 
 // TestMaxConcurrency has eight workers ask at once for the leases of a job that may have
-// one at a time: its events never have two.
+// one at a time: its events never have two, and each chunk is leased once. The same holds while
+// each heartbeat writes the tables of leases again.
 func TestMaxConcurrency(t *testing.T) {
 	t.Parallel()
-	s := open(t)
-	chunks := 500
-	if testing.Short() {
-		chunks = 50
-	}
-	id, n := handIn(t, s, 1, chunks)
-	one := 1
-	if ok, err := s.SetJob(t.Context(), id, nil, &one); !ok || err != nil {
-		t.Fatal(ok, err)
-	}
-	var all sync.WaitGroup
-	for i := range 8 {
-		// The workers send no heartbeats, and on a busy machine they may stand still for long.
-		w, err := s.Register(t.Context(), postgres.WorkerInfo{Name: fmt.Sprint("w", i), App: "a", Host: "h", Slots: 1, Lease: 10 * time.Minute})
-		if err != nil {
-			t.Fatal(err)
-		}
-		all.Go(func() {
-			for seq := int64(1); t.Context().Err() == nil; seq++ {
-				l, err := w.Next(t.Context(), 1, nil, nil)
-				if err != nil {
-					t.Error(err)
-					return
-				}
-				if l.Fold {
-					return
-				}
-				if p, err := s.Progress(t.Context(), id); err != nil || p.Succeeded == chunks {
-					return // another worker has the fold
-				}
-				if l.Key != 0 {
-					settle(t, w, l, seq)
-				}
+	for _, compacted := range []bool{false, true} {
+		t.Run(fmt.Sprint("tables are written again ", compacted), func(t *testing.T) {
+			s := open(t)
+			chunks := 500
+			if testing.Short() || compacted {
+				chunks = 50
 			}
+			id, n := handIn(t, s, 1, chunks)
+			one := 1
+			if ok, err := s.SetJob(t.Context(), id, nil, &one); !ok || err != nil {
+				t.Fatal(ok, err)
+			}
+			if compacted {
+				compactAlways(t, s)
+			}
+			var all sync.WaitGroup
+			for i := range 8 {
+				w := lasting(t, s, fmt.Sprint("w", i))
+				all.Go(func() { settleOneByOne(t, s, w, id, chunks, compacted) })
+			}
+			all.Wait()
+			checkOneAtATime(t, s, n, chunks)
 		})
 	}
-	all.Wait()
-	running, leases := 0, 0
+}
+
+// settleOneByOne settles leases until all chunks of a job succeeded.
+func settleOneByOne(t *testing.T, s *postgres.Store, w *postgres.Worker, id store.JobID, chunks int, beats bool) {
+	for seq := int64(1); t.Context().Err() == nil; seq++ {
+		l, err := w.Next(t.Context(), 1, nil, nil)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		if l.Fold {
+			return
+		}
+		if p, err := s.Progress(t.Context(), id); err != nil || p.Succeeded == chunks {
+			return // another worker has the fold
+		}
+		if l.Key == 0 {
+			continue
+		}
+		if beats {
+			held, err := w.Beat(t.Context(), []postgres.At{{Slot: 1, Key: l.Key, Done: l.First}})
+			if err != nil || !held[0].Goes {
+				t.Errorf("%+v, %v", held, err)
+				return
+			}
+		}
+		settle(t, w, l, seq)
+	}
+}
+
+// checkOneAtATime checks the events of a job, of which each lease had one chunk.
+func checkOneAtATime(t *testing.T, s *postgres.Store, job, chunks int) {
+	t.Helper()
+	running, leased := 0, map[int]bool{}
 	for after := int64(0); ; {
-		events, err := s.Events(t.Context(), n, after)
+		events, err := s.Events(t.Context(), job, after)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -130,17 +150,22 @@ func TestMaxConcurrency(t *testing.T) {
 			switch after = e.N; e.Kind {
 			case "leased":
 				running++
-				leases++
+				if leased[e.First] {
+					t.Errorf("chunk %d was leased twice", e.First)
+				}
+				leased[e.First] = true
 			case "lease_ended":
 				running--
+			default:
+				t.Errorf("%+v", e)
 			}
 			if running > 1 {
-				t.Fatalf("two leases at once after %d leases: %+v", leases, e)
+				t.Fatalf("two leases at once after %d leases: %+v", len(leased), e)
 			}
 		}
 	}
-	if leases != chunks {
-		t.Errorf("%d leases of one chunk for %d chunks", leases, chunks)
+	if len(leased) != chunks {
+		t.Errorf("%d leases of one chunk for %d chunks", len(leased), chunks)
 	}
 }
 

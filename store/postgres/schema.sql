@@ -9,7 +9,8 @@ $$;
 
 create table meta (
 	one bool primary key default true check (one), program text not null, version int not null,
-	serving text not null default '', since timestamptz not null default '-infinity'  -- see expire
+	serving text not null default '', since timestamptz not null default '-infinity',  -- see expire
+	compact_after timestamptz not null default '-infinity'   -- see compact
 );
 insert into meta (program, version, serving, since) values ('wasm-jobs', 1, serving(), pg_postmaster_start_time());
 
@@ -109,6 +110,11 @@ create table segments (job int not null, first bigint not null, count int not nu
 create table files (job int not null, role text not null, n int not null, digest bytea not null, primary key (job, role, n));
 
 -- Hints ----------------------------------------------------------------------------
+
+-- compact truncates these tables together, and in an older snapshot they are then empty. A
+-- statement that names one of them locks it before it takes its snapshot, so it has all rows,
+-- as has each later statement of its transaction. A stable function has the snapshot of its
+-- caller, who must name or have named one too.
 
 create table workers (
 	id bigint generated always as identity primary key, token bytea not null unique,
@@ -733,17 +739,55 @@ begin
 	return found;
 end $$;
 
+create function hints_size() returns bigint
+language sql volatile as $$ select pg_relation_size('workers') + pg_relation_size('slots') + pg_relation_size('pending') $$;
+
+-- Writes the tables of leases again if dead versions of rows make them large, and reports
+-- whether it did. As long as a transaction of another session is open, the server removes no
+-- version, and each lease reads all of them; TRUNCATE begins new files. The caller has no
+-- locks, and takes none after this. If the tables are in use for long, as by a backup, leases
+-- wait for lock_timeout, and compact tries again only after a while.
+create function compact() returns bool
+language plpgsql set search_path = @SCHEMA@, pg_temp set lock_timeout = '100ms' as $$
+declare most bigint := 1048576; size bigint; w workers[]; s slots[]; p pending[];
+begin
+	if hints_size() < most or current_setting('transaction_isolation') <> 'read committed' or (select compact_after > now() from meta)
+		or not pg_try_advisory_xact_lock(1464814596, 0) then return false; end if;
+	size := hints_size();
+	if size < most then return false; end if; -- another heartbeat was faster
+	if size < 2048 * ((select count(*) from workers) + (select count(*) from slots) + (select count(*) from pending)) then -- most rows live
+		update meta set compact_after = clock_timestamp() + size / most * interval '1 second';
+		return false;
+	end if;
+	begin
+		lock table workers, slots, pending in access exclusive mode;
+		select array_agg(x) into w from workers x;
+		select array_agg(x) into s from slots x;
+		select array_agg(x) into p from pending x;
+		truncate workers, slots, pending;
+		insert into workers overriding system value select * from unnest(w);
+		insert into slots select * from unnest(s);
+		insert into pending overriding system value select * from unnest(p);
+		return true;
+	exception when others then
+		update meta set compact_after = clock_timestamp() + interval '5 seconds';
+		return false;
+	end;
+end $$;
+
 -- Renews all leases of a worker, and returns for each the new end, or that it is over.
 -- The worker loses leases that it does not name. A lease that is being settled is not over:
 -- the settlement renews it. Rows are locked in the order of worker_settle: slots, jobs,
--- workers.
+-- workers. After compact it takes no locks that others may hold: leases that are over end
+-- with the next heartbeat.
 create function worker_beat(p_worker bigint, p_token bytea, p_slots int[], p_keys bigint[], p_done bigint[])
 returns table (slot int, key bigint, last bigint, goes bool)
 language plpgsql security definer set search_path = @SCHEMA@, pg_temp as $$
-declare w workers; s slots;
+declare w workers; s slots; compacted bool;
 begin
 	perform set_config('synchronous_commit', 'off', true);
 	perform own_worker(p_worker, p_token);
+	compacted := compact();
 	select * into w from workers where id = p_worker;
 	return query with given as (select u.s, u.k, u.d from unnest(p_slots, p_keys, p_done) u(s, k, d)),
 	live as (
@@ -757,12 +801,14 @@ begin
 		returning x.slot, x.key, x.last)
 	select g.s, g.k, coalesce(r.last, l.last, 0), l.key is not null
 	from given g left join live l on l.slot = g.s and l.key = g.k left join renewed r on r.slot = g.s and r.key = g.k;
-	for s in select * from slots x where x.worker = p_worker and x.job is not null and x.since < now() - interval '5 seconds'
-		and not exists (select from unnest(p_keys) k where k = x.key) for update skip locked
-	loop
-		perform release_slot(s, 'unnamed');
-	end loop;
-	perform expire(p_worker);
+	if not compacted then
+		for s in select * from slots x where x.worker = p_worker and x.job is not null and x.since < now() - interval '5 seconds'
+			and not exists (select from unnest(p_keys) k where k = x.key) for update skip locked
+		loop
+			perform release_slot(s, 'unnamed');
+		end loop;
+		perform expire(p_worker);
+	end if;
 	update workers set seen = clock_timestamp(), gone = false where id = p_worker;
 end $$;
 
@@ -1089,8 +1135,9 @@ create view workers_v as select w.name, w.app, w.host,
 	w.slots, b.busy::int as busy, w.seen, w.id, w.pid, w.chunks, w.lost, w.started, w.engine
 	from workers w left join lateral (select count(*) busy from slots s where s.worker = w.id and s.job is not null and s.until > now()) b on true;
 
+-- volatile: it and the next function have snapshots of their own, see Hints.
 create function queued(out chunks bigint, out seconds float8, out slots bigint)
-language sql stable security definer set search_path = @SCHEMA@, pg_temp as $$
+language sql volatile security definer set search_path = @SCHEMA@, pg_temp as $$
 	with q as (
 		select j.n, j.max_concurrency, coalesce((select sum(w.seconds) / nullif(sum(w.chunks), 0) from workers w), 1) each,
 			-- A job without pending chunks and without leases waits for its fold.
@@ -1102,7 +1149,7 @@ language sql stable security definer set search_path = @SCHEMA@, pg_temp as $$
 $$;
 
 create function wanted_workers(seconds int) returns int
-language sql stable security definer set search_path = @SCHEMA@, pg_temp as $$
+language sql volatile security definer set search_path = @SCHEMA@, pg_temp as $$
 	select case when q.chunks = 0 and b.busy = 0 then 0 else greatest(1, b.busy, least(q.slots, ceil(q.seconds / greatest($1, 1))))::int end
 	from queued() q, (select count(*)::int busy from slots s where s.job is not null and s.until > now()) b
 $$;

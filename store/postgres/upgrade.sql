@@ -12,7 +12,7 @@ begin
 	end loop;
 end $$;
 
-alter table meta add serving text not null default '', add since timestamptz not null default '-infinity';
+alter table meta add serving text not null default '', add since timestamptz not null default '-infinity', add compact_after timestamptz not null default '-infinity';
 alter table packs add chunks bytea, add heads bytea;
 alter table packs alter column heads set storage external, alter column chunks set storage external;
 alter table jobs add fold_losses int not null default 0;
