@@ -26,7 +26,7 @@ func TestShift(t *testing.T) {
 		if len(problems) > 0 || len(m.Bodies) != len(before.Bodies) || len(m.Sections) != len(before.Sections) {
 			t.Fatalf("%d: %v", n, problems)
 		}
-		if want := len(kernels) + 6 + 10*n; len(shifted) < want || len(shifted) > want+2 {
+		if want := len(kernels) + 13 + 15*n; len(shifted) < want || len(shifted) > want+2 {
 			t.Errorf("%d: %d bytes, want %d and the growth of two lengths", n, len(shifted), want)
 		}
 		if b := m.Bodies[len(m.Bodies)-1]; !bytes.Equal(shifted[b.Offset:b.End], kernels[last.Offset:last.End]) {
