@@ -117,22 +117,20 @@ func lockForReading(t *testing.T, url string) (free func()) {
 	return func() { conn.Close(context.WithoutCancel(t.Context())) }
 }
 
-// beats has the hearts of some workers beat until stop is called.
+// beats has the heart of a worker beat until stop is called.
 func beats(t *testing.T, s *postgres.Store) (stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	var beating sync.WaitGroup
-	for i := range 1 {
-		w := register(t, s, fmt.Sprint("beater", i))
-		beating.Go(func() {
-			for ctx.Err() == nil {
-				if _, err := w.Beat(ctx, nil); err != nil && ctx.Err() == nil {
-					t.Error(err)
-					return
-				}
+	w := register(t, s, "beater")
+	beating.Go(func() {
+		for ctx.Err() == nil {
+			if _, err := w.Beat(ctx, nil); err != nil && ctx.Err() == nil {
+				t.Error(err)
+				return
 			}
-		})
-	}
+		}
+	})
 	return func() {
 		cancel()
 		beating.Wait()
