@@ -180,7 +180,7 @@ func (i *Image) writeBack(b []byte, s span) {
 // last part to the first if backwards is true. If each call of writeAll begins at the
 // end where the one before stopped, it finds in the processor's first cache what
 // that one wrote last. A cache of 48 KiB that is passed from end to end by 64 KiB
-// has nothing left of them: 0.6 instead of 1.4 us.
+// has nothing left of them.
 func (i *Image) writeAll(b []byte, backwards bool) {
 	if backwards {
 		clear(b[i.size:])
@@ -199,7 +199,7 @@ func (i *Image) writeAll(b []byte, backwards bool) {
 // stack, and clearing takes three quarters of the time of a copy.
 func (i *Image) writePart(b []byte, p part) {
 	if p.zero {
-		clear(b[p.from:p.to])
+		zero(b[p.from:p.to])
 	} else {
 		copy(b[p.from:p.to], i.content[p.from:p.to])
 	}

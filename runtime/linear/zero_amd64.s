@@ -1,0 +1,56 @@
+#include "textflag.h"
+
+// func zeroBlocks(p *byte, n int)
+TEXT ·zeroBlocks(SB), NOSPLIT, $0-16
+	MOVQ  p+0(FP), DI
+	MOVQ  n+8(FP), CX
+	VPXOR Y8, Y8, Y8
+
+block:
+	VMOVDQU 0(DI), Y0
+	VMOVDQU 32(DI), Y1
+	VMOVDQU 64(DI), Y2
+	VMOVDQU 96(DI), Y3
+	VPOR    128(DI), Y0, Y0
+	VPOR    160(DI), Y1, Y1
+	VPOR    192(DI), Y2, Y2
+	VPOR    224(DI), Y3, Y3
+	VPOR    256(DI), Y0, Y0
+	VPOR    288(DI), Y1, Y1
+	VPOR    320(DI), Y2, Y2
+	VPOR    352(DI), Y3, Y3
+	VPOR    384(DI), Y0, Y0
+	VPOR    416(DI), Y1, Y1
+	VPOR    448(DI), Y2, Y2
+	VPOR    480(DI), Y3, Y3
+	VPOR    Y1, Y0, Y0
+	VPOR    Y3, Y2, Y2
+	VPOR    Y2, Y0, Y0
+	VPTEST  Y0, Y0
+	JNZ     write
+
+next:
+	ADDQ $512, DI
+	SUBQ $512, CX
+	JNZ  block
+	VZEROUPPER
+	RET
+
+write:
+	VMOVDQU Y8, 0(DI)
+	VMOVDQU Y8, 32(DI)
+	VMOVDQU Y8, 64(DI)
+	VMOVDQU Y8, 96(DI)
+	VMOVDQU Y8, 128(DI)
+	VMOVDQU Y8, 160(DI)
+	VMOVDQU Y8, 192(DI)
+	VMOVDQU Y8, 224(DI)
+	VMOVDQU Y8, 256(DI)
+	VMOVDQU Y8, 288(DI)
+	VMOVDQU Y8, 320(DI)
+	VMOVDQU Y8, 352(DI)
+	VMOVDQU Y8, 384(DI)
+	VMOVDQU Y8, 416(DI)
+	VMOVDQU Y8, 448(DI)
+	VMOVDQU Y8, 480(DI)
+	JMP     next
