@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"sync"
 
 	"github.com/wasm-jobs/wasm-jobs/abi"
@@ -101,10 +102,19 @@ type input struct {
 	last segment // read last: the next read often continues in it
 }
 
-// segment holds the chunks of one segment, beginning with chunk first.
+// segment holds the chunks of one segment, beginning with chunk first. It has no slice for
+// each chunk: a segment may have a million, and a garbage collection looks at each slice.
 type segment struct {
-	first  int
-	chunks [][]byte
+	first int
+	bytes []byte
+	spans [][2]uint32 // in bytes
+}
+
+func (s *segment) has(chunk int) bool { return chunk >= s.first && chunk-s.first < len(s.spans) }
+
+func (s *segment) chunk(i int) []byte {
+	span := s.spans[i-s.first]
+	return s.bytes[span[0]:span[1]:span[1]]
 }
 
 // Len implements [host.Input].
@@ -128,8 +138,8 @@ func (in *input) Read(ctx context.Context, from, to int, each func(i int, chunk 
 		}
 		before := from
 		for _, s := range segments {
-			for ; from >= s.first && from < min(to, s.first+len(s.chunks)); from++ {
-				if err := each(from, s.chunks[from-s.first]); err != nil {
+			for ; from < to && s.has(from); from++ {
+				if err := each(from, s.chunk(from)); err != nil {
 					return err
 				}
 			}
@@ -146,7 +156,7 @@ func (in *input) segments(ctx context.Context, from, to int) ([]segment, error) 
 	in.mu.Lock()
 	last := in.last
 	in.mu.Unlock()
-	if from >= last.first && from < last.first+len(last.chunks) {
+	if last.has(from) {
 		return []segment{last}, nil
 	}
 	parts, err := in.source.Segments(ctx, from, to)
@@ -159,11 +169,11 @@ func (in *input) segments(ctx context.Context, from, to int) ([]segment, error) 
 		if err != nil {
 			return nil, err
 		}
-		chunks, ok := decodeSegment(b, parts[i].Count)
+		spans, ok := decodeSegment(b, parts[i].Count)
 		if !ok {
 			return nil, errDamaged
 		}
-		all = append(all, segment{parts[i].First, chunks})
+		all = append(all, segment{parts[i].First, b, spans})
 	}
 	if len(all) > 0 {
 		in.mu.Lock()
@@ -179,16 +189,19 @@ func appendChunk(dst, chunk []byte) []byte {
 	return append(binary.AppendUvarint(dst, uint64(len(chunk))), chunk...)
 }
 
-func decodeSegment(b []byte, count int) (chunks [][]byte, ok bool) {
-	chunks = make([][]byte, 0, max(0, min(count, len(b)))) // a chunk has one byte or more
-	for len(b) > 0 {
-		n, width := binary.Uvarint(b)
-		if width <= 0 || n > uint64(len(b)-width) {
+func decodeSegment(b []byte, count int) (spans [][2]uint32, ok bool) {
+	if len(b) > math.MaxUint32 {
+		return nil, false
+	}
+	spans = make([][2]uint32, 0, max(0, min(count, len(b)))) // a chunk has one byte or more
+	for at := 0; at < len(b); {
+		n, width := binary.Uvarint(b[at:])
+		if width <= 0 || n > uint64(len(b)-at-width) {
 			return nil, false
 		}
-		end := width + int(n)
-		chunks = append(chunks, b[width:end:end])
-		b = b[end:]
+		start := at + width
+		at = start + int(n)
+		spans = append(spans, [2]uint32{uint32(start), uint32(at)})
 	}
-	return chunks, len(chunks) == count
+	return spans, len(spans) == count
 }

@@ -98,9 +98,12 @@ func (r *Reader) Outputs(ctx context.Context, first, last int) iter.Seq2[store.V
 // SizesOf yields the sizes of the outputs of a [Reader].
 func (w *Worker) SizesOf(ctx context.Context, l Lease, first, last int) iter.Seq2[int, error] {
 	return func(yield func(int, error) bool) {
-		err := w.store.walk(ctx, first, last, w.parts(ctx, l, last, false), func(u *unpacking) (use func() error, ok bool) {
+		err := w.store.walk(ctx, first, last, w.parts(ctx, l, last, false), func(u *unpacking, wanted bool) (ok bool, err error) {
 			_, _, size, ok := u.head()
-			return func() error { return leftUnless(yield(int(size), nil)) }, ok
+			if !ok || !wanted {
+				return ok, nil
+			}
+			return true, leftUnless(yield(int(size), nil))
 		})
 		if err != nil && !errors.Is(err, errLeft) {
 			yield(0, err)
@@ -119,9 +122,12 @@ func (w *Worker) parts(ctx context.Context, l Lease, last int, data bool) func(f
 
 func (s *Store) outputs(ctx context.Context, first, last int, fetch func(first int) ([]part, error)) iter.Seq2[store.Value, error] {
 	return func(yield func(store.Value, error) bool) {
-		err := s.walk(ctx, first, last, fetch, func(u *unpacking) (use func() error, ok bool) {
+		err := s.walk(ctx, first, last, fetch, func(u *unpacking, wanted bool) (ok bool, err error) {
 			_, v, ok := u.next()
-			return func() error { return leftUnless(yield(v, nil)) }, ok
+			if !ok || !wanted {
+				return ok, nil
+			}
+			return true, leftUnless(yield(v, nil))
 		})
 		if err != nil && !errors.Is(err, errLeft) {
 			yield(store.Value{}, err)
@@ -139,9 +145,13 @@ func leftUnless(goes bool) error {
 	return errLeft
 }
 
-// walk unpacks the outputs of the chunks first..last-1, and those in front of them in their
-// parts, with next; it calls use of those that are wanted. An error of use ends the walk.
-func (s *Store) walk(ctx context.Context, first, last int, fetch func(first int) ([]part, error), next func(u *unpacking) (use func() error, ok bool)) error {
+// unpack takes the next output, and uses it if it is wanted. It is not ok if there is none;
+// an error ends the walk.
+type unpack func(u *unpacking, wanted bool) (ok bool, err error)
+
+// walk unpacks the outputs of the chunks first..last-1, which are wanted, and those in front
+// of them in their parts.
+func (s *Store) walk(ctx context.Context, first, last int, fetch func(first int) ([]part, error), next unpack) error {
 	for first < last {
 		parts, err := fetch(first)
 		if err != nil {
@@ -165,21 +175,20 @@ func (s *Store) walk(ctx context.Context, first, last int, fetch func(first int)
 
 // walkPart walks through one part, and returns the chunk after it. It drops a part that is
 // damaged.
-func (s *Store) walkPart(ctx context.Context, p *part, first, last int, next func(u *unpacking) (use func() error, ok bool)) (int, error) {
+func (s *Store) walkPart(ctx context.Context, p *part, first, last int, next unpack) (int, error) {
 	if p.first > first {
 		return first, ErrGap
 	}
 	sound := p.sound()
 	u := unpacking{p.heads, p.data}
 	for i := p.first; sound && i < min(last, p.first+p.count); i++ {
-		var use func() error
-		if use, sound = next(&u); !sound || i < first {
-			continue
-		}
-		if err := use(); err != nil {
+		var err error
+		if sound, err = next(&u, i >= first); err != nil {
 			return first, err
 		}
-		first++
+		if sound && i >= first {
+			first++
+		}
 	}
 	if sound {
 		return first, nil
