@@ -2,9 +2,11 @@ package cluster
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -18,7 +20,7 @@ const maxBlob = 1 << 20
 
 // Blobs keeps bytes under their SHA-256. After Put has returned nil, the bytes are there.
 type Blobs interface {
-	// Missing returns the digests for which there are no bytes.
+	// Missing returns the digests for which there are no bytes, or damaged ones.
 	Missing(ctx context.Context, digests []store.Digest) (map[store.Digest]bool, error)
 	// Put keeps bytes.
 	Put(ctx context.Context, d store.Digest, b []byte) error
@@ -63,15 +65,31 @@ func (d *inDirectory) path(digest store.Digest) string {
 func (d *inDirectory) Missing(_ context.Context, digests []store.Digest) (map[store.Digest]bool, error) {
 	missing := map[store.Digest]bool{}
 	for _, digest := range digests {
-		_, err := os.Stat(d.path(digest))
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		whole, err := d.whole(digest)
+		if err != nil {
 			return nil, err
 		}
-		if err != nil {
+		if !whole {
 			missing[digest] = true
 		}
 	}
 	return missing, nil
+}
+
+// whole reports whether the directory has the bytes of a digest. A file of another length or
+// content was damaged after Put had synced it.
+func (d *inDirectory) whole(digest store.Digest) (bool, error) {
+	f, err := os.Open(d.path(digest))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	sum := sha256.New()
+	_, err = io.Copy(sum, f)
+	return store.Digest(sum.Sum(nil)) == digest, err
 }
 
 // Put writes and syncs a file under a temporary name, and then renames it.

@@ -199,6 +199,12 @@ func start(t testing.TB, url string, slots int, change func(c *cluster.Config)) 
 // collect waits for a job, and returns its result.
 func collect(t testing.TB, s *postgres.Store, id store.JobID) (result, *postgres.Progress) {
 	t.Helper()
+	return collectFrom(t, s, nil, id)
+}
+
+// collectFrom is collect for a job whose input is in a shared directory, if blobs is not nil.
+func collectFrom(t testing.TB, s *postgres.Store, blobs cluster.Blobs, id store.JobID) (result, *postgres.Progress) {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	var last postgres.Progress
@@ -210,7 +216,7 @@ func collect(t testing.TB, s *postgres.Store, id store.JobID) (result, *postgres
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := cluster.Collect(ctx, s, &cluster.Collection{Record: record.Record, Progress: p, Engine: shared, Outputs: true})
+	r, err := cluster.Collect(ctx, s, &cluster.Collection{Record: record.Record, Progress: p, Engine: shared, Outputs: true, Shared: blobs})
 	return resultOf(t, r, err), p
 }
 

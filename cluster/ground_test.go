@@ -2,6 +2,9 @@ package cluster_test
 
 import (
 	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -141,4 +144,58 @@ func noticing(t *testing.T, url string, notice func(line string)) *postgres.Stor
 	}
 	t.Cleanup(func() { s.Close() })
 	return s
+}
+
+// TestDamagedInput damages the module or the chunks of a submitted job, in the database or in
+// the shared directory: the job breaks, and when it is submitted again, as its error says,
+// only what is damaged is sent again.
+func TestDamagedInput(t *testing.T) {
+	for _, where := range []string{"tables", "directory"} {
+		for role, of := range map[string]string{"module": "files", "chunks": "segments"} {
+			t.Run(where+"/"+role, func(t *testing.T) {
+				t.Parallel()
+				url := pgtest.URL(t)
+				s := openStore(t, url)
+				submission := cluster.Submission{Store: s, Priority: 127}
+				dir := t.TempDir()
+				if where == "directory" {
+					blobs, err := cluster.SharedDir(dir, s)
+					if err != nil {
+						t.Fatal(err)
+					}
+					submission.Shared = blobs
+				}
+				j := newJob(t, square, 3000)
+				whole, err := cluster.Submit(t.Context(), j, submission)
+				if err != nil {
+					t.Fatal(err)
+				}
+				var damaged int64
+				var digest string
+				queryRow(t, url, "select size, encode(digest, 'hex') from wasm_jobs.blobs join wasm_jobs."+of+" using (digest)", &damaged, &digest)
+				if where == "directory" {
+					must(t, os.Truncate(filepath.Join(dir, digest[:2], digest), damaged-1))
+				} else {
+					pgtest.Exec(t, url, fmt.Sprintf(`update wasm_jobs.blobs set data = set_byte(data, 9, 255 - get_byte(data, 9)) where digest = '\x%s'`, digest))
+				}
+				start(t, url, 1, func(c *cluster.Config) { c.Shared = submission.Shared })
+				if p := until(t, s, whole.Job, "over", func(p *postgres.Progress) bool { return cluster.Ended(p.State) }); p.State != "broken" || !strings.Contains(p.Error, "submit the job again") {
+					t.Fatalf("%+v", p)
+				}
+				again, err := cluster.Submit(t.Context(), j, submission)
+				if err != nil || again.Sent != damaged || again.Skipped != whole.Sent-damaged {
+					t.Fatalf("%+v, %v; want %d bytes of %d sent", again, err, damaged, whole.Sent)
+				}
+				got, _ := collectFrom(t, s, submission.Shared, whole.Job)
+				equal(t, got, local(t, j))
+			})
+		}
+	}
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
 }

@@ -76,8 +76,8 @@ func (s *Store) beginShared(ctx context.Context, tx pgx.Tx, n int, mark, info []
 	return tx.QueryRow(ctx, s.sql("update $.jobs set run = (select number from $.runs where job = $1 and token = $2) where n = $1 returning run"), n, mark).Scan(run)
 }
 
-// Missing returns the digests for which the database has no bytes. Those that it has are
-// kept for at least an hour more, even if no job has them.
+// Missing returns the digests for which the database has no bytes, or damaged ones. Those
+// that it has are kept for at least an hour more, even if no job has them.
 func (s *Store) Missing(ctx context.Context, digests []store.Digest) (missing map[store.Digest]bool, err error) {
 	missing = map[store.Digest]bool{}
 	asked := [][]byte{}
@@ -85,7 +85,7 @@ func (s *Store) Missing(ctx context.Context, digests []store.Digest) (missing ma
 		missing[d] = true
 		asked = append(asked, d[:])
 	}
-	there, err := rows(ctx, s, "update $.blobs set made = now() where digest = any($1) and data is not null returning digest", func(r pgx.Rows) (d []byte, err error) {
+	there, err := rows(ctx, s, "update $.blobs set made = now() where digest = any($1) and sha256(data) = digest returning digest", func(r pgx.Rows) (d []byte, err error) {
 		err = r.Scan(&d)
 		return d, err
 	}, asked)
@@ -95,11 +95,12 @@ func (s *Store) Missing(ctx context.Context, digests []store.Digest) (missing ma
 	return missing, err
 }
 
-// PutBlob keeps bytes under their SHA-256. data is nil if they are kept outside of the
-// database.
+// PutBlob keeps bytes under their SHA-256, in place of damaged ones. data is nil if they are
+// kept outside of the database.
 func (s *Store) PutBlob(ctx context.Context, d store.Digest, size int, data []byte) error {
 	return s.do(transfers(ctx, len(data)), func(ctx context.Context, c *pgx.Conn) error {
-		_, err := c.Exec(ctx, s.sql("insert into $.blobs (digest, size, data) values ($1, $2, $3) on conflict (digest) do update set made = now(), data = coalesce(blobs.data, excluded.data)"), d[:], size, data)
+		_, err := c.Exec(ctx, s.sql(`insert into $.blobs (digest, size, data) values ($1, $2, $3) on conflict (digest) do update
+			set made = now(), data = case when sha256(blobs.data) = blobs.digest then blobs.data else excluded.data end`), d[:], size, data)
 		return err
 	})
 }
