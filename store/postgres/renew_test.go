@@ -2,6 +2,7 @@ package postgres_test
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"runtime"
 	"slices"
@@ -211,18 +212,20 @@ func TestUnwantedJob(t *testing.T) {
 // whose input was deleted while it was sent.
 func TestBlobs(t *testing.T) {
 	s := open(t)
-	d := store.Digest{1}
+	d := store.Digest(sha256.Sum256([]byte("abc")))
 	if err := s.PutBlob(t.Context(), d, 3, nil); err != nil {
 		t.Fatal(err)
 	}
 	if missing, err := s.Missing(t.Context(), []store.Digest{d}); err != nil || !missing[d] {
 		t.Errorf("bytes that only the directory has: %v, %v", missing, err)
 	}
-	if err := s.PutBlob(t.Context(), d, 3, []byte("abc")); err != nil {
-		t.Fatal(err)
-	}
-	if missing, err := s.Missing(t.Context(), []store.Digest{d}); err != nil || missing[d] {
-		t.Errorf("%v, %v", missing, err)
+	for _, b := range []string{"abd", "abc"} { // the first one as if it was damaged later
+		if err := s.PutBlob(t.Context(), d, 3, []byte(b)); err != nil {
+			t.Fatal(err)
+		}
+		if missing, err := s.Missing(t.Context(), []store.Digest{d}); err != nil || missing[d] != (b == "abd") {
+			t.Errorf("%s: %v, %v", b, missing, err)
+		}
 	}
 	in, err := s.Submit(t.Context(), &postgres.SharedJob{
 		JobRecord: store.JobRecord{ID: store.JobID{9}, Action: store.Action{9}, Total: 1, Spec: []byte(`{}`)}, Classes: []string{}, Info: []byte(`{}`),
